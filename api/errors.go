@@ -1,0 +1,82 @@
+package api
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Error is a request's refusal: the gRPC code and the text that etcd's clients
+// compare by. Values are package variables and compared by identity, so
+// errors.Is works through any wrapping; the RPC edge turns them into statuses.
+type Error struct {
+	Code codes.Code
+	Text string
+
+	status *status.Status
+}
+
+// Error returns the text alone.
+func (e *Error) Error() string { return e.Text }
+
+// GRPCStatus makes grpc answer with the error's own code and text.
+func (e *Error) GRPCStatus() *status.Status { return e.status }
+
+func refusal(code codes.Code, text string) *Error {
+	return &Error{Code: code, Text: text, status: status.New(code, text)}
+}
+
+// The one table of errors that leave a member. Texts are etcd's to the letter:
+// clients recognise errors by them.
+var (
+	// Fields of KV requests.
+	ErrEmptyKey          = refusal(codes.InvalidArgument, "etcdserver: key is not provided")
+	ErrKeyNotFound       = refusal(codes.InvalidArgument, "etcdserver: key not found")
+	ErrValueProvided     = refusal(codes.InvalidArgument, "etcdserver: value is provided")
+	ErrLeaseProvided     = refusal(codes.InvalidArgument, "etcdserver: lease is provided")
+	ErrTooManyOps        = refusal(codes.InvalidArgument, "etcdserver: too many operations in txn request")
+	ErrDuplicateKey      = refusal(codes.InvalidArgument, "etcdserver: duplicate key given in txn request")
+	ErrInvalidSortOption = refusal(codes.InvalidArgument, "etcdserver: invalid sort option")
+	ErrRequestTooLarge   = refusal(codes.InvalidArgument, "etcdserver: request is too large")
+
+	// Revisions and space.
+	ErrCompacted      = refusal(codes.OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+	ErrFutureRevision = refusal(codes.OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+	ErrNoSpace        = refusal(codes.ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+	ErrCorrupt        = refusal(codes.DataLoss, "etcdserver: corrupt cluster")
+
+	// Leases.
+	ErrLeaseNotFound    = refusal(codes.NotFound, "etcdserver: requested lease not found")
+	ErrLeaseExists      = refusal(codes.FailedPrecondition, "etcdserver: lease already exists")
+	ErrLeaseTTLTooLarge = refusal(codes.OutOfRange, "etcdserver: too large lease TTL")
+
+	// Watches.
+	ErrWatchCanceled = refusal(codes.Canceled, "etcdserver: watch canceled")
+
+	// Members.
+	ErrMemberExists           = refusal(codes.FailedPrecondition, "etcdserver: member ID already exist")
+	ErrPeerURLExists          = refusal(codes.FailedPrecondition, "etcdserver: Peer URLs already exists")
+	ErrMemberNotEnoughStarted = refusal(codes.FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members")
+	ErrMemberBadURLs          = refusal(codes.InvalidArgument, "etcdserver: given member URLs are invalid")
+	ErrMemberNotFound         = refusal(codes.NotFound, "etcdserver: member not found")
+	ErrMemberNotLearner       = refusal(codes.FailedPrecondition, "etcdserver: can only promote a learner member")
+	ErrLearnerNotReady        = refusal(codes.FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader")
+	ErrTooManyLearners        = refusal(codes.FailedPrecondition, "etcdserver: too many learner members in cluster")
+	ErrNotSupportedForLearner = refusal(codes.FailedPrecondition, "etcdserver: rpc not supported for learner")
+	ErrClusterIDMismatch      = refusal(codes.FailedPrecondition, "etcdserver: cluster ID mismatch")
+
+	// Availability.
+	ErrTooManyRequests    = refusal(codes.ResourceExhausted, "etcdserver: too many requests")
+	ErrNoLeader           = refusal(codes.Unavailable, "etcdserver: no leader")
+	ErrNotLeader          = refusal(codes.FailedPrecondition, "etcdserver: not leader")
+	ErrLeaderChanged      = refusal(codes.Unavailable, "etcdserver: leader changed")
+	ErrBadTransferee      = refusal(codes.FailedPrecondition, "etcdserver: bad leader transferee")
+	ErrNotCapable         = refusal(codes.FailedPrecondition, "etcdserver: not capable")
+	ErrStopped            = refusal(codes.Unavailable, "etcdserver: server stopped")
+	ErrTimeout            = refusal(codes.Unavailable, "etcdserver: request timed out")
+	ErrTimeoutLeaderFail  = refusal(codes.Unavailable, "etcdserver: request timed out, possibly due to previous leader failure")
+	ErrTimeoutConnLost    = refusal(codes.Unavailable, "etcdserver: request timed out, possibly due to connection lost")
+	ErrTimeoutWaitApplied = refusal(codes.Unavailable, "etcdserver: request timed out, waiting for the applied index took too long")
+	ErrUnhealthy          = refusal(codes.Unavailable, "etcdserver: unhealthy cluster")
+	ErrCanceled           = refusal(codes.Canceled, "etcdserver: request canceled")
+	ErrDeadlineExceeded   = refusal(codes.DeadlineExceeded, "etcdserver: context deadline exceeded")
+)
