@@ -1,0 +1,4 @@
+package vfs
+
+// OS returns the machine's file system.
+func OS() FS { return nil }
