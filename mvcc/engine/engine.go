@@ -82,6 +82,9 @@ type View interface {
 	// Scan calls fn for each key in [from, to) in byte order until fn returns
 	// false. A nil from starts at the first key, a nil to goes on to the last.
 	Scan(b Bucket, from, to []byte, fn func(key, value []byte) bool)
+	// Cursor returns a cursor over b, for one goroutine, for many look-ups in a
+	// row: it keeps its place, so that near keys are found fast.
+	Cursor(b Bucket) Cursor
 	// Size returns the bytes of a snapshot of this view.
 	Size() int64
 	// WriteTo writes the whole view as an etcd database file (bbolt format).
@@ -89,6 +92,14 @@ type View interface {
 	io.WriterTo
 	// Release ends the view. It must be called exactly once.
 	Release()
+}
+
+// Cursor walks one bucket of one view, valid until the view is released.
+type Cursor interface {
+	// Seek moves to the first key at or after key; nil at the end.
+	Seek(key []byte) (k, v []byte)
+	// Next moves to the following key; nil at the end.
+	Next() (k, v []byte)
 }
 
 // Stats describes the space an engine takes, in bytes.

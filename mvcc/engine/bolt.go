@@ -1,0 +1,407 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+)
+
+// mmapReserve is the address space reserved for a file's map. bbolt must stop
+// all readers to enlarge the map, so it is made too large to need that.
+const mmapReserve = 16 << 30
+
+// keyFill is how full the pages of the key bucket are made: its keys only
+// ever grow, so a page is never split again.
+const keyFill = 0.9
+
+// rewriteBatch is how many bytes a rewrite copies in one transaction.
+const rewriteBatch = 8 << 20
+
+// BoltOptions says how a bbolt file is opened.
+type BoltOptions struct {
+	NoSync bool // commits do not reach the disk; for tests that need no durability
+	// ReadOnly opens without the right to commit, for inspectors.
+	ReadOnly bool
+	// LockTimeout is how long to wait for another holder of the file; 0 means
+	// one second.
+	LockTimeout time.Duration
+	Logger      *slog.Logger
+}
+
+// ErrLocked is returned by OpenBolt when another process has the file open.
+var ErrLocked = errors.New("engine: the database file is in use by another process")
+
+// Bolt is the engine on disk: one bbolt file.
+//
+// # Durability
+//
+// Commit writes new pages and syncs, then writes the meta page and syncs: a
+// crash before the second sync leaves the old state, after it the new one.
+// Rewrite fills path.rewrite, syncs it, renames it over path and syncs the
+// directory: a crash leaves one whole file of the same content or the other.
+type Bolt struct {
+	path string
+	opt  BoltOptions
+
+	// poisoned is owned by the committing goroutine.
+	poisoned error
+
+	mu struct {
+		sync.Mutex
+		file   *boltFile
+		view   *boltView // the newest state, shared by all who ask; nil after a commit until asked for
+		closed bool
+	}
+}
+
+// boltFile is an open file; the last of its users (the engine and its views)
+// closes it.
+type boltFile struct {
+	db   *bbolt.DB
+	refs atomic.Int64
+}
+
+func (f *boltFile) release() error {
+	if f.refs.Add(-1) == 0 {
+		return f.db.Close()
+	}
+	return nil
+}
+
+// OpenBolt opens or makes the file at path, with all buckets.
+func OpenBolt(path string, opt BoltOptions) (*Bolt, error) {
+	if opt.LockTimeout == 0 {
+		opt.LockTimeout = time.Second
+	}
+	// A rewrite that a crash interrupted left a copy that nothing refers to.
+	if !opt.ReadOnly {
+		if err := os.Remove(path + ".rewrite"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("engine: %w", err)
+		}
+	}
+	f, err := openFile(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bolt{path: path, opt: opt}
+	b.mu.file = f
+	return b, nil
+}
+
+func openFile(path string, opt BoltOptions) (*boltFile, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:         opt.LockTimeout,
+		InitialMmapSize: mmapReserve,
+		NoFreelistSync:  true,
+		FreelistType:    bbolt.FreelistMapType,
+		NoSync:          opt.NoSync,
+		NoGrowSync:      opt.NoSync,
+		ReadOnly:        opt.ReadOnly,
+	})
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("engine: open %s: %w", path, err)
+	}
+	if !opt.ReadOnly {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range Buckets {
+				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("engine: make buckets in %s: %w", path, err), db.Close())
+		}
+	}
+	f := &boltFile{db: db}
+	f.refs.Store(1)
+	return f, nil
+}
+
+// Commit applies the batch in one bbolt transaction.
+func (b *Bolt) Commit(t *Batch) error {
+	if b.poisoned != nil {
+		return b.poisoned
+	}
+	file, err := b.current()
+	if err != nil {
+		return err
+	}
+	if err := file.db.Update(func(tx *bbolt.Tx) error { return applyOps(tx, t.Ops) }); err != nil {
+		b.poisoned = fmt.Errorf("engine: commit: %w", err)
+		return b.poisoned
+	}
+	b.mu.Lock()
+	old := b.mu.view
+	b.mu.view = nil
+	b.mu.Unlock()
+	if old != nil {
+		old.Release()
+	}
+	return nil
+}
+
+func applyOps(tx *bbolt.Tx, ops []Op) error {
+	var name Bucket
+	var bucket *bbolt.Bucket
+	for i := range ops {
+		op := &ops[i]
+		if bucket == nil || op.Bucket != name {
+			name, bucket = op.Bucket, tx.Bucket([]byte(op.Bucket))
+			if bucket == nil {
+				return fmt.Errorf("no bucket %q", name)
+			}
+			if name == Key {
+				bucket.FillPercent = keyFill
+			}
+		}
+		var err error
+		if op.Value == nil {
+			err = bucket.Delete(op.Key)
+		} else {
+			err = bucket.Put(op.Key, op.Value)
+		}
+		if err != nil {
+			return fmt.Errorf("bucket %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bolt) current() (*boltFile, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return nil, ErrClosed
+	}
+	return b.mu.file, nil
+}
+
+// View returns the state after the last successful Commit. All who ask between
+// two commits share one bbolt transaction.
+func (b *Bolt) View() (View, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return nil, ErrClosed
+	}
+	if b.mu.view == nil {
+		v, err := newBoltView(b.mu.file)
+		if err != nil {
+			return nil, err
+		}
+		b.mu.view = v
+	}
+	b.mu.view.refs.Add(1)
+	return b.mu.view, nil
+}
+
+// Rewrite copies the content into a new file and swaps it in. The caller is the
+// only one who commits, so the copy misses nothing.
+func (b *Bolt) Rewrite() error {
+	if b.poisoned != nil {
+		return b.poisoned
+	}
+	old, err := b.current()
+	if err != nil {
+		return err
+	}
+	next, err := b.copyFile(old)
+	if err != nil {
+		return errors.Join(err, os.Remove(b.path+".rewrite"))
+	}
+	if err := os.Rename(b.path+".rewrite", b.path); err != nil {
+		return errors.Join(fmt.Errorf("engine: rewrite: %w", err), next.release())
+	}
+	// From here on a restart finds the new file. Until the directory is synced
+	// it may also find the old one, whose content is the same, so no commit may
+	// reach the new file before.
+	if err := syncDir(filepath.Dir(b.path)); err != nil {
+		b.poisoned = fmt.Errorf("engine: rewrite: %w", err)
+		return errors.Join(b.poisoned, next.release())
+	}
+	b.mu.Lock()
+	view := b.mu.view
+	b.mu.view, b.mu.file = nil, next
+	b.mu.Unlock()
+	if view != nil {
+		view.Release()
+	}
+	return old.release()
+}
+
+func (b *Bolt) copyFile(old *boltFile) (*boltFile, error) {
+	next, err := openFile(b.path+".rewrite", BoltOptions{NoSync: true, LockTimeout: b.opt.LockTimeout})
+	if err != nil {
+		return nil, err
+	}
+	err = old.db.View(func(from *bbolt.Tx) error { return copyBuckets(from, next.db) })
+	if err == nil && !b.opt.NoSync {
+		err = next.db.Sync()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("engine: rewrite: %w", err), next.release())
+	}
+	next.db.NoSync, next.db.NoGrowSync = b.opt.NoSync, b.opt.NoSync
+	return next, nil
+}
+
+// copyBuckets writes all pairs in key order, a bounded number of bytes in each
+// transaction.
+func copyBuckets(from *bbolt.Tx, to *bbolt.DB) error {
+	for _, name := range Buckets {
+		c := from.Bucket([]byte(name)).Cursor()
+		k, v := c.First()
+		for k != nil {
+			err := to.Update(func(tx *bbolt.Tx) error {
+				bucket := tx.Bucket([]byte(name))
+				bucket.FillPercent = keyFill
+				for size := 0; k != nil && size < rewriteBatch; k, v = c.Next() {
+					if err := bucket.Put(k, v); err != nil {
+						return err
+					}
+					size += len(k) + len(v)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Stats reports the file's size and how much of it is used.
+func (b *Bolt) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed {
+		return Stats{}
+	}
+	db := b.mu.file.db
+	var size int64
+	if st, err := os.Stat(b.path); err == nil {
+		size = st.Size()
+	}
+	free := int64(db.Stats().FreePageN) * int64(db.Info().PageSize)
+	return Stats{Allocated: size, InUse: size - free}
+}
+
+// Close ends the engine. Views that are still held keep the file open.
+func (b *Bolt) Close() error {
+	b.mu.Lock()
+	if b.mu.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.mu.closed = true
+	view, file := b.mu.view, b.mu.file
+	b.mu.view = nil
+	b.mu.Unlock()
+	if view != nil {
+		view.Release()
+	}
+	return file.release()
+}
+
+// boltView is one bbolt read transaction, shared. Its buckets are resolved
+// when it is made, because bbolt's own look-up of a bucket writes to a map.
+type boltView struct {
+	file    *boltFile
+	tx      *bbolt.Tx
+	buckets map[Bucket]*bbolt.Bucket
+	refs    atomic.Int64
+}
+
+func newBoltView(f *boltFile) (*boltView, error) {
+	tx, err := f.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("engine: view: %w", err)
+	}
+	f.refs.Add(1)
+	v := &boltView{file: f, tx: tx, buckets: make(map[Bucket]*bbolt.Bucket, len(Buckets))}
+	for _, name := range Buckets {
+		if b := tx.Bucket([]byte(name)); b != nil { // absent in files of older etcds, opened read-only
+			v.buckets[name] = b
+		}
+	}
+	v.refs.Store(1)
+	return v, nil
+}
+
+func (v *boltView) Get(b Bucket, key []byte) []byte {
+	bucket := v.buckets[b]
+	if bucket == nil {
+		return nil
+	}
+	return bucket.Get(key)
+}
+
+func (v *boltView) Scan(b Bucket, from, to []byte, fn func(key, value []byte) bool) {
+	c := v.Cursor(b)
+	for k, val := c.Seek(from); k != nil; k, val = c.Next() {
+		if to != nil && string(k) >= string(to) {
+			return
+		}
+		if !fn(k, val) {
+			return
+		}
+	}
+}
+
+func (v *boltView) Cursor(b Bucket) Cursor {
+	bucket := v.buckets[b]
+	if bucket == nil {
+		return emptyCursor{}
+	}
+	return bucket.Cursor()
+}
+
+func (v *boltView) Size() int64 { return v.tx.Size() }
+
+func (v *boltView) WriteTo(w io.Writer) (int64, error) { return v.tx.WriteTo(w) }
+
+// Release gives the view back; the last holder ends the transaction. Only
+// bbolt's own misuse could make that fail, hence the panic.
+func (v *boltView) Release() {
+	n := v.refs.Add(-1)
+	if n > 0 {
+		return
+	}
+	if n < 0 {
+		panic(fmt.Sprintf("engine: view released too often (%d)", n))
+	}
+	if err := v.tx.Rollback(); err != nil {
+		panic(fmt.Sprintf("engine: end of read transaction: %v", err))
+	}
+	if err := v.file.release(); err != nil {
+		panic(fmt.Sprintf("engine: close: %v", err))
+	}
+}
+
+type emptyCursor struct{}
+
+func (emptyCursor) Seek([]byte) (k, v []byte) { return nil, nil }
+func (emptyCursor) Next() (k, v []byte)       { return nil, nil }
