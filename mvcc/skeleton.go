@@ -31,14 +31,14 @@ func (s *Store) PrevRecord(rev api.Revision, sub int64) (Record, error)    { pan
 
 type WriteTxn struct{}
 
-func (t *WriteTxn) Revision() api.Revision                                { panic("skeleton") }
-func (t *WriteTxn) CompactRevision() api.Revision                         { panic("skeleton") }
-func (t *WriteTxn) Get(key []byte) (Item, bool)                           { panic("skeleton") }
-func (t *WriteTxn) GetAt(key []byte, at api.Revision) (Item, bool, error) { panic("skeleton") }
-func (t *WriteTxn) Scan(key, end []byte, at api.Revision, fn func(Item) bool) error {
-	panic("skeleton")
-}
-func (t *WriteTxn) Count(key, end []byte, at api.Revision) (int, error)            { panic("skeleton") }
+func (t *WriteTxn) Revision() api.Revision        { panic("skeleton") }
+func (t *WriteTxn) CompactRevision() api.Revision { panic("skeleton") }
+func (t *WriteTxn) Get(key []byte) (Item, bool)   { panic("skeleton") }
+
+// Readable returns ErrFutureRevision, ErrCompacted, or nil when Scan and Count at this revision are exact.
+func (t *WriteTxn) Readable(at api.Revision) error                                 { panic("skeleton") }
+func (t *WriteTxn) Scan(key, end []byte, at api.Revision, fn func(Item) bool)      { panic("skeleton") }
+func (t *WriteTxn) Count(key, end []byte, at api.Revision) int                     { panic("skeleton") }
 func (t *WriteTxn) Record(it Item) (Record, error)                                 { panic("skeleton") }
 func (t *WriteTxn) Put(key, value []byte, lease api.LeaseID) (prev Item, had bool) { panic("skeleton") }
 func (t *WriteTxn) DeleteRange(key, end []byte, fn func(prev Item)) int            { panic("skeleton") }

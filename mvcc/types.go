@@ -10,12 +10,12 @@ import (
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
 
-// Errors that a request may meet; the server turns them into etcd's texts.
+// Errors of this package. The first four refuse a request and carry etcd's text.
 var (
-	ErrCompacted      = errors.New("mvcc: required revision has been compacted")
-	ErrFutureRevision = errors.New("mvcc: required revision is a future revision")
-	ErrLeaseExists    = errors.New("mvcc: lease already exists")
-	ErrLeaseNotFound  = errors.New("mvcc: lease not found")
+	ErrCompacted      error = api.ErrCompacted
+	ErrFutureRevision error = api.ErrFutureRevision
+	ErrLeaseExists    error = api.ErrLeaseExists
+	ErrLeaseNotFound  error = api.ErrLeaseNotFound
 	// ErrCorrupt marks a record whose checksum or form is wrong, or that is
 	// missing although the index names it. The member must stop and be repaired.
 	ErrCorrupt = errors.New("mvcc: corrupt record")
