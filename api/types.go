@@ -1,3 +1,8 @@
+// Package api is the contract between the layers: the types of the numbers that
+// must not be mixed up, the one table of errors with etcd's texts, and every
+// limit with its reason. It has no behaviour and imports nothing of ours.
+//
+// The messages on the wire are etcd's own, from go.etcd.io/etcd/api/v3.
 package api
 
 import "fmt"

@@ -1,0 +1,322 @@
+package keelson
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// This file keeps the rules of ARCHITECTURE.md true: who may import whom, how
+// large a file and a function may grow, where goroutines start, and which calls
+// stay behind an interface so that a simulation owns them.
+
+const module = "github.com/keelson-io/keelson/"
+
+// arrows names, for each of our packages, the packages of ours that it may
+// import. A package that is not listed may not exist.
+var arrows = map[string][]string{
+	"api":             {},
+	"clock":           {},
+	"raft/vfs":        {},
+	"raft/wal":        {"api", "raft/vfs"},
+	"raft/transport":  {"api", "clock", "raft/vfs"},
+	"raft":            {"api", "clock", "raft/vfs", "raft/wal", "raft/transport"},
+	"mvcc/engine":     {},
+	"mvcc":            {"api", "clock", "mvcc/engine"},
+	"mvcc/watchcheck": {"api", "mvcc"},
+	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine"},
+	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
+	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
+	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
+	"scripts":         {},
+}
+
+// Sizes, as the anchors of the style have them.
+const (
+	maxFileLines = 600
+	maxFuncLines = 70
+)
+
+// longFuncs lists the functions that may be longer, each with its reason.
+var longFuncs = map[string]string{}
+
+// spawners lists the files that may contain a go statement, each with what it
+// starts. ARCHITECTURE.md has the table of goroutines.
+var spawners = map[string]string{
+	"clock/fake.go": "AfterFunc's function, as time.AfterFunc does",
+}
+
+// simulated lists the packages that a simulation runs: they take time, chance,
+// files and sockets from interfaces only.
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server"}
+
+// adapters are the files where the real thing enters, by the packages (or
+// package.Function) that each may use.
+var adapters = map[string][]string{
+	"clock/clock.go":      {"time"},
+	"raft/vfs/os.go":      {"os"},
+	"mvcc/engine/bolt.go": {"os"},
+	"server/listen.go":    {"os", "net"},
+}
+
+// clockCalls are what package time may not be used for outside an adapter.
+var clockCalls = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Sleep", "Tick"}
+
+// source is one parsed file of ours.
+type source struct {
+	name  string // slash path from the root
+	pkg   string // slash path of its folder
+	test  bool
+	lines int
+	fset  *token.FileSet
+	file  *ast.File
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var out []source
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			// Nested modules keep their own house; data is not source.
+			if name == "compat" || name == "examples" || d.Name() == "testdata" || (strings.HasPrefix(d.Name(), ".") && name != ".") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, ".pb.go") {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		out = append(out, source{
+			name: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"),
+			lines: strings.Count(string(text), "\n"), fset: fset, file: file,
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) < 20 {
+		t.Fatalf("found %d source files only; is this the root of the module?", len(out))
+	}
+	return out
+}
+
+func TestImportArrows(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.pkg == "." {
+			continue
+		}
+		allowed, known := arrows[s.pkg]
+		if !known {
+			t.Errorf("%s: package %s has no line in arrows: say what it may import", s.name, s.pkg)
+			continue
+		}
+		for _, imp := range imports(s) {
+			of, ours := strings.CutPrefix(imp, module)
+			if ours && of != s.pkg && !s.test && !slices.Contains(allowed, of) {
+				t.Errorf("%s imports %s: there is no such arrow", s.name, of)
+			}
+		}
+	}
+}
+
+func imports(s source) []string {
+	var out []string
+	for _, spec := range s.file.Imports {
+		p, err := strconv.Unquote(spec.Path.Value)
+		if err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func TestSizes(t *testing.T) {
+	used := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.lines > maxFileLines {
+			t.Errorf("%s has %d lines; %d are the most", s.name, s.lines, maxFileLines)
+		}
+		for _, decl := range s.file.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			n := s.fset.Position(fn.End()).Line - s.fset.Position(fn.Pos()).Line + 1
+			key := s.name + ":" + fn.Name.Name
+			if n > maxFuncLines && longFuncs[key] == "" {
+				t.Errorf("%s has %d lines; %d are the most (exceptions stand in longFuncs, with a reason)", key, n, maxFuncLines)
+			}
+			used[key] = used[key] || n > maxFuncLines
+		}
+	}
+	for key := range longFuncs {
+		if !used[key] {
+			t.Errorf("longFuncs lists %s, which is short or gone", key)
+		}
+	}
+}
+
+func TestGoroutinesStartInListedFiles(t *testing.T) {
+	found := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.test {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if _, ok := n.(*ast.GoStmt); ok || isWaitGroupGo(n) {
+				found[s.name] = true
+			}
+			return true
+		})
+	}
+	for _, name := range sorted(found) {
+		if spawners[name] == "" {
+			t.Errorf("%s starts goroutines: list it in spawners, and in ARCHITECTURE.md", name)
+		}
+	}
+	for name := range spawners {
+		if !found[name] {
+			t.Errorf("spawners lists %s, which starts none", name)
+		}
+	}
+}
+
+// isWaitGroupGo reports whether n calls a method named Go, as sync.WaitGroup
+// and errgroup have it.
+func isWaitGroupGo(n ast.Node) bool {
+	call, ok := n.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && sel.Sel.Name == "Go"
+}
+
+func TestBannedCalls(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || !slices.Contains(simulated, s.pkg) {
+			continue
+		}
+		may := adapters[s.name]
+		names := importNames(s)
+		for _, banned := range []string{"os", "net", "crypto/rand"} {
+			for name, imp := range names {
+				if imp == banned && !slices.Contains(may, banned) {
+					t.Errorf("%s imports %s (as %s): only adapters may", s.name, banned, name)
+				}
+			}
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			id, ok := sel.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			if why := bannedCall(names[id.Name], sel.Sel.Name, may); why != "" {
+				t.Errorf("%s: %s.%s: %s", s.fset.Position(sel.Pos()), id.Name, sel.Sel.Name, why)
+			}
+			return true
+		})
+	}
+}
+
+// bannedCall says why a simulated package may not use name of package imp.
+func bannedCall(imp, name string, may []string) string {
+	switch {
+	case slices.Contains(may, imp):
+		return ""
+	case imp == "time" && slices.Contains(clockCalls, name):
+		return "take a clock.Clock"
+	case (imp == "math/rand" || imp == "math/rand/v2") && !strings.HasPrefix(name, "New") && ast.IsExported(name) &&
+		!slices.Contains([]string{"Rand", "Source", "PCG", "ChaCha8"}, name):
+		return "take a seeded source"
+	}
+	return ""
+}
+
+// importNames maps the names by which a file knows its imports to their paths.
+func importNames(s source) map[string]string {
+	out := map[string]string{}
+	for _, spec := range s.file.Imports {
+		p, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			continue
+		}
+		name := path.Base(p)
+		if p == "math/rand/v2" {
+			name = "rand"
+		}
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		out[name] = p
+	}
+	return out
+}
+
+func TestNamesAndInit(t *testing.T) {
+	refused := []string{"util", "utils", "common", "helpers", "misc", "errors", "sync", "context", "time"}
+	for _, s := range sources(t) {
+		if slices.Contains(refused, s.file.Name.Name) {
+			t.Errorf("%s: package %s says nothing, or hides one of the standard library", s.name, s.file.Name.Name)
+		}
+		for _, decl := range s.file.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if ok && fn.Recv == nil && fn.Name.Name == "init" && s.file.Name.Name != "main" {
+				t.Errorf("%s has an init function: pass what it sets up", s.name)
+			}
+		}
+	}
+}
+
+// TestDocs refuses a package without a doc comment, and a doc that still says
+// nothing.
+func TestDocs(t *testing.T) {
+	docs := map[string]int{}
+	for _, s := range sources(t) {
+		if !s.test && s.pkg != "." {
+			docs[s.pkg] += len(s.file.Doc.Text())
+		}
+	}
+	for _, pkg := range sorted(docs) {
+		if docs[pkg] < 60 {
+			t.Errorf("package %s has no doc comment that teaches (%d bytes)", pkg, docs[pkg])
+		}
+	}
+}
+
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, fmt.Sprint(k))
+	}
+	sort.Strings(keys)
+	return keys
+}
