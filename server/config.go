@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -25,6 +26,10 @@ type Config struct {
 	// counts only when the data directory is empty.
 	InitialCluster string
 	NewCluster     bool // false: join a cluster that exists
+	// TokenGiven and InitialClusterGiven say that a person set these, rather than
+	// a default: then they must not contradict the data directory.
+	TokenGiven          bool
+	InitialClusterGiven bool
 
 	// Where it listens and where others find it.
 	ListenPeerURLs       []url.URL
@@ -75,8 +80,6 @@ const (
 	DefaultListenClientURL  = "http://localhost:2379"
 	DefaultQuotaBytes       = 2 << 30
 	DefaultLogRetention     = 64 << 20 // ours: etcd counts entries
-	DefaultMaxRequestBytes  = 3 << 19  // 1.5 MiB
-	DefaultMaxTxnOps        = 128
 	maxElectionTimeout      = 50 * time.Second
 	minTicksPerElection     = 5
 	dirSuffix               = ".kvd" // the default data directory is name + suffix
@@ -99,8 +102,8 @@ func DefaultConfig() Config {
 		LogRetentionBytes:     DefaultLogRetention,
 		HeartbeatInterval:     100 * time.Millisecond,
 		ElectionTimeout:       time.Second,
-		MaxTxnOps:             DefaultMaxTxnOps,
-		MaxRequestBytes:       DefaultMaxRequestBytes,
+		MaxTxnOps:             api.DefaultMaxTxnOps,
+		MaxRequestBytes:       api.DefaultMaxRequestBytes,
 		MaxConcurrentStreams:  math.MaxUint32,
 		KeepaliveMinTime:      5 * time.Second,
 		KeepaliveInterval:     2 * time.Hour,
@@ -151,6 +154,9 @@ func (c *Config) lockPath() string     { return filepath.Join(c.DataDir, "LOCK")
 // electionTicks is the election timeout counted in heartbeats.
 func (c *Config) electionTicks() int { return int(c.ElectionTimeout / c.HeartbeatInterval) }
 
+// ErrConfig is wrapped by what a person can only mend in the configuration.
+var ErrConfig = errors.New("configuration")
+
 // ErrAdvertiseClient is etcd's rule: who says where to listen must say where to
 // be found.
 var ErrAdvertiseClient = errors.New("--advertise-client-urls is required when --listen-client-urls is set explicitly")
@@ -170,8 +176,8 @@ func (c *Config) Check() error {
 	if c.MaxTxnOps == 0 || c.MaxRequestBytes == 0 {
 		return errors.New("--max-txn-ops and --max-request-bytes must be >0")
 	}
-	if c.MaxRequestBytes > math.MaxInt32-grpcOverheadBytes {
-		return fmt.Errorf("--max-request-bytes must be at most %d", math.MaxInt32-grpcOverheadBytes)
+	if c.MaxRequestBytes > math.MaxInt32-api.RequestOverheadBytes {
+		return fmt.Errorf("--max-request-bytes must be at most %d", math.MaxInt32-api.RequestOverheadBytes)
 	}
 	if c.WatchProgressInterval <= 0 {
 		return fmt.Errorf("--watch-progress-notify-interval must be >0 (set to %v)", c.WatchProgressInterval)

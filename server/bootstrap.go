@@ -1,0 +1,271 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft/vfs"
+)
+
+// Errors of a data directory. Each reaches the operator as one line and one
+// exit code of kvd.
+var (
+	// ErrDirInUse: another process holds the directory.
+	ErrDirInUse = errors.New("the data directory is in use by another process")
+	// ErrWrongCluster: the directory belongs to another cluster.
+	ErrWrongCluster = errors.New("the data directory belongs to another cluster")
+	// ErrWrongMember: the directory belongs to another member of this cluster.
+	ErrWrongMember = errors.New("the data directory belongs to another member")
+	// ErrForeignDir: the directory holds data that is not ours.
+	ErrForeignDir = errors.New("the data directory is not kvd's")
+	// ErrDirDamaged: what says whose directory it is, is damaged or missing.
+	ErrDirDamaged = errors.New("the data directory is damaged")
+)
+
+// home is a member's data directory, locked, and known to be its own.
+//
+//	LOCK              held while the member runs
+//	member/identity   whose directory this is; written before anything else
+//	member/wal/       the log (or in the directory of --wal-dir)
+//	member/snap/db    the store
+//	member/snap/      snapshots on their way in
+type home struct {
+	cfg      *Config
+	identity identity
+	// fresh: no log was made yet. The member bootstraps, with initial.
+	fresh   bool
+	initial []Member // the members the cluster was made of, by id
+	lock    io.Closer
+}
+
+// openHome locks the data directory, makes it if it is absent, and finds out
+// whose it is. It refuses a directory that this member must not touch; then it
+// has changed nothing in it but the lock file.
+func openHome(cfg *Config) (_ *home, err error) {
+	if err := cfg.FS.MkdirAll(cfg.DataDir, dirMode); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	lock, err := cfg.FS.Lock(cfg.lockPath())
+	if err != nil {
+		if errors.Is(err, vfs.ErrLocked) {
+			return nil, fmt.Errorf("%w: %s", ErrDirInUse, cfg.DataDir)
+		}
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	h := &home{cfg: cfg, lock: lock}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	id, err := readIdentity(cfg.FS, cfg.identityPath())
+	switch {
+	case err == nil:
+		err = h.resume(id)
+	case errors.Is(err, vfs.ErrNotExist):
+		err = h.found()
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{cfg.walDir(), cfg.snapDir()} {
+		if err := cfg.FS.MkdirAll(dir, dirMode); err != nil {
+			return nil, fmt.Errorf("make the data directory: %w", err)
+		}
+	}
+	return h, nil
+}
+
+// dirMode and its files' mode keep other users of the machine out.
+const dirMode = 0o700
+
+// found makes an empty directory this member's.
+//
+// Crash before the identity is durable: the directory is still empty, and the
+// next start comes here again. After: the next start resumes with the cluster
+// written down here, whatever its flags say by then, and still bootstraps,
+// because no log exists and the identity is not marked started.
+func (h *home) found() error {
+	if err := h.refuseForeign(); err != nil {
+		return err
+	}
+	cfg := h.cfg
+	if !cfg.NewCluster {
+		return fmt.Errorf("%w: %s is empty, and joining an existing cluster (--initial-cluster-state existing) "+
+			"is not served yet; use --initial-cluster-state new for a new cluster", ErrConfig, cfg.DataDir)
+	}
+	members, err := parseInitialCluster(cfg.InitialCluster, cfg.ClusterToken)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	self, err := findSelf(cfg, members)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	h.identity = identity{
+		Cluster: clusterID(members), Member: self.ID, Name: cfg.Name,
+		Token: cfg.ClusterToken, Initial: formatInitialCluster(members),
+	}
+	h.fresh, h.initial = true, members
+	if err := cfg.FS.MkdirAll(cfg.memberDir(), dirMode); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	return writeIdentity(cfg.FS, cfg.identityPath(), h.identity)
+}
+
+// resume checks that an existing directory is this member's.
+func (h *home) resume(id identity) error {
+	cfg := h.cfg
+	members, err := parseInitialCluster(id.Initial, id.Token)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDirDamaged, cfg.identityPath(), err)
+	}
+	if err := h.refuseOther(id, members); err != nil {
+		return err
+	}
+	h.identity, h.initial = id, members
+	logged, err := h.hasLog()
+	if err != nil {
+		return err
+	}
+	if id.Started && !logged {
+		return fmt.Errorf("%w: %s has run before, but there is no log in %s; "+
+			"a member that forgot its votes must not go on (is --wal-dir as it was?)", ErrDirDamaged, cfg.DataDir, cfg.walDir())
+	}
+	h.fresh = !logged
+	return nil
+}
+
+// refuseOther compares the directory with what a person said on the command
+// line. etcd ignores these flags once a directory exists, and manifests keep
+// stale ones, so only a clear contradiction counts.
+func (h *home) refuseOther(id identity, members []Member) error {
+	cfg := h.cfg
+	if cfg.TokenGiven && cfg.ClusterToken != id.Token {
+		return fmt.Errorf("%w: %s was made with --initial-cluster-token %q, not %q",
+			ErrWrongCluster, cfg.DataDir, id.Token, cfg.ClusterToken)
+	}
+	if !cfg.InitialClusterGiven {
+		return nil
+	}
+	given, err := parseInitialCluster(cfg.InitialCluster, cfg.ClusterToken)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if cfg.Name != id.Name && named(given, cfg.Name) && named(given, id.Name) {
+		return fmt.Errorf("%w: %s is the directory of %q (member %s), not of %q",
+			ErrWrongMember, cfg.DataDir, id.Name, id.Member, cfg.Name)
+	}
+	if strangers(given, members) {
+		return fmt.Errorf("%w: %s belongs to cluster %s (%s), which shares no member with --initial-cluster %s",
+			ErrWrongCluster, cfg.DataDir, id.Cluster, id.Initial, cfg.InitialCluster)
+	}
+	return nil
+}
+
+func named(list []Member, name string) bool {
+	return slices.ContainsFunc(list, func(m Member) bool { return m.Name == name })
+}
+
+// strangers reports that two lists share neither a name nor a URL.
+func strangers(a, b []Member) bool {
+	for _, m := range a {
+		for _, o := range b {
+			if m.Name == o.Name || slices.ContainsFunc(m.PeerURLs, func(u string) bool { return slices.Contains(o.PeerURLs, u) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// findSelf finds this member in the initial cluster: by its name, and with the
+// peer URLs that it advertises.
+func findSelf(cfg *Config, members []Member) (Member, error) {
+	advertised := urlStrings(cfg.AdvertisePeerURLs)
+	for _, m := range members {
+		if m.Name != cfg.Name {
+			continue
+		}
+		if !sameEndpoints(m.PeerURLs, advertised) {
+			return Member{}, fmt.Errorf("--initial-cluster has %s=%s but --initial-advertise-peer-urls is %s",
+				m.Name, strings.Join(m.PeerURLs, ","), strings.Join(advertised, ","))
+		}
+		return m, nil
+	}
+	return Member{}, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", cfg.Name)
+}
+
+func formatInitialCluster(members []Member) string {
+	var parts []string
+	for _, m := range members {
+		for _, u := range m.PeerURLs {
+			parts = append(parts, m.Name+"="+u)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// etcdSegment is how etcd names the files of its log.
+var etcdSegment = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.wal$`)
+
+// refuseForeign refuses a directory without an identity that holds data:
+// etcd's, or ours after its identity was lost.
+func (h *home) refuseForeign() error {
+	cfg := h.cfg
+	for _, dir := range []string{cfg.walDir(), cfg.snapDir()} {
+		entries, err := cfg.FS.List(dir)
+		if errors.Is(err, vfs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look into the data directory: %w", err)
+		}
+		for _, e := range entries {
+			file := filepath.Join(dir, e.Name)
+			if etcdSegment.MatchString(e.Name) {
+				return fmt.Errorf("%w: %s is etcd's; kvd does not take over etcd's log: give it an empty directory", ErrForeignDir, file)
+			}
+			return fmt.Errorf("%w: %s holds data (%s) but not %s: it is not kvd's, or the file was lost",
+				ErrForeignDir, cfg.DataDir, file, cfg.identityPath())
+		}
+	}
+	return nil
+}
+
+// hasLog reports whether the log's directory holds anything.
+func (h *home) hasLog() (bool, error) {
+	entries, err := h.cfg.FS.List(h.cfg.walDir())
+	if err != nil && !errors.Is(err, vfs.ErrNotExist) {
+		return false, fmt.Errorf("look into the data directory: %w", err)
+	}
+	return len(entries) > 0, nil
+}
+
+// started marks that the log exists. From then on a missing log is damage, not
+// a new member: one that forgot its vote could elect two leaders in one term.
+// The server calls it once raft has opened its log.
+func (h *home) started() error {
+	if h.identity.Started {
+		return nil
+	}
+	id := h.identity
+	id.Started = true
+	if err := writeIdentity(h.cfg.FS, h.cfg.identityPath(), id); err != nil {
+		return err
+	}
+	h.identity, h.fresh = id, false
+	return nil
+}
+
+func (h *home) id() api.MemberID       { return h.identity.Member }
+func (h *home) cluster() api.ClusterID { return h.identity.Cluster }
+
+// Close gives the directory back. Call it after all files in it are closed.
+func (h *home) Close() error { return h.lock.Close() }
