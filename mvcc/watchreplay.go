@@ -1,0 +1,188 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// replay is one step in which a stream's lagging feeds read history together.
+type replay struct {
+	from, target api.Revision // revisions to read, at most
+	through      api.Revision // revisions that were read to the end
+	runs         []*run
+	match        matcher[*run]
+	hits         []*run
+	seen, bytes  int
+}
+
+// run is what one feed gets of a step.
+type run struct {
+	feed     *feed
+	key      groupKey
+	next     api.Revision
+	watchers []*watcher
+	events   []*Event
+	err      error // a previous value that it needs cannot be read
+}
+
+// maxAttempts is after how many steps of history a watcher that still finds
+// the writer ahead by a few revisions reads them under the hub's lock.
+const maxAttempts = 8
+
+// catchUp reads a step of history for the lagging feeds. It is called with
+// hub.mu held and releases it, before the reading unless that is very short.
+func (s *WatchStream) catchUp() error {
+	h := s.hub
+	s.cancelCompactedLocked(h.source.CompactRevision())
+	if len(s.lagging) == 0 {
+		h.mu.Unlock()
+		return nil
+	}
+	r := s.newReplayLocked()
+	s.attempts++
+	if s.attempts > maxAttempts && r.target-r.from < maxReplayLocked {
+		defer h.mu.Unlock()
+		return s.finishLocked(r, r.read(h.source))
+	}
+	h.mu.Unlock()
+	err := r.read(h.source)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return s.finishLocked(r, err)
+}
+
+func (s *WatchStream) newReplayLocked() *replay {
+	r := &replay{target: s.hub.mu.published}
+	r.from = r.target
+	for _, f := range s.lagging {
+		run := &run{feed: f, key: f.key, next: f.next, watchers: f.watchers}
+		r.runs = append(r.runs, run)
+		r.from = min(r.from, f.next)
+	}
+	return r
+}
+
+// read takes events from history up to the target or a bound, whole revisions.
+func (r *replay) read(source watchSource) error {
+	if len(r.runs) > 1 {
+		for _, run := range r.runs {
+			r.match.add(run.key.span, run)
+		}
+	}
+	last := r.from - 1
+	full := false
+	err := source.History(r.from, r.target, func(e *Event) bool {
+		if e.Rev != last && (r.bytes >= maxBatchBytes || r.seen >= maxReplayEvents) {
+			full = true
+			r.through = last
+			return false
+		}
+		if e.Rev < last || e.Rev < r.from || e.Rev > r.target {
+			panic(fmt.Sprintf("watch hub: history has revision %d after %d in [%d, %d]", e.Rev, last, r.from, r.target))
+		}
+		last = e.Rev
+		r.take(e)
+		return true
+	})
+	if err == nil && !full {
+		r.through = r.target
+	}
+	return err
+}
+
+func (r *replay) take(e *Event) {
+	r.seen++
+	r.hits = r.hits[:0]
+	switch {
+	case len(r.runs) > 1:
+		r.hits = r.match.match(e.Key, r.hits)
+	case r.runs[0].key.contains(e.Key):
+		r.hits = append(r.hits, r.runs[0])
+	}
+	for _, run := range r.hits {
+		if e.Rev < run.next || run.key.skips(e) || run.err != nil {
+			continue
+		}
+		if run.key.prev {
+			if err := e.FixPrev(); err != nil {
+				run.err = err
+				continue
+			}
+			if !e.Create && e.Prev == nil {
+				run.err = ErrCompacted
+				continue
+			}
+		}
+		run.events = append(run.events, e)
+		r.bytes += e.WireSize(run.key.prev)
+	}
+}
+
+// finishLocked queues what a step found and moves its feeds on.
+func (s *WatchStream) finishLocked(r *replay, err error) error {
+	if s.closed {
+		return ErrStreamClosed
+	}
+	compact := s.hub.source.CompactRevision()
+	if err != nil {
+		if !errors.Is(err, ErrCompacted) || compact <= r.from {
+			return fmt.Errorf("watch: reading history of revisions %d to %d: %w", r.from, r.target, err)
+		}
+		return nil // compacted meanwhile: the next step cancels whom it concerns
+	}
+	for _, run := range r.runs {
+		switch {
+		case run.err == nil:
+			run.queue(s, r)
+		case errors.Is(run.err, ErrCompacted):
+			// The revision is still there, its previous values are not. Who
+			// asks again from the revision we name must not come back here.
+			s.endCompactedLocked(run.feed, run.feed.watchers, max(compact, run.next+1))
+		default:
+			return fmt.Errorf("watch: reading a previous value: %w", run.err)
+		}
+	}
+	return nil
+}
+
+func (run *run) queue(s *WatchStream, r *replay) {
+	if len(run.events) > 0 {
+		batch := newBatch(run.events, run.key.prev)
+		if r.through == r.target {
+			batch.Revision = r.target
+		}
+		s.out = append(s.out, outgoing{batch: batch, watchers: run.watchers})
+	}
+	run.feed.next = max(run.feed.next, r.through+1)
+}
+
+// cancelCompactedLocked ends the lagging watches that need history from before
+// the compact revision. Those that start later only skip it.
+func (s *WatchStream) cancelCompactedLocked(compact api.Revision) {
+	for _, f := range append([]*feed(nil), s.lagging...) {
+		if f.next >= compact {
+			continue
+		}
+		var over []*watcher
+		for _, w := range f.watchers {
+			if w.floor < compact {
+				over = append(over, w)
+			}
+		}
+		f.next = compact
+		s.endCompactedLocked(f, over, compact)
+	}
+}
+
+// endCompactedLocked tells the watches of a lagging feed that history they need
+// is gone. Events that were queued for them before are whole and still go out.
+func (s *WatchStream) endCompactedLocked(f *feed, over []*watcher, compact api.Revision) {
+	for _, w := range append([]*watcher(nil), over...) {
+		s.hub.endLocked(w)
+		w.gone.Store(false) // out may hold events from before
+		w.compacted = true
+		s.out = append(s.out, outgoing{delivery: Delivery{Kind: DeliverCompacted, ID: w.id, Compact: compact}})
+	}
+}
