@@ -64,7 +64,16 @@ func bind(cfg *Config) (_ *listeners, err error) {
 
 // Close closes what is still open.
 func (l *listeners) Close() {
-	for _, group := range [][]net.Listener{l.peer, l.client, l.http, l.metrics} {
+	l.closeClients()
+	for _, one := range l.peer {
+		one.Close()
+	}
+}
+
+// closeClients leaves the peers' listeners open: a member that stops hands
+// leadership over and must be heard until then.
+func (l *listeners) closeClients() {
+	for _, group := range [][]net.Listener{l.client, l.http, l.metrics} {
 		for _, one := range group {
 			one.Close()
 		}

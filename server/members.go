@@ -17,6 +17,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/raft/transport"
 )
 
@@ -257,24 +258,62 @@ func (m *members) remove(w rawWriter, id api.MemberID) {
 // setAttributes applies what a member published about itself at its start: its
 // name and where its clients find it. It reports false for an unknown member.
 // Apply goroutine only.
-//
-// The first publication also writes the rows of all initial members, which
-// until then stood in no bucket. All members start from the same initial list
-// and apply the same publication at the same index, so their rows are equal.
 func (m *members) setAttributes(w rawWriter, req *membershippb.ClusterMemberAttrSetRequest) bool {
 	row, ok := m.find(api.MemberID(req.GetMember_ID()))
 	if !ok {
 		return false
 	}
-	for _, other := range m.list() {
-		if other.ID != row.ID {
-			m.set(w, other)
-		}
-	}
 	row.Name = req.GetMemberAttributes().GetName()
 	row.ClientURLs = req.GetMemberAttributes().GetClientUrls()
 	m.set(w, row)
 	return true
+}
+
+// apply makes a committed change of the membership. The change's context is the
+// JSON of the Member. An error means that the entry makes no sense; every
+// member refuses it alike. Apply goroutine only.
+func (m *members) apply(w rawWriter, change *raft.ConfChange) error {
+	if change.Refused {
+		return api.ErrUnhealthy
+	}
+	row, known := m.find(change.Member)
+	if change.Op == raft.ConfRemove {
+		if !known {
+			return api.ErrMemberNotFound
+		}
+		m.remove(w, change.Member)
+		return nil
+	}
+	var given Member
+	if err := json.Unmarshal(change.Context, &given); err != nil || given.ID != change.Member {
+		return fmt.Errorf("%w: the description of member %s is not one", api.ErrMemberBadURLs, change.Member)
+	}
+	if change.Op == raft.ConfUpdate {
+		if !known {
+			return api.ErrMemberNotFound
+		}
+		row.PeerURLs = given.PeerURLs
+	} else if known {
+		row.Learner = change.Op == raft.ConfAddLearner // a learner was promoted
+	} else {
+		row = given
+		row.Learner = change.Op == raft.ConfAddLearner
+	}
+	m.set(w, row)
+	return nil
+}
+
+// raftPeers is the membership as raft bootstraps it.
+func raftPeers(list []Member) []raft.Peer {
+	peers := make([]raft.Peer, len(list))
+	for i, m := range list {
+		context, err := json.Marshal(m)
+		if err != nil {
+			panic(fmt.Sprintf("members: cannot encode %+v: %v", m, err)) // strings and numbers only
+		}
+		peers[i] = raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: context}
+	}
+	return peers
 }
 
 // published reports whether the cluster already knows these attributes, so

@@ -1,0 +1,192 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// stopGrace is how long RPCs may go on after a member was asked to stop. Then
+// they are cut; clients repeat what is safe elsewhere.
+const stopGrace = time.Second
+
+// grpcOptions are the limits and interceptors of the client port. The codec is
+// the caller's to add.
+func grpcOptions(cfg *Config, m *metrics, node consensus) []grpc.ServerOption {
+	i := &interceptors{cfg: cfg, metrics: m, node: node, log: cfg.Logger}
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes) + api.RequestOverheadBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+		grpc.ChainUnaryInterceptor(i.unary),
+		grpc.ChainStreamInterceptor(i.stream),
+	}
+	if cfg.KeepaliveMinTime > 0 {
+		opts = append(opts, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.KeepaliveMinTime}))
+	}
+	if cfg.KeepaliveInterval > 0 && cfg.KeepaliveTimeout > 0 {
+		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepaliveInterval, Timeout: cfg.KeepaliveTimeout}))
+	}
+	return opts
+}
+
+// interceptors stand before every RPC: they count it, refuse it when its client
+// demands a leader and there is none, and log it when it was slow.
+type interceptors struct {
+	cfg     *Config
+	metrics *metrics
+	node    consensus
+	log     *slog.Logger
+}
+
+func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	method := i.metrics.methods[info.FullMethod]
+	method.started.Inc()
+	begin := i.metrics.clock.Now()
+	resp, err := any(nil), i.refuse(ctx)
+	if err == nil {
+		resp, err = handler(ctx, req)
+	}
+	i.metrics.done(method, status.Code(err))
+	if took := i.metrics.clock.Now().Sub(begin); took > i.cfg.WarnUnaryDuration {
+		i.log.Warn("slow request", "method", info.FullMethod, "took", took.String(), "error", errorText(err))
+	}
+	return resp, err
+}
+
+func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	method := i.metrics.methods[info.FullMethod]
+	method.started.Inc()
+	err := i.refuse(ss.Context())
+	if err == nil {
+		err = handler(srv, ss)
+	}
+	i.metrics.done(method, status.Code(err))
+	return err
+}
+
+// refuse ends an RPC whose client asked for a leader when none is known.
+func (i *interceptors) refuse(ctx context.Context) error {
+	if needsLeader(ctx) && i.node.Status().Leader == 0 {
+		return api.ErrNoLeader
+	}
+	return nil
+}
+
+// needsLeader reports whether the client put "hasleader" into the metadata.
+func needsLeader(ctx context.Context) bool {
+	values := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(values) > 0 && values[0] == rpctypes.MetadataHasLeader
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// front serves the bound client and metrics listeners. One goroutine for each
+// listener and protocol; all of them end before Run returns.
+type front struct {
+	cfg     *Config
+	sockets *listeners
+	grpc    *grpc.Server
+	http    *httpEndpoints
+	metrics *metrics
+	log     *slog.Logger
+}
+
+// Run serves until ctx ends or a listener fails. The metrics listeners answer
+// at once, so that probes see a member that waits for its cluster; the client
+// listeners answer once ready is closed, as etcd's do.
+func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wait   sync.WaitGroup
+		failed = make(chan error, 1)
+	)
+	serve := func(fn func() error) {
+		wait.Go(func() {
+			if err := fn(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) && ctx.Err() == nil {
+				select {
+				case failed <- err:
+				default: // the first failure ends us all
+				}
+			}
+		})
+	}
+	monitoring := f.httpServer(f.http.metricsHandler())
+	clients := f.httpServer(f.http.clientHandler())
+	for _, l := range f.sockets.metrics {
+		serve(func() error { return monitoring.Serve(l) })
+	}
+	var err error
+	select {
+	case <-ready:
+		f.serveClients(serve, clients)
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	cancel()
+	f.stop(monitoring, clients)
+	wait.Wait()
+	return err
+}
+
+func (f *front) serveClients(serve func(func() error), clients *http.Server) {
+	split := len(f.sockets.http) == 0
+	for _, l := range f.sockets.client {
+		kind := "grpc"
+		if split {
+			kind = "grpc+http"
+			s := newSplitter(l, f.metrics.clock, f.metrics.traffic)
+			serve(s.Run)
+			serve(func() error { return f.grpc.Serve(s.grpc) })
+			serve(func() error { return clients.Serve(s.http) })
+		} else {
+			serve(func() error { return f.grpc.Serve(l) })
+		}
+		f.log.Info("ready to serve client requests", "traffic", kind, "address", l.Addr().String())
+	}
+	for _, l := range f.sockets.http {
+		serve(func() error { return clients.Serve(l) })
+		f.log.Info("ready to serve client requests", "traffic", "http", "address", l.Addr().String())
+	}
+}
+
+func (f *front) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // mostly clients' mistakes
+	}
+}
+
+// stop closes the clients' sockets, lets RPCs finish for a moment, and cuts the rest.
+func (f *front) stop(servers ...*http.Server) {
+	f.sockets.closeClients()
+	timer := f.metrics.clock.AfterFunc(stopGrace, f.grpc.Stop)
+	f.grpc.GracefulStop()
+	timer.Stop()
+	for _, s := range servers {
+		s.Close()
+	}
+}

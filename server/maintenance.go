@@ -1,0 +1,71 @@
+package server
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/version"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// The versions that this member reports. Clients decide by them what they may
+// use, so they name the level of etcd's API that is served, not our release.
+// kube-apiserver needs a semantic version of at least 3.4.31 from every member,
+// else it goes without consistent reads from its cache.
+const (
+	clusterVersion = "3.7.0" // what all members of a cluster can do
+	storageVersion = "3.7.0" // the schema of the store's buckets
+)
+
+// apiVersion is the release of etcd whose messages we are built with.
+var apiVersion = version.Version
+
+// maintenanceService answers etcdserverpb.Maintenance: Status, and the list of
+// alarms, of which there are none yet. The rest is not served yet.
+type maintenanceService struct {
+	pb.UnimplementedMaintenanceServer
+	view *view
+}
+
+// Status describes this member. It reads no log and waits for nobody.
+func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	v := s.view
+	// The store first: raft's applied index is then never behind it.
+	rev, stats := v.store.Revision(), v.store.Stats()
+	now := v.node.Status()
+	resp := &pb.StatusResponse{
+		Header:           v.header(rev),
+		Version:          apiVersion,
+		Leader:           uint64(now.Leader),
+		RaftIndex:        uint64(now.Committed),
+		RaftAppliedIndex: uint64(now.Applied),
+		RaftTerm:         uint64(now.Term),
+		DbSize:           stats.Engine.Allocated,
+		DbSizeInUse:      stats.Engine.InUse,
+		DbSizeQuota:      v.quota(),
+		IsLearner:        now.Learner,
+		StorageVersion:   storageVersion,
+		DowngradeInfo:    &pb.DowngradeInfo{},
+	}
+	if now.Leader == 0 {
+		resp.Errors = append(resp.Errors, api.ErrNoLeader.Error())
+	}
+	return resp, nil
+}
+
+// quota is the size the store may reach.
+func (v *view) quota() int64 {
+	if v.cfg.QuotaBytes == 0 {
+		return DefaultQuotaBytes
+	}
+	return v.cfg.QuotaBytes
+}
+
+// Alarm lists no alarms: none can be raised yet. etcdctl's endpoint health asks.
+func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if r.GetAction() != pb.AlarmRequest_GET {
+		return s.UnimplementedMaintenanceServer.Alarm(ctx, r)
+	}
+	return &pb.AlarmResponse{Header: s.view.header(s.view.store.Revision())}, nil
+}
