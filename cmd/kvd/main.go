@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/raft/vfs"
+	"github.com/keelson-io/keelson/server"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+
+// run is main with its world passed in. It returns the exit code.
+func run(args, environ []string, stdout, stderr io.Writer) int {
+	s, err := load(args, environ, os.ReadFile)
+	switch {
+	case err != nil:
+	case s.help:
+		printHelp(stdout)
+		return exitOK
+	case s.version:
+		printVersion(stdout)
+		return exitOK
+	default:
+		err = serve(s, stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "kvd: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+// serve runs the member until a signal or a failure ends it.
+func serve(s *settings, stdout, stderr io.Writer) error {
+	log, closeLogs, err := openLogs(s, stdout, stderr)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	defer closeLogs()
+	for _, note := range s.notes {
+		log.Warn(note)
+	}
+	cfg := s.server
+	cfg.Logger, cfg.Clock, cfg.FS = log, clock.System(), vfs.OS()
+	if cfg.UnsafeNoSync {
+		log.Warn("writes are not synced to disk: a machine that loses power loses data")
+		cfg.FS = server.WithoutSync(cfg.FS)
+	}
+	if cfg.Seed, err = seed(); err != nil {
+		return err
+	}
+	log.Info("starting kvd", "version", release, "name", cfg.Name, "data-dir", cfg.DataDir,
+		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
+	ctx, stop := untilSignal(log)
+	defer stop()
+	srv, err := server.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := srv.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM. The
+// second one quits on the spot. Its goroutine ends at stop.
+func untilSignal(log *slog.Logger) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals, done := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case sig := <-signals:
+				if number, ok := sig.(syscall.Signal); ok && n > 0 {
+					log.Warn("quitting at once", "signal", sig.String())
+					os.Exit(exitSignalled + int(number))
+				}
+				log.Info("stopping", "signal", sig.String())
+				cancel()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}
+
+// seed draws the number from which this process's pseudo-random sequences start.
+func seed() (uint64, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+// openLogs opens the log's outputs, files for appending.
+func openLogs(s *settings, stdout, stderr io.Writer) (*slog.Logger, func(), error) {
+	level, err := server.ParseLevel(s.logLevel)
+	if err != nil {
+		return nil, nil, err
+	}
+	var writers []io.Writer
+	var files []*os.File
+	closeAll := func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	for _, out := range s.logOutputs {
+		switch out {
+		case "default", "stderr", "systemd/journal": // the journal takes standard error
+			writers = append(writers, stderr)
+		case "stdout":
+			writers = append(writers, stdout)
+		default:
+			f, err := os.OpenFile(out, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+			if err != nil {
+				closeAll()
+				return nil, nil, err
+			}
+			files = append(files, f)
+			writers = append(writers, f)
+		}
+	}
+	log, err := server.NewLogger(io.MultiWriter(writers...), level, s.logFormat)
+	if err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	return log, closeAll, nil
+}
+
+func urlTexts(urls []url.URL) []string {
+	texts := make([]string, len(urls))
+	for i, u := range urls {
+		texts[i] = u.String()
+	}
+	return texts
+}
