@@ -32,7 +32,7 @@ type view struct {
 	id      api.MemberID
 	cluster api.ClusterID
 	node    consensus
-	store   storeState
+	store   func() storeState // a snapshot that is installed brings another store
 	members *members
 }
 

@@ -73,7 +73,7 @@ func (h *httpEndpoints) read(ctx context.Context) error {
 			return err
 		}
 	}
-	h.view.store.Revision()
+	h.view.store().Revision()
 	return nil
 }
 

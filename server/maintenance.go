@@ -32,7 +32,7 @@ type maintenanceService struct {
 func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 	v := s.view
 	// The store first: raft's applied index is then never behind it.
-	rev, stats := v.store.Revision(), v.store.Stats()
+	rev, stats := v.store().Revision(), v.store().Stats()
 	now := v.node.Status()
 	resp := &pb.StatusResponse{
 		Header:           v.header(rev),
@@ -67,5 +67,5 @@ func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb
 	if r.GetAction() != pb.AlarmRequest_GET {
 		return s.UnimplementedMaintenanceServer.Alarm(ctx, r)
 	}
-	return &pb.AlarmResponse{Header: s.view.header(s.view.store.Revision())}, nil
+	return &pb.AlarmResponse{Header: s.view.header(s.view.store().Revision())}, nil
 }

@@ -269,41 +269,8 @@ func (m *members) setAttributes(w rawWriter, req *membershippb.ClusterMemberAttr
 	return true
 }
 
-// apply makes a committed change of the membership. The change's context is the
-// JSON of the Member. An error means that the entry makes no sense; every
-// member refuses it alike. Apply goroutine only.
-func (m *members) apply(w rawWriter, change *raft.ConfChange) error {
-	if change.Refused {
-		return api.ErrUnhealthy
-	}
-	row, known := m.find(change.Member)
-	if change.Op == raft.ConfRemove {
-		if !known {
-			return api.ErrMemberNotFound
-		}
-		m.remove(w, change.Member)
-		return nil
-	}
-	var given Member
-	if err := json.Unmarshal(change.Context, &given); err != nil || given.ID != change.Member {
-		return fmt.Errorf("%w: the description of member %s is not one", api.ErrMemberBadURLs, change.Member)
-	}
-	if change.Op == raft.ConfUpdate {
-		if !known {
-			return api.ErrMemberNotFound
-		}
-		row.PeerURLs = given.PeerURLs
-	} else if known {
-		row.Learner = change.Op == raft.ConfAddLearner // a learner was promoted
-	} else {
-		row = given
-		row.Learner = change.Op == raft.ConfAddLearner
-	}
-	m.set(w, row)
-	return nil
-}
-
-// raftPeers is the membership as raft bootstraps it.
+// raftPeers is the membership as raft bootstraps it. Each row travels in the
+// entry that adds its member, so that all members write equal rows.
 func raftPeers(list []Member) []raft.Peer {
 	peers := make([]raft.Peer, len(list))
 	for i, m := range list {

@@ -233,7 +233,7 @@ func (s *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(name, help string, value float64, labels ...string) {
 		send(prometheus.GaugeValue, name, help, value, labels...)
 	}
-	now, stats := s.view.node.Status(), s.view.store.Stats()
+	now, stats := s.view.node.Status(), s.view.store().Stats()
 	gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", flag(now.Leader != 0))
 	gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", flag(now.Leader == s.view.id))
 	gauge("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", flag(now.Learner))
@@ -248,8 +248,8 @@ func (s *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", float64(stats.Engine.Allocated))
 	gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", float64(stats.Engine.InUse))
 	gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", float64(stats.Keys))
-	gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", float64(s.view.store.Revision()))
-	gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", float64(max(s.view.store.CompactRevision(), 0)))
+	gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", float64(s.view.store().Revision()))
+	gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", float64(max(s.view.store().CompactRevision(), 0)))
 	gauge("keelson_mvcc_tail_bytes", "Bytes applied but not yet in the database.", float64(stats.TailBytes))
 	gauge("keelson_mvcc_index_bytes", "Estimated bytes of the index in memory.", float64(stats.IndexBytes))
 	for _, m := range s.view.members.list() {
