@@ -45,6 +45,7 @@ type watchSource interface {
 //	a watcher gets no event below its floor: its start, or what it has already
 type hub struct {
 	source watchSource
+	limits hubLimits
 
 	mu struct {
 		sync.Mutex
@@ -70,7 +71,7 @@ type HubStats struct {
 }
 
 func newHub(source watchSource, published api.Revision) *hub {
-	h := &hub{source: source}
+	h := &hub{source: source, limits: defaultHubLimits}
 	h.mu.published = published
 	h.mu.groups = make(map[groupKey]*group)
 	return h
@@ -152,7 +153,7 @@ func (h *hub) queueLocked(e *Event) {
 	if wantPrev {
 		failed = e.FixPrev()
 	}
-	seq := h.mu.log.append(e)
+	seq := h.mu.log.append(e, &h.limits)
 	for _, g := range h.mu.hits {
 		switch {
 		case g.key.skips(e):

@@ -177,7 +177,7 @@ func (h *hub) lagLocked(f *feed, next api.Revision) {
 }
 
 // takeLocked takes the next events of a pending feed, at most about
-// maxBatchBytes and whole revisions. It returns nil when they have fallen out
+// limits.batchBytes and whole revisions. It returns nil when they have fallen out
 // of the log. A feed that took everything is armed.
 func (h *hub) takeLocked(f *feed) *Batch {
 	g := f.group
@@ -188,7 +188,7 @@ func (h *hub) takeLocked(f *feed) *Batch {
 	to, bytes := from, 0
 	for ; to < int64(len(g.seqs)); to++ {
 		e := h.mu.log.get(g.seqs[to])
-		if bytes >= maxBatchBytes && e.Rev != h.mu.log.get(g.seqs[to-1]).Rev {
+		if bytes >= h.limits.batchBytes && e.Rev != h.mu.log.get(g.seqs[to-1]).Rev {
 			break
 		}
 		bytes += e.WireSize(g.key.prev)

@@ -1,6 +1,6 @@
 package mvcc
 
-// Bounds of the hub. They are reached when a client does not read what it
+// Bounds of the hub, in hubLimits so that tests reach them early. They are reached when a client does not read what it
 // watches, or when writes outrun everybody.
 const (
 	// maxLogBytes bounds the recent events that are kept for watchers which
@@ -24,6 +24,17 @@ const (
 	maxControls = 1024
 )
 
+// hubLimits are the bounds above; defaultHubLimits has their values.
+type hubLimits struct {
+	logBytes, logEvents      int
+	batchBytes, replayEvents int
+}
+
+var defaultHubLimits = hubLimits{
+	logBytes: maxLogBytes, logEvents: maxLogEvents,
+	batchBytes: maxBatchBytes, replayEvents: maxReplayEvents,
+}
+
 // eventLog holds recent events under rising sequence numbers. Old ones fall out
 // at the bounds; all do when no watcher waits for any.
 type eventLog struct {
@@ -32,8 +43,8 @@ type eventLog struct {
 	bytes  int
 }
 
-func (l *eventLog) append(e *Event) int64 {
-	for len(l.events) > 0 && (l.bytes >= maxLogBytes || len(l.events) >= maxLogEvents) {
+func (l *eventLog) append(e *Event, limits *hubLimits) int64 {
+	for len(l.events) > 0 && (l.bytes >= limits.logBytes || len(l.events) >= limits.logEvents) {
 		l.bytes -= footprint(l.events[0])
 		l.events[0] = nil // the window slides over one array: let the event go
 		l.events = l.events[1:]

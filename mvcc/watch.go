@@ -64,14 +64,13 @@ type watcher struct {
 	progress bool
 	fragment bool
 
-	feed      *feed // guarded by hub.mu; nil once compacted
+	feed      *feed // guarded by hub.mu; nil once the watch has ended
 	compacted bool  // guarded by hub.mu: ended by us, but the id is taken until the client cancels
 
 	// floor is the first revision that it may still get. Written under hub.mu,
 	// after the registration by the sender alone.
 	floor api.Revision
 
-	gone atomic.Bool // cancelled: nothing may be delivered any more
 	busy atomic.Bool // got events since the last Tick
 }
 
@@ -167,7 +166,9 @@ func (s *WatchStream) chooseIDLocked(id int64) (int64, error) {
 }
 
 // Cancel ends a watch and queues the answer; it reports whether the watch was
-// there. A watch that compaction ended is there until it is cancelled.
+// there. A watch that compaction ended is there until it is cancelled. Events
+// that the sender has taken already still come, before the answer: a progress
+// notice among them may count on them.
 func (s *WatchStream) Cancel(id int64) bool {
 	h := s.hub
 	h.mu.Lock()
@@ -257,7 +258,6 @@ func (s *WatchStream) Close() {
 		h.mu.stats.Slow -= len(f.watchers)
 	}
 	for _, w := range s.watchers {
-		w.gone.Store(true)
 		if !w.compacted {
 			h.mu.stats.Watchers--
 		}
@@ -283,7 +283,6 @@ func (s *WatchStream) signal() {
 
 // endLocked takes a watch out of its feed.
 func (h *hub) endLocked(w *watcher) {
-	w.gone.Store(true)
 	f := w.feed
 	if f == nil {
 		return // compacted before

@@ -43,8 +43,7 @@ func (s *WatchStream) Next(ctx context.Context) (Delivery, error) {
 	}
 }
 
-// pop delivers from what was taken already. What is for a watch that has been
-// cancelled since is dropped: its cancellation is answered after this.
+// pop delivers from what was taken already.
 func (s *WatchStream) pop() (Delivery, bool) {
 	for s.head < len(s.out) {
 		o := &s.out[s.head]
@@ -55,9 +54,6 @@ func (s *WatchStream) pop() (Delivery, bool) {
 		for len(o.watchers) > 0 {
 			w := o.watchers[0]
 			o.watchers = o.watchers[1:]
-			if w.gone.Load() {
-				continue
-			}
 			if batch := o.batch.from(w.floor); batch != nil {
 				if w.progress {
 					w.busy.Store(true)
@@ -121,7 +117,7 @@ func (s *WatchStream) queueLocked(f *feed) {
 func (s *WatchStream) takeReadyLocked() {
 	var more []*feed
 	n, bytes := 0, 0
-	for ; n < len(s.ready) && n < maxRound && bytes < maxBatchBytes; n++ {
+	for ; n < len(s.ready) && n < maxRound && bytes < s.hub.limits.batchBytes; n++ {
 		f := s.ready[n]
 		f.queued = false
 		batch := s.hub.takeLocked(f)
@@ -165,7 +161,7 @@ func (s *WatchStream) rejoinLocked() {
 func (s *WatchStream) takeProgressLocked() {
 	at := s.hub.mu.published
 	for _, w := range s.askers {
-		if !w.gone.Load() && !w.compacted && w.start <= at {
+		if w.feed != nil && w.start <= at {
 			s.out = append(s.out, outgoing{delivery: Delivery{Kind: DeliverProgress, ID: w.id, Revision: at}})
 		}
 	}
@@ -187,7 +183,7 @@ func (s *WatchStream) knowsAllLocked(at api.Revision) bool {
 		if w.start > at {
 			return false
 		}
-		any = any || !w.compacted
+		any = any || w.feed != nil
 	}
 	return any
 }

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keelson-io/keelson/api"
 )
@@ -15,6 +16,7 @@ type replay struct {
 	match        matcher[*run]
 	hits         []*run
 	seen, bytes  int
+	limits       hubLimits
 }
 
 // run is what one feed gets of a step.
@@ -24,7 +26,8 @@ type run struct {
 	next     api.Revision
 	watchers []*watcher
 	events   []*Event
-	err      error // a previous value that it needs cannot be read
+	err      error        // a previous value that it needs cannot be read
+	failed   api.Revision // of the event with that value
 }
 
 // maxAttempts is after how many steps of history a watcher that still finds
@@ -54,12 +57,15 @@ func (s *WatchStream) catchUp() error {
 }
 
 func (s *WatchStream) newReplayLocked() *replay {
-	r := &replay{target: s.hub.mu.published}
+	r := &replay{target: s.hub.mu.published, limits: s.hub.limits}
 	r.from = r.target
 	for _, f := range s.lagging {
-		run := &run{feed: f, key: f.key, next: f.next, watchers: f.watchers}
+		run := &run{feed: f, key: f.key, next: r.target + 1, watchers: f.watchers}
+		for _, w := range f.watchers {
+			run.next = min(run.next, max(f.next, w.floor))
+		}
 		r.runs = append(r.runs, run)
-		r.from = min(r.from, f.next)
+		r.from = min(r.from, run.next)
 	}
 	return r
 }
@@ -74,7 +80,7 @@ func (r *replay) read(source watchSource) error {
 	last := r.from - 1
 	full := false
 	err := source.History(r.from, r.target, func(e *Event) bool {
-		if e.Rev != last && (r.bytes >= maxBatchBytes || r.seen >= maxReplayEvents) {
+		if e.Rev != last && (r.bytes >= r.limits.batchBytes || r.seen >= r.limits.replayEvents) {
 			full = true
 			r.through = last
 			return false
@@ -106,12 +112,12 @@ func (r *replay) take(e *Event) {
 			continue
 		}
 		if run.key.prev {
-			if err := e.FixPrev(); err != nil {
-				run.err = err
-				continue
-			}
-			if !e.Create && e.Prev == nil {
+			run.err = e.FixPrev()
+			if run.err == nil && !e.Create && e.Prev == nil {
 				run.err = ErrCompacted
+			}
+			if run.err != nil {
+				run.failed = e.Rev
 				continue
 			}
 		}
@@ -139,7 +145,7 @@ func (s *WatchStream) finishLocked(r *replay, err error) error {
 		case errors.Is(run.err, ErrCompacted):
 			// The revision is still there, its previous values are not. Who
 			// asks again from the revision we name must not come back here.
-			s.endCompactedLocked(run.feed, run.feed.watchers, max(compact, run.next+1))
+			s.overtakenLocked(run.feed, run.failed+1, max(compact, run.failed+1))
 		default:
 			return fmt.Errorf("watch: reading a previous value: %w", run.err)
 		}
@@ -159,29 +165,25 @@ func (run *run) queue(s *WatchStream, r *replay) {
 }
 
 // cancelCompactedLocked ends the lagging watches that need history from before
-// the compact revision. Those that start later only skip it.
+// the compact revision.
 func (s *WatchStream) cancelCompactedLocked(compact api.Revision) {
-	for _, f := range append([]*feed(nil), s.lagging...) {
-		if f.next >= compact {
-			continue
+	for _, f := range slices.Clone(s.lagging) {
+		if f.next < compact {
+			s.overtakenLocked(f, compact, compact)
 		}
-		var over []*watcher
-		for _, w := range f.watchers {
-			if w.floor < compact {
-				over = append(over, w)
-			}
-		}
-		f.next = compact
-		s.endCompactedLocked(f, over, compact)
 	}
 }
 
-// endCompactedLocked tells the watches of a lagging feed that history they need
-// is gone. Events that were queued for them before are whole and still go out.
-func (s *WatchStream) endCompactedLocked(f *feed, over []*watcher, compact api.Revision) {
-	for _, w := range append([]*watcher(nil), over...) {
+// overtakenLocked moves a lagging feed on to revision next and ends its watches
+// that need what is before, telling them to start from compact. Those that
+// start later only skip it. Events that were taken before still go out.
+func (s *WatchStream) overtakenLocked(f *feed, next, compact api.Revision) {
+	f.next = next
+	for _, w := range slices.Clone(f.watchers) {
+		if w.floor >= next {
+			continue
+		}
 		s.hub.endLocked(w)
-		w.gone.Store(false) // out may hold events from before
 		w.compacted = true
 		s.out = append(s.out, outgoing{delivery: Delivery{Kind: DeliverCompacted, ID: w.id, Compact: compact}})
 	}
