@@ -2,64 +2,357 @@ package raft
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft/transport"
+	"github.com/keelson-io/keelson/raft/wal"
 )
 
 // Node is a member's half of the replicated log.
-type Node struct{}
+type Node struct {
+	cfg          Config
+	logger       *slog.Logger
+	timeoutTicks uint64
 
-var errSkeleton = errors.New("raft: not implemented yet")
+	// Shared; each guards itself.
+	wal      *wal.WAL
+	log      *logStore
+	inbox    *inbox
+	applies  *queue[applyWork]
+	waits    *readWaits
+	files    *snapshotFiles
+	handlers [256]CallHandler // fixed before Run
+	ticks    atomic.Uint64    // written by the loop
+	ids      atomic.Uint64    // of commands
+	applied  atomic.Uint64    // written by the apply goroutine
+	commit   atomic.Uint64    // written by the loop
+	view     atomic.Pointer[view]
+	changes  struct {
+		sync.Mutex
+		c chan struct{} // closed at the next change of view
+	}
+	failure struct {
+		sync.Mutex
+		err  error
+		stop context.CancelFunc
+	}
+	work sync.WaitGroup // snapshots being prepared
+
+	// Owned by the loop goroutine.
+	core       *core
+	reading    *readBatch // the barrier that the core works on
+	readID     uint64
+	holds      map[uint64]snapshotHold
+	released   api.Index
+	askedAside uint64 // tick before which the disk is not complained of again
+
+	append *appender // its goroutine's
+	apply  *applier  // its goroutine's
+}
+
+// view is the part of Status that changes rarely.
+type view struct {
+	leader api.MemberID
+	term   api.Term
+	role   Role
+	learn  bool
+}
 
 // Open recovers the log and prepares the node; nothing runs yet.
-func Open(cfg Config) (*Node, error) { return nil, errSkeleton }
-
-// Run starts the node's goroutines and the transport. It returns nil when ctx
-// ends and everything has stopped, or the failure that stopped the node.
-func (n *Node) Run(ctx context.Context) error { return errSkeleton }
-
-// Propose replicates a command and returns the Result and Err that the state
-// machine of this member gave it. It takes body over for good: the caller must
-// not change it, even after an error. Timeouts mean that the outcome is unknown.
-func (n *Node) Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error) {
-	return nil, errSkeleton
+func Open(cfg Config) (*Node, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	rng := rand.New(cfg.Rand)
+	r, err := recoverLog(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, logger: cfg.Logger, wal: r.wal, log: r.log,
+		timeoutTicks: uint64((cfg.RequestTimeout + cfg.TickInterval - 1) / cfg.TickInterval),
+		inbox:        newInbox(), applies: newQueue[applyWork](), waits: &readWaits{},
+		files: newSnapshotFiles(cfg.FS, cfg.Logger),
+		holds: map[uint64]snapshotHold{},
+	}
+	n.log.fatal = n.fail
+	n.changes.c = make(chan struct{})
+	n.ids.Store(rng.Uint64())
+	n.append = &appender{n: n, tasks: newQueue[appendTask](), hard: r.hard}
+	n.apply = &applier{n: n, meta: r.state}
+	n.apply.publish()
+	n.core, err = newCore(coreConfig{
+		id: cfg.ID, storage: n.log, applied: r.state.Index, appliedTerm: r.state.Term,
+		electionTicks: cfg.ElectionTicks, heartbeatTicks: cfg.HeartbeatTicks, tick: cfg.TickInterval,
+		timeoutTicks: n.timeoutTicks, rng: rng, logger: raftLogger{cfg.Logger},
+	})
+	if err != nil {
+		r.wal.Close()
+		return nil, err
+	}
+	n.publish(true)
+	return n, nil
 }
 
-// ProposeConfChange replicates a membership change, as Propose does.
-func (n *Node) ProposeConfChange(ctx context.Context, op ConfOp, member api.MemberID, data []byte) (any, error) {
-	return nil, errSkeleton
+func (c *Config) complete() error {
+	switch {
+	case c.ID == 0 || c.FS == nil || c.Dir == "" || c.Clock == nil || c.Rand == nil || c.Transport == nil || c.StateMachine == nil:
+		return fmt.Errorf("raft: incomplete configuration")
+	case c.Bootstrap && len(c.Peers) == 0:
+		return fmt.Errorf("raft: bootstrap without members")
+	}
+	if c.TickInterval == 0 {
+		c.TickInterval = 100 * time.Millisecond
+	}
+	if c.HeartbeatTicks == 0 {
+		c.HeartbeatTicks = 1
+	}
+	if c.ElectionTicks == 0 {
+		c.ElectionTicks = 10
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = api.RequestTimeout + 2*time.Duration(c.ElectionTicks)*c.TickInterval
+	}
+	if c.LogRetention == 0 {
+		c.LogRetention = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
 }
 
-// ReadBarrier returns when this member has applied and published everything
-// that any member had acknowledged before the call.
-func (n *Node) ReadBarrier(ctx context.Context) error { return errSkeleton }
+// Run starts the transport and the node's goroutines:
+//
+//	loop    owns the core; never blocks
+//	append  owns the WAL's writing half
+//	apply   owns the state machine's writing half
+//
+// It returns nil when ctx ends and everything has stopped, or the failure that
+// stopped the node. The transport and the log are closed then.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.failure.Lock()
+	n.failure.stop = cancel
+	if n.failure.err != nil {
+		cancel()
+	}
+	n.failure.Unlock()
+	if err := n.cfg.Transport.Start(handler{n}); err != nil {
+		n.fail(fmt.Errorf("start the transport: %w", err))
+	}
+	var peers []transport.Peer
+	for _, p := range n.cfg.Peers {
+		if p.ID != n.cfg.ID {
+			peers = append(peers, transport.Peer{ID: p.ID, URLs: p.URLs})
+		}
+	}
+	n.cfg.Transport.SetPeers(peers)
+
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{n.loop, n.append.run, n.apply.run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				n.fail(err)
+			}
+		})
+	}
+	n.inbox.signal() // a single voter elects itself at once
+	running.Wait()
+	n.end()
+	return n.failed()
+}
+
+// end lets nobody wait for ever and closes what Open and Run have opened.
+func (n *Node) end() {
+	left := n.inbox.stop()
+	n.core.propose(left.commands)
+	n.core.endAll(ErrStopped)
+	for _, f := range n.core.fx.finished {
+		f.command.finish(f.err)
+	}
+	for _, t := range n.core.fx.applies {
+		t.finish(ErrStopped)
+	}
+	for _, w := range n.applies.take(nil) {
+		w.finish(ErrStopped)
+	}
+	n.waits.stop(ErrStopped)
+	for _, b := range []*readBatch{n.reading, left.reads} {
+		if b != nil {
+			b.end(ErrStopped)
+		}
+	}
+	for _, fn := range left.events {
+		fn() // some answer a waiting caller
+	}
+	n.work.Wait()
+	if err := n.cfg.Transport.Close(); err != nil {
+		n.logger.Warn("closing the transport", slog.Any("error", err))
+	}
+	if err := n.wal.Close(); err != nil && n.failed() == nil {
+		n.logger.Warn("closing the log", slog.Any("error", err))
+	}
+}
+
+// finish ends the commands of a task that is not applied any more.
+func (t *applyTask) finish(err error) {
+	for _, f := range t.own {
+		if f == nil {
+			continue
+		}
+		for _, cmd := range f.commands {
+			cmd.finish(err)
+		}
+	}
+}
+
+// fail stops the node: it cannot go on without risking what it promised.
+func (n *Node) fail(err error) {
+	n.failure.Lock()
+	first := n.failure.err == nil
+	if first {
+		n.failure.err = err
+	}
+	stop := n.failure.stop
+	n.failure.Unlock()
+	if !first {
+		return
+	}
+	n.logger.Error("the node stops", slog.Any("error", err))
+	if n.cfg.OnFatal != nil {
+		n.cfg.OnFatal(err)
+	}
+	if stop != nil {
+		stop()
+	}
+}
+
+func (n *Node) failed() error {
+	n.failure.Lock()
+	defer n.failure.Unlock()
+	return n.failure.err
+}
+
+// publish makes the core's state visible to other goroutines.
+func (n *Node) publish(changed bool) {
+	n.commit.Store(n.core.committed)
+	if !changed {
+		return
+	}
+	v := &view{leader: api.MemberID(n.core.lead), term: api.Term(n.core.term), role: Role(n.core.role)}
+	for _, id := range n.core.conf.GetLearners() {
+		v.learn = v.learn || id == uint64(n.cfg.ID)
+	}
+	old := n.view.Swap(v)
+	if old != nil && *old == *v {
+		return
+	}
+	if old != nil && old.leader != v.leader {
+		n.logger.Info("leader changed", slog.Any("leader", v.leader), slog.Uint64("term", uint64(v.term)), slog.String("role", v.role.String()))
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	close(n.changes.c)
+	n.changes.c = make(chan struct{})
+}
 
 // Status returns the member's present view.
-func (n *Node) Status() Status { return Status{} }
+func (n *Node) Status() Status {
+	v := n.view.Load()
+	last, _ := n.log.LastIndex()
+	// Applied is read first and the others only grow, so applied <= committed.
+	applied := api.Index(n.applied.Load())
+	return Status{
+		ID: n.cfg.ID, Leader: v.leader, Role: v.role, Learner: v.learn, Term: v.term,
+		Applied: applied, Committed: max(applied, api.Index(n.commit.Load())),
+		First: n.wal.First(), Last: api.Index(last),
+	}
+}
 
 // LeaderChanges returns a channel that is closed at the next change of leader,
 // term or role. Take the channel first, then look at Status, then wait.
-func (n *Node) LeaderChanges() <-chan struct{} { return nil }
-
-// Progress returns what this member, if it leads, knows of all members.
-func (n *Node) Progress(ctx context.Context) ([]Progress, error) { return nil, errSkeleton }
-
-// TransferLeader hands leadership to the voter that is most caught up and
-// returns when another member leads. It returns at once if this one does not.
-func (n *Node) TransferLeader(ctx context.Context) error { return errSkeleton }
-
-// TransferLeaderTo hands leadership to the given voter.
-func (n *Node) TransferLeaderTo(ctx context.Context, to api.MemberID) error { return errSkeleton }
-
-// Call asks a member's handler of kind; to 0 means the leader, which may be
-// this member itself.
-func (n *Node) Call(ctx context.Context, to api.MemberID, kind uint8, payload []byte) ([]byte, error) {
-	return nil, errSkeleton
+func (n *Node) LeaderChanges() <-chan struct{} {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	return n.changes.c
 }
 
-// CallHandler answers calls of other members.
-type CallHandler func(ctx context.Context, from api.MemberID, payload []byte) ([]byte, error)
+// Progress returns what this member, if it leads, knows of all members.
+func (n *Node) Progress(ctx context.Context) ([]Progress, error) {
+	var all []Progress
+	err := n.ask(ctx, func() { all = n.core.progress() })
+	if err == nil && all == nil {
+		err = ErrNotLeader
+	}
+	return all, err
+}
 
-// Handle sets the handler of a kind of call. Set all before Run.
-func (n *Node) Handle(kind uint8, fn CallHandler) {}
+// ask has the loop run fn and waits for it. After an error fn may still run.
+func (n *Node) ask(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	if !n.inbox.post(func() { fn(); close(done) }) {
+		return ErrStopped
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handler is the transport's way in.
+type handler struct{ n *Node }
+
+var _ transport.Handler = handler{}
+
+func (h handler) Message(m *raftpb.Message) {
+	if m.GetTo() != uint64(h.n.cfg.ID) || m.GetType() == raftpb.MsgSnap || isLocal(m.GetFrom()) {
+		return // not for us, or of a kind that no peer sends this way
+	}
+	h.n.inbox.put(m)
+}
+
+func (h handler) Forwarded(_ api.MemberID, term api.Term, batch []byte) {
+	h.n.inbox.forwarded(forwardedBatch{term: uint64(term), batch: batch})
+}
+
+func (h handler) Unreachable(id api.MemberID) {
+	h.n.inbox.post(func() { h.n.core.unreachable(uint64(id)) })
+}
+
+func (h handler) PeerDown(id api.MemberID) {
+	h.n.inbox.post(func() { h.n.core.peerDown(uint64(id)) })
+}
+
+func (h handler) PeerUp(id api.MemberID) {
+	h.n.inbox.post(func() { h.n.core.peerUp(uint64(id)) })
+}
+
+func (h handler) SnapshotSent(to api.MemberID, ok bool) {
+	h.n.inbox.post(func() { h.n.snapshotSent(uint64(to), ok) })
+}
+
+func (h handler) SnapshotReceived(m *raftpb.Message, meta transport.SnapshotMeta, path string) {
+	if !h.n.inbox.post(func() { h.n.snapshotReceived(m, meta, path) }) {
+		h.n.files.remove(path)
+	}
+}
+
+func (h handler) Call(ctx context.Context, from api.MemberID, kind uint8, payload []byte) ([]byte, error) {
+	fn := h.n.handlers[kind]
+	if fn == nil {
+		return nil, fmt.Errorf("raft: no handler for calls of kind %d", kind)
+	}
+	return fn(ctx, from, payload)
+}

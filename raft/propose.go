@@ -1,3 +1,83 @@
 package raft
 
-type waiter struct{}
+import (
+	"context"
+	"sync"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// maxCommandBytes bounds one command; it must fit a log segment and a frame of
+// the transport with room to spare. The server's own limit is lower.
+const maxCommandBytes = 16 << 20
+
+// States of a command on the member that proposed it.
+const (
+	commandWaiting = iota
+	commandFinished
+	commandAbandoned
+)
+
+// doneChannels are reused: a command's channel carries one value, which its
+// proposer has taken, or none, when it left first.
+var doneChannels = sync.Pool{New: func() any { return make(chan error, 1) }}
+
+// finish ends the caller's wait, once. A nil error means that the state machine
+// has set Result and Err.
+func (c *Command) finish(err error) {
+	if c.done != nil && c.state.CompareAndSwap(commandWaiting, commandFinished) {
+		c.done <- err
+	}
+}
+
+// waiting reports whether a caller on this member waits for the command.
+func (c *Command) waiting() bool { return c.done != nil && c.state.Load() == commandWaiting }
+
+// Propose replicates a command and returns the Result and Err that the state
+// machine of this member gave it. It takes body over for good: the caller must
+// not change it, even after an error. Timeouts and the end of ctx mean that the
+// outcome is unknown.
+func (n *Node) Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error) {
+	return n.propose(ctx, &Command{Kind: kind, Principal: principal, Body: body})
+}
+
+// ProposeConfChange replicates a membership change, as Propose does. data goes
+// to the state machine as the change's Context.
+func (n *Node) ProposeConfChange(ctx context.Context, op ConfOp, member api.MemberID, data []byte) (any, error) {
+	if op > ConfAddLearner || member == 0 {
+		panic("raft: no such membership change")
+	}
+	return n.propose(ctx, &Command{Body: data, conf: &confFrame{op: op, member: member, context: data}})
+}
+
+func (n *Node) propose(ctx context.Context, cmd *Command) (any, error) {
+	if len(cmd.Body)+len(cmd.Principal) > maxCommandBytes {
+		return nil, ErrRequestTooLarge
+	}
+	cmd.ID = n.ids.Add(1)
+	cmd.born = n.ticks.Load()
+	cmd.done = doneChannels.Get().(chan error)
+	if err := n.inbox.propose(cmd); err != nil {
+		doneChannels.Put(cmd.done)
+		return nil, err
+	}
+	select {
+	case err := <-cmd.done:
+		return cmd.outcome(err)
+	case <-ctx.Done():
+	}
+	if cmd.state.CompareAndSwap(commandWaiting, commandAbandoned) {
+		doneChannels.Put(cmd.done)
+		return nil, ctx.Err()
+	}
+	return cmd.outcome(<-cmd.done)
+}
+
+// outcome hands the channel back and tells the caller.
+func (c *Command) outcome(err error) (any, error) {
+	doneChannels.Put(c.done)
+	if err != nil {
+		return nil, err
+	}
+	return c.Result, c.Err
+}

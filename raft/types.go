@@ -3,6 +3,7 @@ package raft
 import (
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -45,8 +46,11 @@ type Command struct {
 	Result any
 	Err    error
 
-	wait *waiter // nil on members where nobody proposed it
-	born uint64  // tick at which the caller came
+	// Of the proposing member only.
+	conf  *confFrame   // a membership change instead of Kind and Body
+	born  uint64       // tick at which the caller came
+	state atomic.Int32 // waiting → finished or abandoned, once
+	done  chan error   // pooled; only who moves state from waiting sends
 }
 
 // Entry is one committed entry of the log. An entry with neither commands nor

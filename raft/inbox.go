@@ -1,0 +1,181 @@
+package raft
+
+import (
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// inbox is what waits for the loop goroutine. Everybody else puts things in and
+// the loop takes all at once: the busier it is, the more it takes in one go.
+type inbox struct {
+	wake chan struct{} // one token: there is something
+	mu   struct {
+		sync.Mutex
+		inboxItems
+		bytes   int  // of commands
+		stopped bool // nothing is taken any more
+
+		// What the core held of commands when it last looked here.
+		coreCount, coreBytes int
+	}
+}
+
+type inboxItems struct {
+	messages []*raftpb.Message
+	commands []*Command
+	batches  []forwardedBatch
+	reads    *readBatch // readers that wait for the next barrier
+	events   []func()   // rare ones, run by the loop
+}
+
+type forwardedBatch struct {
+	term  uint64
+	batch []byte
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// propose queues a command, within the bounds on what a member may hold.
+func (b *inbox) propose(cmd *Command) error {
+	b.mu.Lock()
+	switch {
+	case b.mu.stopped:
+		b.mu.Unlock()
+		return ErrStopped
+	case len(b.mu.commands)+b.mu.coreCount >= api.MaxQueuedCommands,
+		b.mu.bytes+b.mu.coreBytes >= api.MaxQueuedBytes:
+		b.mu.Unlock()
+		return ErrTooManyRequests
+	}
+	first := len(b.mu.commands) == 0
+	b.mu.commands = append(b.mu.commands, cmd)
+	b.mu.bytes += cmd.frameSize()
+	b.mu.Unlock()
+	if first {
+		b.signal()
+	}
+	return nil
+}
+
+// join adds a reader to the next barrier.
+func (b *inbox) join(born uint64) (*readBatch, error) {
+	b.mu.Lock()
+	if b.mu.stopped {
+		b.mu.Unlock()
+		return nil, ErrStopped
+	}
+	batch := b.mu.reads
+	first := batch == nil
+	if first {
+		batch = &readBatch{done: make(chan struct{}), born: born}
+		b.mu.reads = batch
+	}
+	b.mu.Unlock()
+	if first {
+		b.signal()
+	}
+	return batch, nil
+}
+
+// put queues messages; ones that come after the end are dropped.
+func (b *inbox) put(msgs ...*raftpb.Message) {
+	b.mu.Lock()
+	if !b.mu.stopped {
+		b.mu.messages = append(b.mu.messages, msgs...)
+	}
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) forwarded(f forwardedBatch) {
+	b.mu.Lock()
+	if !b.mu.stopped {
+		b.mu.batches = append(b.mu.batches, f)
+	}
+	b.mu.Unlock()
+	b.signal()
+}
+
+// post has the loop run fn; it reports false when the loop has ended.
+func (b *inbox) post(fn func()) bool {
+	b.mu.Lock()
+	ok := !b.mu.stopped
+	if ok {
+		b.mu.events = append(b.mu.events, fn)
+	}
+	b.mu.Unlock()
+	b.signal()
+	return ok
+}
+
+// take swaps the contents for those of `into`, whose slices are reused. Reads
+// are left when the loop cannot begin one.
+func (b *inbox) take(into *inboxItems, core *proposals, reads bool) {
+	clear(into.messages)
+	clear(into.commands)
+	clear(into.batches)
+	clear(into.events)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	into.messages, b.mu.messages = b.mu.messages, into.messages[:0]
+	into.commands, b.mu.commands = b.mu.commands, into.commands[:0]
+	into.batches, b.mu.batches = b.mu.batches, into.batches[:0]
+	into.events, b.mu.events = b.mu.events, into.events[:0]
+	into.reads = nil
+	if reads {
+		into.reads, b.mu.reads = b.mu.reads, nil
+	}
+	b.mu.coreCount, b.mu.coreBytes = core.count+len(into.commands), core.bytes+b.mu.bytes
+	b.mu.bytes = 0
+}
+
+// stop refuses everything from now on and returns what was left.
+func (b *inbox) stop() inboxItems {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.stopped = true
+	left := b.mu.inboxItems
+	b.mu.inboxItems = inboxItems{}
+	return left
+}
+
+// queue hands work to one goroutine, which takes all that waits at once.
+type queue[T any] struct {
+	wake chan struct{}
+	mu   struct {
+		sync.Mutex
+		items []T
+	}
+}
+
+func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+
+func (q *queue[T]) put(items ...T) {
+	q.mu.Lock()
+	q.mu.items = append(q.mu.items, items...)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take swaps the items for `into`, which is reused.
+func (q *queue[T]) take(into []T) []T {
+	clear(into)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.mu.items
+	q.mu.items = into[:0]
+	return items
+}

@@ -1,0 +1,172 @@
+package raft
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
+)
+
+// loop is the goroutine that owns the core. It never waits for a disk, the
+// network or the state machine: it takes events and hands out work.
+func (n *Node) loop(ctx context.Context) error {
+	ticker := n.cfg.Clock.NewTicker(n.cfg.TickInterval)
+	defer ticker.Stop()
+	campaign := &campaignTimer{clock: n.cfg.Clock}
+	defer campaign.set(-1)
+	var in inboxItems
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.inbox.wake:
+		case <-ticker.C():
+			n.tick()
+		case <-campaign.c:
+			campaign.c = nil
+			n.core.campaignDue()
+		}
+		n.takeIn(&in)
+		fx := n.core.effects()
+		if fx.campaign != 0 {
+			campaign.set(fx.campaign)
+		}
+		n.carryOut(fx)
+		fx.reset()
+	}
+}
+
+// campaignTimer is the one timer beside the ticks.
+type campaignTimer struct {
+	clock clock.Clock
+	timer clock.Timer
+	c     <-chan time.Time
+}
+
+// set starts the timer anew, or stops it when d is negative.
+func (t *campaignTimer) set(d time.Duration) {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.timer, t.c = nil, nil
+	if d > 0 {
+		t.timer = t.clock.NewTimer(d)
+		t.c = t.timer.C()
+	}
+}
+
+// takeIn gives the core what has come in.
+func (n *Node) takeIn(in *inboxItems) {
+	n.inbox.take(in, &n.core.proposals, n.reading == nil)
+	for _, m := range in.messages {
+		n.core.step(m)
+	}
+	for _, b := range in.batches {
+		n.core.accept(b.term, b.batch)
+	}
+	n.core.propose(in.commands)
+	for _, fn := range in.events {
+		fn()
+	}
+	if in.reads != nil {
+		n.readID++
+		n.reading, n.reading.id = in.reads, n.readID
+		n.core.startRead(n.readID)
+	}
+}
+
+// carryOut does what the core calls for. Messages leave first: followers write
+// while this member does.
+func (n *Node) carryOut(fx *effects) {
+	if len(fx.sends) > 0 {
+		n.send(fx.sends)
+	}
+	for _, f := range fx.forwards {
+		// A batch that was not sent is sent again later.
+		n.cfg.Transport.Forward(api.MemberID(f.to), api.Term(f.term), f.batch)
+	}
+	for _, m := range fx.appends {
+		n.append.tasks.put(appendTask{msg: m})
+	}
+	for _, t := range fx.applies {
+		n.applies.put(applyWork{applyTask: t})
+	}
+	for _, m := range fx.snapshots {
+		n.sendSnapshot(m)
+	}
+	for _, r := range fx.reads {
+		b := n.reading
+		n.reading = nil
+		b.index = r.index
+		n.waits.add(b)
+		n.inbox.signal() // readers may have gathered for the next one
+	}
+	for _, f := range fx.finished {
+		f.command.finish(f.err)
+	}
+	n.publish(fx.changed)
+}
+
+// send passes messages on, those of one receiver together.
+func (n *Node) send(msgs []*raftpb.Message) {
+	for i, m := range msgs {
+		if m == nil {
+			continue // went with an earlier one
+		}
+		to := m.GetTo()
+		batch := make([]*raftpb.Message, 0, len(msgs)-i)
+		for j := i; j < len(msgs); j++ {
+			if msgs[j] != nil && msgs[j].GetTo() == to {
+				batch = append(batch, msgs[j])
+				msgs[j] = nil
+			}
+		}
+		n.cfg.Transport.Send(api.MemberID(to), batch)
+	}
+}
+
+func (n *Node) tick() {
+	n.ticks.Add(1)
+	n.core.tick()
+	n.expireReads()
+	n.checkDisk()
+	if n.core.now%uint64(n.cfg.ElectionTicks) == 0 {
+		n.retain()
+	}
+}
+
+// expireReads gives up barriers that have waited too long.
+func (n *Node) expireReads() {
+	expired := func(b *readBatch) error {
+		if b.born+n.timeoutTicks > n.core.now {
+			return nil
+		}
+		return n.core.timeout(b.born)
+	}
+	n.waits.expire(expired)
+	if n.reading != nil {
+		if err := expired(n.reading); err != nil {
+			n.core.dropRead()
+			n.reading.end(err)
+			n.reading = nil
+		}
+	}
+}
+
+// checkDisk lets a leader whose disk has stalled step aside: its followers could
+// commit without it, but its own callers would wait.
+func (n *Node) checkDisk() {
+	since := n.append.busySince.Load()
+	if since == 0 || n.core.now < n.askedAside {
+		return
+	}
+	span := uint64(n.cfg.ElectionTicks)
+	if stalled := n.core.now - (since - 1); stalled >= span && n.core.transfer(0) {
+		n.askedAside = n.core.now + span
+		n.logger.Warn("the disk has stalled; handing leadership over", slog.Uint64("ticks", stalled))
+	}
+}
