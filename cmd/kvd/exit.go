@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/raft/wal"
@@ -47,7 +48,7 @@ func exitCode(err error) int {
 		return exitListen
 	case errors.Is(err, vfs.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return exitNoSpace
-	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, api.ErrCorrupt):
+	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, api.ErrCorrupt), errors.Is(err, mvcc.ErrCorrupt):
 		return exitDamaged
 	case errors.Is(err, wal.ErrPoisoned), errors.As(err, &path), errors.As(err, &errno):
 		return exitStorage

@@ -1,0 +1,48 @@
+# Keelson's commands. `make` lists them; each needs Go alone.
+
+GO      ?= go
+FUZZTIME ?= 60s
+TOOL     = $(GO) tool -modfile=tools/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint bench fuzz differential kubernetes kill-leader clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
+
+build: ## build kvd, waldump and kvcheck into bin/
+	@mkdir -p bin
+	$(GO) build -o bin/ ./cmd/...
+
+run: build ## start a cluster of three on loopback; Ctrl-C stops it
+	@$(GO) build -o bin/cluster ./scripts
+	@exec bin/cluster -kvd bin/kvd -dir local.kvd
+
+test: ## run all tests, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -timeout 10m ./...
+	$(MAKE) -C compat test
+
+lint: ## gofmt, go vet, staticcheck, and govulncheck if its database can be reached
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt these files:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	@GO="$(GO)" scripts/vulncheck.sh
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@GO="$(GO)" FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+bench: ## etcd and kvd side by side on this machine, with ratios
+	$(MAKE) -C compat bench
+
+differential: ## send generated requests to etcd and kvd (N=...) and compare the answers
+	$(MAKE) -C compat differential
+
+kubernetes: ## run the storage suite of k8s.io/apiserver against kvd
+	$(MAKE) -C compat kubernetes
+
+kill-leader: ## kill the leader fifty times under load and look for what is missing
+	$(MAKE) -C compat kill-leader
+
+clean: ## remove what was built
+	rm -rf bin
