@@ -60,7 +60,7 @@ func txnSteps() []step {
 		with("txn", "value(\"a\") = \"3\"\n\nput a 4\nget a\n\nput a lost\n\n"),
 		with("txn", "value(\"a\") = \"wrong\"\n\nput a lost\n\nget a\ndel b\n\n"),
 		with("txn -w json", "mod(\"a\") > \"1\"\nver(\"a\") < \"100\"\ncreate(\"a\") = \"2\"\n\nget a\nput t 1\n\n\n"),
-		with("txn", "lease(\"a\") = \"0\"\n\ndel a\n\n\n"),
+		with("txn", "ver(\"a\") != \"0\"\n\ndel a\n\n\n"),
 		with("txn", "\nput d 1\nput d 2\n\n\n"),
 		with("txn", "\nput d 1 --lease=99\n\n\n"),
 		with("txn", "nonsense\n\n\n"),
@@ -70,8 +70,8 @@ func txnSteps() []step {
 
 func leaseSteps() []step {
 	return []step{
-		run("lease grant 600"), run("put leased v --lease={lease}"), run("put leased2 v --lease={lease} -w json"),
-		run("lease timetolive {lease}"), run("lease timetolive {lease} --keys"), run("lease list"), run("lease list -w json"),
+		run("lease grant 600"), run("put leased v --lease={lease}"),
+		run("lease timetolive {lease}"), run("lease timetolive {lease} --keys"), run("put leased2 v --lease={lease} -w json"), run("lease list"), run("lease list -w json"),
 		run("lease keep-alive --once {lease}"), run("lease keep-alive --once 1234"), run("get leased -w fields"),
 		run("lease revoke {lease}"), run("lease revoke {lease}"), run("lease timetolive {lease}"), run("lease timetolive {lease} -w json"),
 		run("get leased"), run("lease list"), run("lease grant abc"), run("lease grant 9000000001"), run("lease revoke xyz"),

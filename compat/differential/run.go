@@ -105,7 +105,7 @@ func (r *runner) do(ctx context.Context, op Op) error {
 	r.clean++
 	switch op.Kind {
 	case Watch:
-		return r.watch(op)
+		return r.watch(ctx, op)
 	case CancelWatch:
 		return r.cancelWatch(ctx, op)
 	case SyncWatch:
@@ -150,12 +150,17 @@ func (r *runner) learn(op Op, request any, a Answer) {
 	}
 }
 
-func (r *runner) watch(op Op) error {
+func (r *runner) watch(ctx context.Context, op Op) error {
 	var control [2][]*pb.WatchResponse
 	var errs [2]error
 	req := resolve(op.Req, r.state, r.sides[0].leases).(*pb.WatchCreateRequest)
 	r.start[op.Stream] = max(r.start[op.Stream], req.StartRevision)
-	r.both(func(i int, s *side) { control[i], errs[i] = s.streams[op.Stream].create(req) })
+	r.both(func(i int, s *side) {
+		var w *watchStream
+		if w, errs[i] = s.stream(ctx, op.Stream); errs[i] == nil {
+			control[i], errs[i] = w.create(req)
+		}
+	})
 	return r.compareWatch(op, show(req), control, errs)
 }
 
@@ -169,7 +174,12 @@ func (r *runner) cancelWatch(ctx context.Context, op Op) error {
 	var control [2][]*pb.WatchResponse
 	var errs [2]error
 	id := op.Req.(*pb.WatchCancelRequest).WatchId
-	r.both(func(i int, s *side) { control[i], errs[i] = s.streams[op.Stream].cancel(id) })
+	r.both(func(i int, s *side) {
+		var w *watchStream
+		if w, errs[i] = s.stream(ctx, op.Stream); errs[i] == nil {
+			control[i], errs[i] = w.cancel(id)
+		}
+	})
 	return r.compareWatch(op, show(op.Req), control, errs)
 }
 
@@ -207,21 +217,25 @@ func (r *runner) syncAll(ctx context.Context) error {
 		}
 	}
 	for stream := range futureStream {
-		if err := r.syncStream(stream); err != nil {
+		if err := r.syncStream(ctx, stream); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *runner) syncStream(stream int) error {
+func (r *runner) syncStream(ctx context.Context, stream int) error {
 	var control [2][]*pb.WatchResponse
 	var errs [2]error
 	var logs [2]map[int64][]watchEntry
 	var broken [2][]string
 	r.both(func(i int, s *side) {
-		control[i], errs[i] = s.streams[stream].sync(r.state.revision)
-		logs[i], broken[i] = s.streams[stream].takeLogs()
+		var w *watchStream
+		if w, errs[i] = s.stream(ctx, stream); errs[i] != nil {
+			return
+		}
+		control[i], errs[i] = w.sync(r.state.revision)
+		logs[i], broken[i] = w.takeLogs()
 		s.maskEntries(logs[i])
 	})
 	op := Op{Kind: SyncWatch, Stream: stream, Req: &pb.WatchProgressRequest{}}

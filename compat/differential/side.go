@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,17 @@ func (s *side) call(ctx context.Context, member int, kind Kind, req proto.Messag
 	return nil, fmt.Errorf("no call for %q", kind)
 }
 
+// stream gives a watch stream whose member has caught up: a control response
+// carries the member's own revision.
+func (s *side) stream(ctx context.Context, i int) (*watchStream, error) {
+	if len(s.conns) == 1 {
+		return s.streams[i], nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.streams[i], s.catchUp(ctx, i%len(s.conns))
+}
+
 func (s *side) catchUp(ctx context.Context, member int) error {
 	_, err := pb.NewKVClient(s.conns[member]).Range(ctx, &pb.RangeRequest{Key: []byte("catchup"), CountOnly: true})
 	return err
@@ -209,7 +221,7 @@ func (s *side) answer(msg proto.Message, err error) Answer {
 	case *pb.LeaseTimeToLiveResponse:
 		slices.SortFunc(m.Keys, slices.Compare)
 	case *pb.LeaseLeasesResponse:
-		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return int(min(1, max(-1, a.ID-b.ID))) })
+		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
 	}
 	return Answer{Msg: msg}
 }
