@@ -1,24 +1,119 @@
 package server
 
 import (
+	"context"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc"
 )
 
 // Server is one member: consensus, store and the services of the client port.
 //
-// Fields are set by New and do not change afterwards; each of them is safe for
-// concurrent use.
+// Fields are set before Run and do not change afterwards; each of them is safe
+// for concurrent use.
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	clock   clock.Clock
 	id      api.MemberID
 	cluster api.ClusterID
+
+	node    replica
+	store   atomic.Pointer[mvcc.Store] // an installed snapshot brings another one
+	members *members
+	lessor  *lessor
+	answers *answers
+	metrics *metrics
+	led     streams
+	ids     idSource
+
+	parts parts // what Run starts and stops
+}
+
+// newServer makes the half of a member that needs neither disk nor network. The
+// caller sets node and store.
+func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *Server {
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, id: id, cluster: cluster,
+		members: m,
+		answers: newAnswers(cfg.Clock),
+		metrics: newMetrics(cfg.Clock),
+	}
+	s.ids.state.Store(cfg.Seed ^ uint64(id))
+	s.lessor = &lessor{
+		id: id, clock: cfg.Clock, log: cfg.Logger,
+		store:   s.Store,
+		extend:  cfg.ElectionTimeout,
+		recheck: cfg.HeartbeatInterval,
+		expired: s.metrics.leaseExpired.Add,
+		kick:    make(chan struct{}, 1),
+	}
+	return s
+}
+
+// lead gives the member its log.
+func (s *Server) lead(node replica) { s.node, s.lessor.node = node, node }
+
+// Store returns the store of the moment. Take it once for each request.
+func (s *Server) Store() *mvcc.Store { return s.store.Load() }
+
+// view is what the services beside KV, Watch and Lease see.
+func (s *Server) view() *view {
+	return &view{
+		cfg: &s.cfg, id: s.id, cluster: s.cluster, node: s.node, members: s.members,
+		store: func() storeState { return s.Store() },
+	}
+}
+
+// services registers every service of the client port on a new gRPC server.
+func (s *Server) services() *grpc.Server {
+	opts := append(grpcOptions(&s.cfg, s.metrics, s.node),
+		grpc.ForceServerCodecV2(Codec()), grpc.ChainStreamInterceptor(s.admitStream))
+	g := grpc.NewServer(opts...)
+	v := s.view()
+	g.RegisterService(&kvService, s)
+	g.RegisterService(&leaseService, s)
+	pb.RegisterClusterServer(g, &clusterService{view: v})
+	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
+	healthpb.RegisterHealthServer(g, health.NewServer())
+	s.metrics.countMethods(g)
+	s.metrics.observe(v)
+	return g
+}
+
+// requestTimeout is how long a request may wait for consensus.
+func (s *Server) requestTimeout() time.Duration { return s.cfg.requestTimeout() }
+
+// withTimeout is context.WithTimeout by the member's own clock. The cause of
+// the end is then context.DeadlineExceeded.
+func (s *Server) withTimeout(ctx context.Context, d time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := s.clock.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+// idSource makes numbers that hardly ever meet: a seeded splitmix64 sequence.
+type idSource struct{ state atomic.Uint64 }
+
+func (s *idSource) next() uint64 {
+	z := s.state.Add(0x9e3779b97f4a7c15)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // Fields of etcdserverpb.ResponseHeader.

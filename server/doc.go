@@ -1,0 +1,49 @@
+// Package server is a member: it serves etcd's KV, Watch, Lease, Cluster and
+// Maintenance services, proposes what clients ask, applies what a majority has
+// agreed on, and keeps the time of leases.
+//
+// # Life of a Put
+//
+// One way, one file after the other:
+//
+//  1. kv.go: gRPC calls the handler in the RPC's goroutine. The codec
+//     (codec.go, codec_request.go) has cut the request into fields that point
+//     into its bytes; kv_check.go checks them.
+//  2. admit.go: may this command be proposed at all?
+//  3. propose.go: the request's own bytes become a command of package raft,
+//     which bundles what waits into one entry.
+//  4. to 7. package raft: the entry is written and synced here and elsewhere.
+//     Once a majority has it, it is committed: this is the commit point.
+//  8. apply.go: the apply goroutine evaluates the command (txn.go) against the
+//     store in a write transaction of package mvcc. Revision r exists. If a
+//     caller waits on this member, its answer is encoded here (codec_reply.go),
+//     with the transaction's own revision.
+//  9. apply.go: Seal and Publish. Watchers have r queued, then readers see it.
+//  10. raft wakes the caller; the handler returns the encoded answer, which the
+//     codec passes through.
+//
+// # Life of a Range
+//
+// kv.go waits for a read barrier, takes a read transaction and lets range.go
+// visit the keys. Stored records are KeyValue messages already: range_answer.go
+// copies them into pooled chunks and bounds what all answers together keep in
+// memory. RangeStream (range_stream.go) does the same a chunk at a time.
+//
+// # Leases
+//
+// lease.go serves the RPCs; expiry.go and expiry_ask.go keep the leader's
+// clocks. Which leases exist is state in mvcc, changed by commands alone.
+//
+// # A member's frame
+//
+// config.go says what a member needs to know, bootstrap.go whose data directory
+// it has, server_open.go puts the parts together, server_run.go runs and stops
+// them. cluster.go, maintenance.go, http.go and metrics.go tell about it.
+//
+// # Two classes of failure
+//
+// A request is refused with an error of package api; rpcError (errors.go) is
+// the only place where errors become gRPC statuses. Everything else stops the
+// member: a store that cannot write, a log that cannot sync, a record that is
+// damaged where a command needs it. A restart recovers.
+package server

@@ -1,0 +1,223 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc"
+)
+
+// kvService is etcdserverpb.KV with our own requests and encoded answers in
+// place of the generated messages.
+var kvService = grpc.ServiceDesc{
+	ServiceName: "etcdserverpb.KV",
+	HandlerType: (*any)(nil),
+	Methods: []grpc.MethodDesc{
+		unary("etcdserverpb.KV", "Range", (*Server).Range),
+		unary("etcdserverpb.KV", "Put", (*Server).Put),
+		unary("etcdserverpb.KV", "DeleteRange", (*Server).DeleteRange),
+		unary("etcdserverpb.KV", "Txn", (*Server).Txn),
+		unary("etcdserverpb.KV", "Compact", (*Server).Compact),
+	},
+	Streams: []grpc.StreamDesc{{
+		StreamName:    "RangeStream",
+		ServerStreams: true,
+		Handler: func(srv any, stream grpc.ServerStream) error {
+			r := new(rangeRequest)
+			if err := stream.RecvMsg(r); err != nil {
+				return err
+			}
+			return rpcError(srv.(*Server).rangeStream(r, stream))
+		},
+	}},
+	Metadata: "rpc.proto",
+}
+
+// unary describes a method whose request is decoded by hand.
+func unary[R any, P interface {
+	*R
+	request
+}](service, name string, call func(*Server, context.Context, P) (*Encoded, error)) grpc.MethodDesc {
+	info := "/" + service + "/" + name
+	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+		s := srv.(*Server)
+		req := P(new(R))
+		if err := dec(req); err != nil {
+			return nil, err
+		}
+		handle := func(ctx context.Context, _ any) (any, error) {
+			if err := s.admitLearner(req); err != nil {
+				return nil, err
+			}
+			answer, err := call(s, ctx, req)
+			if err != nil {
+				return nil, rpcError(err)
+			}
+			return answer, nil
+		}
+		if intercept == nil {
+			return handle(ctx, req)
+		}
+		return intercept(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: info}, handle)
+	}}
+}
+
+// Range reads. A linearizable read first waits until this member has published
+// everything that was acknowledged anywhere before.
+func (s *Server) Range(ctx context.Context, r *rangeRequest) (*Encoded, error) {
+	if err := checkRange(r); err != nil {
+		return nil, err
+	}
+	if !r.serializable {
+		if err := s.node.ReadBarrier(ctx); err != nil {
+			return nil, err
+		}
+	}
+	tx, err := s.Store().Read(max(r.revision, 0))
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Release()
+	term := s.node.Status().Term
+	if r.single() && !r.countOnly && !r.sorts() && !r.filtered() {
+		return s.get(tx, r, term)
+	}
+	a := &answer{pool: s.answers}
+	a.keep(s.appendFullHeader(a.room(headerBytes), tx.Revision(), term))
+	tail, err := r.evaluate(ctx, tx, func(it mvcc.Item, rec mvcc.Record) error { return a.kv(ctx, &it, rec) })
+	if err != nil {
+		a.drop()
+		return nil, err
+	}
+	if tail.more && r.inKeyOrder() {
+		tx.Pin() // the client will ask for the next page of the same revision
+	}
+	b := appendBool(a.room(headerBytes), fieldRangeMore, tail.more)
+	a.keep(appendInt(b, fieldRangeCount, tail.count))
+	return a.done(), nil
+}
+
+// get answers a range of one key with one allocation of the exact size.
+func (s *Server) get(tx *mvcc.ReadTxn, r *rangeRequest, term api.Term) (*Encoded, error) {
+	it, ok := tx.Get(r.key)
+	if !ok {
+		return encodeBytes(s.appendFullHeader(make([]byte, 0, headerBytes), tx.Revision(), term)), nil
+	}
+	var b []byte
+	if r.keysOnly {
+		b = s.appendFullHeader(make([]byte, 0, headerBytes+itemBytes(&it)+8), tx.Revision(), term)
+		var mark int
+		b, mark = openMessage(b, fieldRangeKVs)
+		b = closeMessage(appendItem(b, &it), mark)
+	} else {
+		rec, err := tx.Record(it)
+		if err != nil {
+			return nil, err
+		}
+		b = make([]byte, 0, headerBytes+3+protowire.SizeBytes(len(rec)))
+		b = appendBytes(s.appendFullHeader(b, tx.Revision(), term), fieldRangeKVs, rec)
+	}
+	return encodeBytes(appendInt(b, fieldRangeCount, 1)), nil
+}
+
+// Put proposes a put; its answer is made by the apply step.
+func (s *Server) Put(ctx context.Context, r *putRequest) (*Encoded, error) {
+	if err := checkPut(r); err != nil {
+		return nil, err
+	}
+	return s.propose(ctx, commandPut, r.body)
+}
+
+// DeleteRange proposes a delete.
+func (s *Server) DeleteRange(ctx context.Context, r *deleteRequest) (*Encoded, error) {
+	if err := checkDelete(r); err != nil {
+		return nil, err
+	}
+	return s.propose(ctx, commandDelete, r.body)
+}
+
+// Txn proposes a transaction, or reads here if it cannot write.
+func (s *Server) Txn(ctx context.Context, r *txnRequest) (*Encoded, error) {
+	if err := checkTxn(r, int(s.cfg.MaxTxnOps)); err != nil {
+		return nil, err
+	}
+	if err := checkOverlaps(r); err != nil {
+		return nil, err
+	}
+	if r.readOnly() {
+		return s.readTxn(ctx, r)
+	}
+	return s.propose(ctx, commandTxn, r.body)
+}
+
+// readTxn evaluates a transaction of ranges against one published state.
+func (s *Server) readTxn(ctx context.Context, r *txnRequest) (*Encoded, error) {
+	if !r.serializable() {
+		if err := s.node.ReadBarrier(ctx); err != nil {
+			return nil, err
+		}
+	}
+	store := s.Store()
+	tx, err := store.Read(0)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Release()
+	x := txnRun{ctx: ctx, view: readView{tx, store}, wanted: true}
+	path, err := x.prepare(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := x.run(r, path); err != nil {
+		return nil, err
+	}
+	return s.answer(x.b, tx.Revision(), s.node.Status().Term), nil
+}
+
+// readView is a read transaction as a transaction's operations see it.
+type readView struct {
+	*mvcc.ReadTxn
+	store *mvcc.Store
+}
+
+func (v readView) readable(at api.Revision) error {
+	return readable(at, v.Revision(), v.store.CompactRevision())
+}
+
+func (v readView) at(rev api.Revision) (keyspace, func(), error) {
+	tx, err := v.store.Read(rev)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tx, tx.Release, nil
+}
+
+func (v readView) leaseExists(id api.LeaseID) bool {
+	_, ok := v.store.Lease(id)
+	return ok
+}
+
+// compactRequest is etcdserverpb.CompactionRequest.
+type compactRequest struct {
+	body     []byte
+	physical bool
+}
+
+func (r *compactRequest) decode(body []byte) error {
+	var m pb.CompactionRequest
+	r.body = body
+	err := proto.Unmarshal(body, &m)
+	r.physical = m.Physical
+	return err
+}
+
+// Compact proposes a compaction. It is answered when history is logically gone.
+func (s *Server) Compact(ctx context.Context, r *compactRequest) (*Encoded, error) {
+	return s.propose(ctx, commandCompact, r.body)
+}

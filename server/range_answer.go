@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc"
+)
+
+// Answers of ranges are built in pooled chunks: a list of forty megabytes costs
+// no allocation of its own, and gRPC gives each chunk back as soon as it is
+// written. What is built but not yet written is counted, over all answers.
+const (
+	chunkBytes = 64 << 10
+	// smallAnswer is built without asking anybody.
+	smallAnswer = 1 << 20
+	// answersInFlight is what may wait for slow readers before the next large
+	// answer is built. Together with the one being built it bounds the memory
+	// that lists take.
+	answersInFlight = 24 << 20
+	// answerPatience is how long a large answer waits for that. Then it is built
+	// all the same, so that readers who stopped reading stop nobody else.
+	answerPatience = 2 * time.Second
+)
+
+// answers is the budget that all range answers of a member share.
+type answers struct {
+	clock    clock.Clock
+	inFlight atomic.Int64
+	building chan struct{} // a token: one large answer is built at a time
+	drained  chan struct{} // a hint that inFlight fell
+	chunks   sync.Pool     // of *[]byte with capacity chunkBytes
+}
+
+func newAnswers(c clock.Clock) *answers {
+	return &answers{clock: c, building: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
+}
+
+// Get and Put make answers the pool behind the chunks' buffers: Put is called
+// when gRPC has written one.
+func (p *answers) Get(length int) *[]byte {
+	p.inFlight.Add(int64(max(length, chunkBytes)))
+	if length <= chunkBytes {
+		if c, ok := p.chunks.Get().(*[]byte); ok {
+			*c = (*c)[:0]
+			return c
+		}
+		length = chunkBytes
+	}
+	c := make([]byte, 0, length)
+	return &c
+}
+
+func (p *answers) Put(c *[]byte) {
+	p.inFlight.Add(-int64(cap(*c)))
+	if cap(*c) == chunkBytes {
+		p.chunks.Put(c)
+	}
+	select {
+	case p.drained <- struct{}{}:
+	default:
+	}
+}
+
+// answer is one message being built.
+type answer struct {
+	pool  *answers
+	bufs  mem.BufferSlice
+	cur   *[]byte
+	size  int // of all chunks but the current one
+	large bool
+}
+
+// len is the size of the message so far.
+func (a *answer) len() int {
+	if a.cur == nil {
+		return a.size
+	}
+	return a.size + len(*a.cur)
+}
+
+// room returns the current chunk with room for n bytes. The caller appends at
+// most n bytes and gives the slice back with keep.
+func (a *answer) room(n int) []byte {
+	if a.cur == nil || cap(*a.cur)-len(*a.cur) < n {
+		a.flush()
+		a.cur = a.pool.Get(n)
+	}
+	return *a.cur
+}
+
+func (a *answer) keep(b []byte) { *a.cur = b }
+
+func (a *answer) flush() {
+	if a.cur == nil {
+		return
+	}
+	a.size += len(*a.cur)
+	a.bufs = append(a.bufs, mem.NewBuffer(a.cur, a.pool))
+	a.cur = nil
+}
+
+// kv appends one key of a RangeResponse.
+func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
+	if a.size >= smallAnswer && !a.large {
+		if err := a.enlarge(ctx); err != nil {
+			return err
+		}
+	}
+	if rec != nil {
+		b := a.room(1 + protowire.SizeBytes(len(rec)))
+		a.keep(appendBytes(b, fieldRangeKVs, rec))
+		return nil
+	}
+	b := a.room(1 + protowire.SizeBytes(itemBytes(it)))
+	b, mark := openMessage(b, fieldRangeKVs)
+	a.keep(closeMessage(appendItem(b, it), mark))
+	return nil
+}
+
+// enlarge waits until this answer may grow beyond smallAnswer.
+func (a *answer) enlarge(ctx context.Context) error {
+	select {
+	case a.pool.building <- struct{}{}:
+		a.large = true
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if a.pool.inFlight.Load()-int64(a.size) <= answersInFlight {
+		return nil
+	}
+	timer := a.pool.clock.NewTimer(answerPatience)
+	defer timer.Stop()
+	for a.pool.inFlight.Load()-int64(a.size) > answersInFlight {
+		select {
+		case <-a.pool.drained:
+		case <-timer.C():
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// done ends the building and returns the message.
+func (a *answer) done() *Encoded {
+	a.flush()
+	a.release()
+	return &Encoded{Buffers: a.bufs}
+}
+
+// drop gives everything back.
+func (a *answer) drop() {
+	a.flush()
+	a.release()
+	a.bufs.Free()
+	a.bufs = nil
+}
+
+func (a *answer) release() {
+	if a.large {
+		<-a.pool.building
+		a.large = false
+	}
+}

@@ -1,0 +1,315 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/raft"
+	"github.com/keelson-io/keelson/raft/transport"
+	"github.com/keelson-io/keelson/raft/vfs"
+)
+
+// parts is what a member is made of beside the Server itself. Owned by New and
+// Run, save where it says otherwise.
+type parts struct {
+	world     world
+	home      *home
+	sockets   *listeners
+	transport peerTransport
+	node      *raft.Node
+	machine   *applier
+	grpc      *grpc.Server
+	storage   storage
+	fatal     chan error // the failure that ends Run; any goroutine sends, never waiting
+}
+
+// peerTransport is a transport that may need sockets to be served.
+type peerTransport interface {
+	transport.Transport
+}
+
+// world is what a simulation or a test replaces beyond Config's interfaces.
+type world struct {
+	// engine opens the database file at path.
+	engine func(cfg *Config, path string) (engine.Engine, error)
+	// transport connects this member with the others.
+	transport func(s *Server, h *home) (peerTransport, error)
+}
+
+// real is the world of kvd: bbolt and gRPC between members.
+var real = world{
+	engine: func(cfg *Config, path string) (engine.Engine, error) {
+		return engine.OpenBolt(path, engine.BoltOptions{NoSync: cfg.UnsafeNoSync, Logger: cfg.Logger})
+	},
+	transport: func(s *Server, h *home) (peerTransport, error) {
+		return transport.NewGRPC(transport.GRPCConfig{
+			ID: s.id, Cluster: s.cluster, Clock: s.clock, Logger: s.log, Dial: DialPeer,
+			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(),
+		})
+	},
+}
+
+// New opens a member: its sockets, its directory, its store and its log, in this
+// order. Nothing runs yet. After an error everything is closed again.
+func New(cfg Config) (*Server, error) { return open(cfg, real) }
+
+func open(cfg Config, w world) (_ *Server, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	sockets, err := bind(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	undo := closers{func() error { sockets.Close(); return nil }}
+	defer func() {
+		if err != nil {
+			undo.close()
+		}
+	}()
+	h, err := openHome(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, h.Close)
+	s := newServer(cfg, h.id(), h.cluster(), newMembers(h.initial))
+	s.parts = parts{world: w, home: h, sockets: sockets, fatal: make(chan error, 1)}
+	if err := s.openStore(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, s.parts.storage.close)
+	if s.parts.transport, err = w.transport(s, h); err != nil {
+		return nil, fmt.Errorf("open the transport: %w", err)
+	}
+	undo = append(undo, s.parts.transport.Close)
+	if err := s.openNode(); err != nil {
+		return nil, err
+	}
+	if err := h.started(); err != nil {
+		return nil, fmt.Errorf("mark the data directory as started: %w", err)
+	}
+	s.parts.grpc = s.services()
+	return s, nil
+}
+
+// openStore opens the database and learns the membership from it.
+func (s *Server) openStore() error {
+	store, db, err := s.loadStore(s.cfg.dbPath())
+	if err != nil {
+		return err
+	}
+	s.store.Store(store)
+	s.parts.storage.engine = db
+	a := &applier{s: s, store: store}
+	s.parts.machine = a
+	if err := s.members.load(store); err != nil {
+		return err
+	}
+	state, err := readConfState(store)
+	index, _ := store.Applied()
+	if err != nil || index == 0 {
+		return err
+	}
+	if state == nil {
+		return fmt.Errorf("%w: the store stands at entry %d but names no membership", ErrDirDamaged, index)
+	}
+	a.conf.reset(index, state)
+	return nil
+}
+
+// loadStore opens the database file at path.
+func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
+	db, err := s.parts.world.engine(&s.cfg, path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the database %s: %w", path, err)
+	}
+	store, err := mvcc.Open(mvcc.Config{
+		Clock: s.clock, Engine: s.metrics.timedEngine(db), Logger: s.log,
+		CompactionBatch: s.cfg.CompactionBatch,
+		OnFatal:         s.fail,
+		OnLease:         s.lessor.changed,
+	})
+	if err != nil {
+		db.Close()
+		return nil, nil, fmt.Errorf("open the store: %w", err)
+	}
+	return store, db, nil
+}
+
+// openNode opens the log. A fresh member begins it with the members that the
+// cluster is made of; all of them write the same entries.
+func (s *Server) openNode() error {
+	h := s.parts.home
+	var peers []raft.Peer
+	for _, m := range s.members.list() {
+		row, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: row})
+	}
+	node, err := raft.Open(raft.Config{
+		ID: s.id, Cluster: s.cluster, Peers: peers, Bootstrap: h.fresh,
+		FS: s.metrics.timedFS(s.cfg.FS), Dir: s.cfg.walDir(), SnapDir: s.cfg.snapDir(),
+		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
+		Transport: s.parts.transport, StateMachine: s.parts.machine,
+		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
+		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes,
+		Logger: s.log, OnFatal: s.fail,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	node.Handle(callLease, s.answerLease)
+	s.parts.node = node
+	s.lead(node)
+	return nil
+}
+
+// fail ends Run. The first failure counts; the others follow from it.
+func (s *Server) fail(err error) {
+	select {
+	case s.parts.fatal <- err:
+	default:
+	}
+}
+
+// closers are undone in reverse order.
+type closers []func() error
+
+func (c closers) close() error {
+	var errs []error
+	for i := len(c) - 1; i >= 0; i-- {
+		errs = append(errs, c[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// storage runs the store of the moment.
+type storage struct {
+	engine engine.Engine
+	mu     struct {
+		sync.Mutex
+		stop context.CancelFunc // ends the store's Run
+		done chan struct{}      // closed when it ended
+		old  []engine.Engine    // replaced; closed at the end, when no reader is left
+	}
+}
+
+// start runs the store until the storage is stopped or the store replaced.
+func (t *storage) start(store *mvcc.Store, fail func(error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	t.mu.Lock()
+	t.mu.stop, t.mu.done = cancel, done
+	t.mu.Unlock()
+	go func() {
+		defer close(done)
+		if err := store.Run(ctx); err != nil && ctx.Err() == nil {
+			fail(fmt.Errorf("the store stopped: %w", err))
+		}
+	}()
+}
+
+// halt stops the running store, if any, and waits for it. The store flushes
+// what it has.
+func (t *storage) halt() {
+	t.mu.Lock()
+	stop, done := t.mu.stop, t.mu.done
+	t.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-done
+	}
+}
+
+// close closes all databases. Nothing may read any more.
+func (t *storage) close() error {
+	t.halt()
+	errs := []error{t.engine.Close()}
+	for _, old := range t.mu.old {
+		errs = append(errs, old.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// replaceStore makes the verified snapshot at path this member's state. It is
+// called by the apply goroutine, which is the store's only writer.
+//
+// Crash before the rename is durable: the old database stands, the log still
+// lacks what the snapshot brings, and the leader sends it again. After: the
+// database is ahead of the log, which raft.Open sees by its applied index.
+func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
+	t := &s.parts.storage
+	t.halt()
+	// Streams read the old store to its end and would wait for ever; their
+	// clients come back and go on where they stopped.
+	s.led.cutAll(false)
+	if err := s.adoptFile(path); err != nil {
+		return nil, err
+	}
+	store, db, err := s.loadStore(s.cfg.dbPath())
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	t.mu.old = append(t.mu.old, t.engine)
+	t.mu.Unlock()
+	t.engine = db
+	s.store.Store(store)
+	t.start(store, s.fail)
+	return store, nil
+}
+
+// adoptFile copies the snapshot beside the database and renames it over it; the
+// caller of Install removes the original.
+func (s *Server) adoptFile(path string) error {
+	fs, db := s.cfg.FS, s.cfg.dbPath()
+	next := db + ".next"
+	if err := copyFile(fs, path, next); err != nil {
+		return fmt.Errorf("copy the snapshot: %w", err)
+	}
+	if err := fs.Rename(next, db); err != nil {
+		return fmt.Errorf("put the snapshot in place: %w", err)
+	}
+	return fs.SyncDir(filepath.Dir(db))
+}
+
+func copyFile(fs vfs.FS, from, to string) (err error) {
+	in, err := fs.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := fs.Create(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	buf := make([]byte, 1<<20)
+	for off := int64(0); ; {
+		n, err := in.ReadAt(buf, off)
+		if n > 0 {
+			if _, err := out.WriteAt(buf[:n], off); err != nil {
+				return err
+			}
+			off += int64(n)
+		}
+		if errors.Is(err, io.EOF) {
+			return out.Sync()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

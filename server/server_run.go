@@ -1,0 +1,127 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft/transport"
+)
+
+// Run serves until ctx ends or the member fails, and stops everything. It is
+// called once; afterwards the Server is closed.
+//
+// Order of the stop: leadership is handed over while clients are still served;
+// then the clients' port closes, then the log, then the store, which flushes.
+func (s *Server) Run(ctx context.Context) error {
+	p := &s.parts
+	var wait sync.WaitGroup
+	background, stop := context.WithCancel(context.Background())
+	serving, stopServing := context.WithCancel(context.Background())
+	ready := make(chan struct{})
+	served := make(chan struct{})
+
+	p.storage.start(s.Store(), s.fail)
+	wait.Go(func() {
+		if err := p.node.Run(background); err != nil {
+			s.fail(err)
+		}
+	})
+	s.servePeers(&wait)
+	wait.Go(func() { s.lessor.follow(background) })
+	wait.Go(func() { s.lessor.run(background) })
+	wait.Go(func() { s.watchLeader(background) })
+	wait.Go(func() { s.metrics.followLeader(background, s.node) })
+	wait.Go(func() { s.join(background, ready) })
+	go func() {
+		defer close(served)
+		if err := s.front().Run(serving, ready); err != nil {
+			s.fail(fmt.Errorf("serve clients: %w", err))
+		}
+	}()
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.handOver()
+	case err = <-p.fatal:
+	}
+	s.led.cutAll(false) // idle watches would hold the port's graceful stop up
+	stopServing()
+	<-served
+	stop()
+	err = errors.Join(err, p.transport.Close())
+	p.sockets.Close()
+	wait.Wait()
+	return errors.Join(err, p.storage.close(), p.home.Close())
+}
+
+// servePeers accepts the other members on the peer sockets.
+func (s *Server) servePeers(wait *sync.WaitGroup) {
+	t, ok := s.parts.transport.(*transport.GRPC)
+	if !ok {
+		return // a network in memory has no sockets
+	}
+	for _, l := range s.parts.sockets.peer {
+		wait.Go(func() {
+			if err := t.Serve(l); err != nil {
+				s.fail(fmt.Errorf("serve peers on %s: %w", l.Addr(), err))
+			}
+		})
+	}
+}
+
+func (s *Server) front() *front {
+	v := s.view()
+	return &front{
+		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
+		http: &httpEndpoints{view: v, metrics: s.metrics, log: s.log, timeout: s.requestTimeout()},
+	}
+}
+
+// handOver lets another member lead before this one stops.
+func (s *Server) handOver() {
+	ctx, cancel := s.withTimeout(context.Background(), s.cfg.ElectionTimeout)
+	defer cancel()
+	if err := s.parts.node.TransferLeader(ctx); err != nil {
+		s.log.Warn("stopping without handing leadership over", slog.Any("error", err))
+	}
+}
+
+// join waits until this member takes part in the cluster: it has published its
+// name and client URLs, or the cluster knows them and it has caught up. Then it
+// closes ready.
+func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
+	urls := urlStrings(s.cfg.AdvertiseClientURLs)
+	for ctx.Err() == nil {
+		err := s.node.ReadBarrier(ctx)
+		if err == nil && !s.members.published(s.id, s.cfg.Name, urls) {
+			err = s.publish(ctx)
+		}
+		if err == nil {
+			close(ready)
+			return
+		}
+		if ctx.Err() == nil {
+			s.log.Info("waiting for the cluster", slog.Any("error", err))
+		}
+		if errors.Is(err, api.ErrStopped) {
+			return
+		}
+	}
+}
+
+// publish replicates this member's attributes.
+func (s *Server) publish(ctx context.Context) error {
+	body, err := proto.Marshal(attributesOf(s.id, &s.cfg))
+	if err != nil {
+		return err
+	}
+	_, err = s.node.Propose(ctx, commandAttributes, "", body)
+	return err
+}
