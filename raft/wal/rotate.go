@@ -1,0 +1,326 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft/vfs"
+)
+
+// Exists reports whether dir holds a log. What a crash inside Create leaves
+// does not count.
+func Exists(fs vfs.FS, dir string) (bool, error) {
+	infos, err := fs.List(dir)
+	if errors.Is(err, vfs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("wal: %w", err)
+	}
+	for _, info := range infos {
+		if _, ok := parseSegmentName(info.Name); ok {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Create makes an empty log in dir, which it makes, too, if need be; dir's own
+// parent must be durable. The log starts after index 0, term 0.
+func Create(fs vfs.FS, dir string, id Identity, opt Options) (*WAL, error) {
+	exists, err := Exists(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		return nil, fmt.Errorf("wal: create %s: %w", dir, vfs.ErrExist)
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	if err := fs.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	if err := removeUnfinished(fs, dir); err != nil {
+		return nil, err
+	}
+	w := newWAL(fs, dir, id, opt)
+	if err := w.startSegment(plan{reset: true}); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func newWAL(fs vfs.FS, dir string, id Identity, opt Options) *WAL {
+	if opt.SegmentSize == 0 {
+		opt.SegmentSize = defaultSegmentSize
+	}
+	opt.SegmentSize = max(opt.SegmentSize, minSegmentSize)
+	w := &WAL{fs: fs, dir: dir, id: id, opt: opt, syncedSequence: 1}
+	w.mu.table = newTable(Position{})
+	return w
+}
+
+// removeUnfinished removes segments that a crash left before they counted.
+func removeUnfinished(fs vfs.FS, dir string) error {
+	infos, err := fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	for _, info := range infos {
+		if strings.HasSuffix(info.Name, newSuffix) {
+			if err := fs.Remove(path(dir, info.Name)); err != nil {
+				return fmt.Errorf("wal: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// makeRoom starts the next segment if the active one cannot take a batch of
+// this size. The owner calls it between batches: all entries are durable.
+func (w *WAL) makeRoom(size int64) error {
+	// A batch may grow by further Appends; the reserve makes it rare that it
+	// outgrows the preallocated file, which costs speed but no safety.
+	reserve := min(w.opt.SegmentSize/8, 1<<20)
+	if w.mu.batch.base+size+reserve <= w.mu.table.active().size {
+		return nil
+	}
+	return w.startSegment(plan{room: size + reserve})
+}
+
+// Reset empties the log and makes it start after the given position: a
+// snapshot of the state up to there was installed and is durable. What was
+// appended but not synced is gone, too. The commit index becomes start's, the
+// term rises to start's if it was lower. Reset is durable when it returns.
+//
+// A crash leaves the log as it was after the last Sync, or the empty one: a
+// segment that says reset makes all before it void, present or not.
+func (w *WAL) Reset(start Position) error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	old := w.mu.table.segs
+	if err := w.startSegment(plan{reset: true, position: start}); err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range old {
+		names = append(names, s.name())
+		if err := s.release(); err != nil {
+			return w.poison(err)
+		}
+	}
+	return w.removeVoid(names)
+}
+
+// removeVoid removes segments that a reset made void.
+func (w *WAL) removeVoid(names []string) error {
+	for _, name := range names {
+		if err := w.fs.Remove(path(w.dir, name)); err != nil {
+			return w.poison(err)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := w.fs.SyncDir(w.dir); err != nil {
+		return w.poison(err)
+	}
+	return nil
+}
+
+// Release drops the oldest segments whose entries are all <= upTo, but never
+// the active one. What was appended is made durable first: an entry may only
+// go when what replaced it is there to stay.
+//
+// Each removal is made durable before the next, so that a crash leaves no gap.
+func (w *WAL) Release(upTo api.Index) error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	for len(w.mu.table.segs) > 1 {
+		s := w.mu.table.segs[0]
+		if len(s.offsets) > 0 && s.last() > upTo {
+			return nil
+		}
+		if len(w.mu.batch.buf) > 0 {
+			if err := w.Sync(); err != nil {
+				return err
+			}
+		}
+		if err := w.fs.Remove(path(w.dir, s.name())); err != nil {
+			return w.poison(err)
+		}
+		if err := w.fs.SyncDir(w.dir); err != nil {
+			return w.poison(err)
+		}
+		w.mu.Lock()
+		w.mu.table.dropOldest()
+		w.mu.Unlock()
+		if err := s.release(); err != nil {
+			return w.poison(err)
+		}
+	}
+	return nil
+}
+
+// plan says what a new segment begins with.
+type plan struct {
+	reset    bool     // the log starts anew,
+	position Position // after this
+	room     int64    // what the next batch will take
+
+	// What recovery carries over: records that end the log after cut, if it is
+	// not nil, and add entries.
+	cut     *Position
+	entries []*raftpb.Entry
+}
+
+// startSegment makes the next segment and makes it the active one:
+//
+//  1. create the file under a name that does not count, preallocate it, write
+//     header and first batch, sync
+//  2. rename it to its own name
+//  3. sync the directory: the commit point
+//  4. cut the preallocated rest off the segment before
+//
+// A crash before 2 leaves a file that Open removes; between 2 and 3 either
+// name, both complete; after 3 the new segment, whose header says up to where
+// the one before counts. Step 4 is only for the space: what it cuts off is
+// void already. It also shows, should the newest segment ever vanish, that
+// there was one: the last segment of a log is never shorter than it was made.
+func (w *WAL) startSegment(p plan) error {
+	h, state := w.nextHeader(p)
+	content, offsets := firstBatch(&h, p, state)
+	file, err := w.writeSegment(h, content)
+	if err != nil {
+		return w.poison(err)
+	}
+	var before *segment
+	if !p.reset {
+		before = w.mu.table.active()
+		before.end = h.prevEnd
+	}
+
+	w.mu.Lock()
+	t, s := w.mu.table, newSegment(h, file)
+	if p.reset {
+		t.reset(p.position)
+	}
+	t.segs = append(t.segs, s)
+	if p.cut != nil {
+		must(t.cut(*p.cut))
+	}
+	for k, e := range p.entries {
+		must(t.add(positionOf(e), offsets[k], recordSize(len(e.GetData()))))
+	}
+	w.mu.state = state
+	w.mu.batch.begin(h.proven, s.checksum)
+	w.mu.Unlock()
+
+	w.sequence = h.sequence + 1
+	w.synced, w.syncedSequence, w.syncedState = h.proven, w.sequence, state
+	w.proven, w.writtenState = h.proven, state
+	if before != nil && before.end < before.size {
+		if err := before.file.Truncate(before.end); err != nil {
+			return w.poison(err)
+		}
+	}
+	return nil
+}
+
+// nextHeader returns the header of the next segment, but for its proven end,
+// and the hard state it begins with.
+func (w *WAL) nextHeader(p plan) (header, HardState) {
+	t, state := w.mu.table, w.mu.state
+	h := header{id: w.id, number: 1, sequence: w.syncedSequence, prevEnd: w.synced, position: t.last}
+	salt := w.opt.Salt
+	if len(t.segs) > 0 {
+		h.number = t.active().number + 1
+		salt += t.active().salt
+	}
+	h.salt = scramble(salt + h.number)
+	if p.reset {
+		h.reset, h.position = true, p.position
+		if state.Commit = p.position.Index; state.Term < p.position.Term {
+			state.Term, state.Vote = p.position.Term, 0
+		}
+	}
+	h.size = w.opt.SegmentSize
+	need := recordsStart + batchSize(p.entries) + p.room + batchSize(nil)
+	if need > h.size {
+		h.size = (need + statesApart - 1) &^ (statesApart - 1)
+	}
+	return h, state
+}
+
+// scramble spreads the bits of x (the finalizer of splitmix64).
+func scramble(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// firstBatch returns headers and first batch, and where its entries stand. It
+// holds both copies of the hard state, so that every segment does.
+func firstBatch(h *header, p plan, state HardState) (content []byte, offsets []int64) {
+	last := h.position
+	if p.cut != nil {
+		last = *p.cut
+	}
+	if n := len(p.entries); n > 0 {
+		last = positionOf(p.entries[n-1])
+	}
+	f := footer{synced: recordsStart, last: last.Index, state: state}
+	b := &batch{base: recordsStart, seed: h.seed()}
+	b.state(f)
+	if p.cut != nil {
+		b.cut(*p.cut)
+	}
+	for _, e := range p.entries {
+		offsets = append(offsets, b.end())
+		b.entry(e)
+	}
+	b.footer(h.sequence, f)
+	h.proven = b.end()
+	content = make([]byte, recordsStart, h.proven)
+	copy(content, h.encode())
+	copy(content[headerCopy:], h.encode())
+	return append(content, b.buf...), offsets
+}
+
+func (w *WAL) writeSegment(h header, content []byte) (file vfs.File, err error) {
+	final := path(w.dir, segmentName(h.number))
+	unfinished := strings.TrimSuffix(final, segmentSuffix) + newSuffix
+	file, err = w.fs.Create(unfinished)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
+	if err := file.Preallocate(h.size); err != nil {
+		return nil, err
+	}
+	if _, err := file.WriteAt(content, 0); err != nil {
+		return nil, err
+	}
+	if err := file.Sync(); err != nil {
+		return nil, err
+	}
+	if err := w.fs.Rename(unfinished, final); err != nil {
+		return nil, err
+	}
+	if err := w.fs.SyncDir(w.dir); err != nil {
+		return nil, err
+	}
+	return file, nil
+}
