@@ -1,0 +1,196 @@
+package mvcc
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc/engine"
+)
+
+// Compaction in three times:
+//
+//  1. Compact, on the apply goroutine, moves the compact revision. Reads below
+//     it are refused from then on. This is all that is replicated.
+//  2. The flusher makes that durable, and trims the index of the keys that have
+//     history, a slice at a time under mu. Readers keep the roots they have.
+//  3. It deletes the records it trimmed, in batches, in the order in which they
+//     lie in the engine. Readers keep the views they have.
+//
+// A crash in 2 or 3 loses only the list of what is to be deleted: the next Open
+// reads all records and finds the same garbage again.
+
+const (
+	// trimSlice is how many keys are trimmed while the apply goroutine waits.
+	trimSlice = 128
+	// trimStep is how many keys one step trims before it lets others flush.
+	trimStep = 64 * trimSlice
+	// maxDoomed bounds the list of records to be deleted: 24 bytes each.
+	maxDoomed = 1 << 20
+)
+
+// compaction is the work under way, owned by the holder of flushing.
+type compaction struct {
+	active   bool
+	target   api.Revision
+	work     []string   // keys yet to be looked at
+	doomed   []revision // records yet to be deleted
+	sorted   bool
+	finished api.Revision // every record that a compaction up to here gave up is deleted
+}
+
+// compactStep does a bounded part of the work and reports whether there is more.
+func (s *Store) compactStep() (more bool, err error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	select {
+	case <-s.failed:
+		return false, s.failure
+	default:
+	}
+	c := &s.flushing.compaction
+	if !c.active {
+		if s.CompactRevision() <= c.finished {
+			return false, nil
+		}
+		if err := s.startCompaction(c); err != nil {
+			return false, err
+		}
+	}
+	if !c.sorted && s.trimSome(c) {
+		return true, nil
+	}
+	return s.deleteSome(c)
+}
+
+// startCompaction takes the keys that have history. No record may be deleted
+// before the compact revision is durable: a restart would serve the gaps.
+func (s *Store) startCompaction(c *compaction) error {
+	if err := s.flushLocked(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.active, c.target = true, s.mu.view.compact
+	c.work, s.mu.dirty = s.mu.dirty, nil
+	return nil
+}
+
+// trimSome trims some of the keys and reports whether to go on with that.
+func (s *Store) trimSome(c *compaction) bool {
+	for n := 0; n < trimStep && len(c.work) > 0 && len(c.doomed) < maxDoomed; n += trimSlice {
+		k := min(trimSlice, len(c.work))
+		s.mu.Lock()
+		for _, key := range c.work[:k] {
+			c.doomed = s.mu.trim(key, c.target, c.doomed)
+		}
+		s.mu.Unlock()
+		c.work = c.work[k:]
+	}
+	if len(c.work) > 0 && len(c.doomed) < maxDoomed {
+		return true
+	}
+	s.exposeTrimmed()
+	slices.SortFunc(c.doomed, func(a, b revision) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1 // no two are equal
+	})
+	c.sorted = true
+	return false
+}
+
+// trim takes out of the index what compaction at target gave up of one key, and
+// adds it to doomed.
+func (w *working) trim(key string, target api.Revision, doomed []revision) []revision {
+	it := get(w.tree.root, key)
+	if it == nil || !it.dirty {
+		panic("mvcc: key in the compaction queue is not marked: " + key)
+	}
+	older := it.older()
+	n := it.garbage(target)
+	w.revisions -= n
+	if n > len(older) {
+		w.tree.remove(key)
+		w.keyBytes -= int64(len(key))
+		return append(append(doomed, older...), it.rev())
+	}
+	next := *it
+	if n > 0 {
+		next.hist = nil
+		if n < len(older) {
+			next.hist = &history{revs: slices.Clone(older[n:])}
+		}
+	}
+	next.dirty = !next.clean()
+	if next.dirty {
+		w.dirty = append(w.dirty, it.key)
+	}
+	if next != *it {
+		w.tree.set(&next)
+	}
+	return append(doomed, older[:n]...)
+}
+
+// exposeTrimmed gives readers the trimmed index when no write is about to do
+// so anyway, so that an idle store gives the memory back.
+func (s *Store) exposeTrimmed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.touched || s.sealed != nil {
+		return
+	}
+	st := *s.state.Load()
+	st.root = s.mu.tree.freeze()
+	s.state.Store(&st)
+}
+
+// deleteSome deletes a batch of the doomed records. With the last one the
+// compaction is noted as finished.
+func (s *Store) deleteSome(c *compaction) (more bool, err error) {
+	n := min(s.cfg.CompactionBatch, len(c.doomed))
+	last := n == len(c.doomed) && len(c.work) == 0
+	var batch engine.Batch
+	for _, rev := range c.doomed[:n] {
+		batch.Delete(engine.Key, rev.appendTo(make([]byte, 0, tombstoneKeyLen)))
+	}
+	if last {
+		putRevision(&batch, metaFinished, c.target)
+	}
+	s.mu.Lock()
+	v := s.mu.view
+	next := &sharedView{index: v.index, term: v.term, rev: v.rev, compact: v.compact, ops: v.ops, trusted: v.trusted}
+	s.mu.Unlock()
+	if err := s.commitLocked(&batch, next); err != nil {
+		return false, err
+	}
+	c.doomed = c.doomed[n:]
+	if len(c.doomed) == 0 {
+		c.doomed, c.sorted = nil, false
+	}
+	if last {
+		c.active, c.finished = false, c.target
+		return s.CompactRevision() > c.finished, nil
+	}
+	return true, nil
+}
+
+// clockTimer is a timer that may be off.
+type clockTimer struct {
+	t clock.Timer
+	c <-chan time.Time
+}
+
+func (t *clockTimer) start(c clock.Clock, d time.Duration) {
+	t.t = c.NewTimer(d)
+	t.c = t.t.C()
+}
+
+func (t *clockTimer) stop() {
+	if t.t != nil {
+		t.t.Stop()
+		t.t, t.c = nil, nil
+	}
+}

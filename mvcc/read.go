@@ -1,0 +1,215 @@
+package mvcc
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc/engine"
+)
+
+// ReadTxn reads one revision of one state, holding no lock: whatever happens
+// meanwhile, compaction included, it goes on seeing the same. It is for one
+// goroutine and must be released, because old pages of the engine's file are
+// kept for it.
+type ReadTxn struct {
+	s  *Store
+	st *state
+	reader
+	own lookups
+}
+
+// Read starts reading at a revision; 0 is the latest. It returns
+// ErrFutureRevision, ErrCompacted or, at shutdown, ErrClosed.
+func (s *Store) Read(at api.Revision) (*ReadTxn, error) {
+	st, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	if err := readable(at, st.rev, st.compact); err != nil {
+		st.view.release()
+		return nil, err
+	}
+	t := &ReadTxn{s: s, st: st, own: lookups{tail: st.tail, view: st.view}}
+	t.reader = reader{root: st.root, at: at, exact: true, lookups: &t.own}
+	if at <= 0 {
+		t.at = st.rev
+	}
+	if t.at < st.rev {
+		if root := s.pins.get(t.at); root != nil {
+			t.root = root
+		} else {
+			t.exact = false
+		}
+	}
+	return t, nil
+}
+
+// Release ends the transaction; items and records must not be used any more.
+func (t *ReadTxn) Release() {
+	if t.st == nil {
+		panic("mvcc: read transaction released twice")
+	}
+	t.st.view.release()
+	t.st = nil
+}
+
+// Revision returns the latest revision of the state that is read, which is what
+// response headers show.
+func (t *ReadTxn) Revision() api.Revision { return t.st.rev }
+
+// CompactRevision returns the revision below which the state has no history.
+func (t *ReadTxn) CompactRevision() api.Revision { return t.st.compact }
+
+// At returns the revision that is read.
+func (t *ReadTxn) At() api.Revision { return t.at }
+
+// Get returns the live item of key.
+func (t *ReadTxn) Get(key []byte) (Item, bool) { return t.reader.get(key) }
+
+// Scan calls fn for each live key of the range in order until fn returns false.
+// No end is the one key, the end "\x00" is all keys from key on, otherwise the
+// range is [key, end).
+func (t *ReadTxn) Scan(key, end []byte, fn func(Item) bool) { t.reader.scan(key, end, fn) }
+
+// Count returns the number of live keys of the range, in O(log n) steps at the
+// latest and at pinned revisions.
+func (t *ReadTxn) Count(key, end []byte) int { return t.reader.count(key, end) }
+
+// Record returns an item's record, valid until Release.
+func (t *ReadTxn) Record(it Item) (Record, error) {
+	return t.own.record(revision{main: it.Mod, sub: int32(it.Sub)})
+}
+
+// Pin keeps the index of this revision at hand for the reads of it that are
+// likely to follow: the next pages of a list.
+func (t *ReadTxn) Pin() {
+	if t.exact {
+		t.s.pins.add(t.at, t.root, t.s.cfg.Clock.Now())
+	}
+}
+
+// reader reads the index below a root at one revision.
+type reader struct {
+	root node
+	at   api.Revision
+	// exact says that the root is the index of that very revision: its items
+	// can be taken as they are, and its counts hold.
+	exact   bool
+	lookups *lookups
+}
+
+func (r *reader) get(key []byte) (Item, bool) {
+	it := get(r.root, stringOf(key))
+	if it == nil {
+		return Item{}, false
+	}
+	return r.resolve(it)
+}
+
+// resolve returns the key as it was at the reader's revision.
+func (r *reader) resolve(it *item) (Item, bool) {
+	if r.exact || it.mod <= r.at {
+		if it.tomb {
+			return Item{}, false
+		}
+		return it.public(), true
+	}
+	rev, ok := it.at(r.at)
+	if !ok || rev.tomb {
+		return Item{}, false
+	}
+	out := Item{Key: bytesOf(it.key), Mod: rev.main, Sub: int64(rev.sub)}
+	// Only the record knows the rest. Should it be damaged, the caller learns
+	// that when it asks for the record.
+	var f fields
+	if rec, err := r.lookups.record(rev); err == nil && f.decode(rec) == nil {
+		out.Create, out.Version, out.Lease = f.create, f.version, f.lease
+	}
+	return out, true
+}
+
+func (r *reader) scan(key, end []byte, fn func(Item) bool) {
+	b, single := boundsOf(key, end)
+	if single {
+		if it, ok := r.get(key); ok {
+			fn(it)
+		}
+		return
+	}
+	ascend(r.root, b, func(it *item) bool {
+		out, ok := r.resolve(it)
+		return !ok || fn(out)
+	})
+}
+
+func (r *reader) count(key, end []byte) int {
+	b, single := boundsOf(key, end)
+	if r.exact && !single {
+		return countLive(r.root, b)
+	}
+	n := 0
+	count := func(it *item) bool {
+		if r.exact && !it.tomb || !r.exact && it.liveAt(r.at) {
+			n++
+		}
+		return true
+	}
+	if !single {
+		ascend(r.root, b, count)
+	} else if it := get(r.root, b.from); it != nil {
+		count(it)
+	}
+	return n
+}
+
+// lookups finds records in a tail and an engine view that belong together.
+type lookups struct {
+	tail   tailView
+	view   *sharedView
+	cursor engine.Cursor // made at the second look-up
+	used   bool
+	last   revision // where the cursor stands
+}
+
+// nearRevisions is how far ahead of the cursor a record may lie to be looked
+// for by stepping rather than by searching from the root.
+const nearRevisions = 4
+
+func (l *lookups) record(at revision) (Record, error) {
+	if at.main > l.view.rev {
+		if data := l.tail.find(at); data != nil {
+			return trimTrailer(data), nil
+		}
+		return nil, fmt.Errorf("%w: revision %d.%d is not in the tail", ErrCorrupt, at.main, at.sub)
+	}
+	if !l.used {
+		l.used = true
+		return l.view.lookup(at)
+	}
+	var buf [tombstoneKeyLen]byte
+	key := at.appendTo(buf[:0])
+	k, v := l.move(at, key)
+	if !bytes.Equal(k, key) {
+		return nil, fmt.Errorf("%w: revision %d.%d is missing", ErrCorrupt, at.main, at.sub)
+	}
+	return verify(at, v, l.view.trusted)
+}
+
+// move sets the cursor to key or, when that is absent, beyond.
+func (l *lookups) move(at revision, key []byte) (k, v []byte) {
+	if l.cursor == nil {
+		l.cursor = l.view.Cursor(engine.Key)
+	} else if l.last.before(at) && at.main-l.last.main <= nearRevisions {
+		for range nearRevisions {
+			if k, v = l.cursor.Next(); k == nil || bytes.Compare(k, key) >= 0 {
+				break
+			}
+		}
+	}
+	if !bytes.Equal(k, key) {
+		k, v = l.cursor.Seek(key)
+	}
+	l.last = at
+	return k, v
+}

@@ -1,0 +1,294 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc/engine"
+)
+
+// maxTailFactor times TailBytes is where apply flushes the tail itself instead
+// of letting it grow.
+const maxTailFactor = 4
+
+// Store is the multi-version store. See the package comment.
+type Store struct {
+	cfg    Config
+	log    *slog.Logger
+	hub    *hub
+	leases *leaseTable
+	pins   pinCache
+
+	// state is what readers see. It is replaced under mu.
+	state atomic.Pointer[state]
+	// kick wakes the flusher before its time.
+	kick chan struct{}
+	// failed is closed when the store cannot go on; failure is set before.
+	failed   chan struct{}
+	failOnce sync.Once
+	failure  error
+
+	// Owned by the apply goroutine: what Publish hands out.
+	sealed        *state // not yet exposed, or nil
+	sealedEvents  []*Event
+	sealedChanges []LeaseChange
+
+	// mu guards the working state: the apply goroutine holds it from Begin to
+	// End, others for moments.
+	mu struct {
+		sync.Mutex
+		working
+		engine engine.Engine
+		view   *sharedView // the engine after its last commit
+	}
+	// flushing is held by whoever commits to the engine. Lock order: flushing,
+	// the hub's lock, mu, the lease table's.
+	flushing struct {
+		sync.Mutex
+		compaction
+	}
+}
+
+// working is the state in the making. Its revisions up to the sealed state's
+// are final; readers cannot see any of it before it is exposed.
+type working struct {
+	tree    *tree
+	tail    tail
+	rev     api.Revision
+	compact api.Revision
+	touched bool // something changed since the last Seal
+
+	events  []*Event // since the last Seal
+	changes []LeaseChange
+
+	// ops are the changes of other buckets that the engine does not have yet;
+	// the first is number opsBase.
+	ops     []engine.Op
+	opsBase int64
+
+	// dirty lists the keys that have history or are tombstones, each once: its
+	// item says so too. Compaction looks at no others.
+	dirty []string
+
+	revisions int   // records that the index names
+	keyBytes  int64 // of all keys in the tree
+
+	txn WriteTxn // the one transaction, used again and again
+}
+
+// state is one state of the store, fixed when it is exposed. The three sources
+// of records agree: each record that root names at compact or later is in tail
+// or in view.
+type state struct {
+	rev     api.Revision
+	compact api.Revision
+	index   api.Index
+	term    api.Term
+	root    node
+	opsEnd  int64 // number of the first op that is not part of the state
+
+	tail tailView
+	view *sharedView
+}
+
+// sharedView is one state of the engine, used by all readers of the states that
+// were exposed with it. The store holds one reference while it is current.
+type sharedView struct {
+	engine.View
+	refs atomic.Int64
+
+	index   api.Index
+	term    api.Term
+	rev     api.Revision // records up to here are in the engine
+	compact api.Revision // as stored: what a restart would take for compacted
+	ops     int64        // ops before this number are in the engine
+	trusted api.Revision // records from here on must have checksums
+}
+
+func (v *sharedView) acquire() bool {
+	for {
+		n := v.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if v.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (v *sharedView) release() {
+	if n := v.refs.Add(-1); n == 0 {
+		v.View.Release()
+	} else if n < 0 {
+		panic(fmt.Sprintf("mvcc: view released too often (%d)", n))
+	}
+}
+
+// acquire returns the exposed state with a reference to its view.
+func (s *Store) acquire() (*state, error) {
+	for {
+		st := s.state.Load()
+		if st.view == nil {
+			return nil, ErrClosed
+		}
+		// A view can only have ended if another took its place in the state.
+		if st.view.acquire() {
+			return st, nil
+		}
+	}
+}
+
+// Applied returns the position in the log of the exposed state.
+func (s *Store) Applied() (api.Index, api.Term) {
+	st := s.state.Load()
+	return st.index, st.term
+}
+
+// Durable returns the log index up to which the engine has everything: a
+// restart needs the log from the next entry on.
+func (s *Store) Durable() api.Index {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.view.index
+}
+
+// Revision returns the exposed revision.
+func (s *Store) Revision() api.Revision { return s.state.Load().rev }
+
+// CompactRevision returns the revision below which history is gone; -1 when
+// the store was never compacted.
+func (s *Store) CompactRevision() api.Revision { return s.state.Load().compact }
+
+// Seal ends the commands of the log up to index: the working state becomes the
+// one that Publish will expose. Called by the apply goroutine.
+func (s *Store) Seal(index api.Index, term api.Term) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &s.mu.working
+	s.sealed = &state{
+		rev: w.rev, compact: w.compact, index: index, term: term,
+		root: w.tree.freeze(), opsEnd: w.opsBase + int64(len(w.ops)),
+	}
+	w.touched = false
+	s.sealedEvents = append(s.sealedEvents, w.events...)
+	s.sealedChanges = append(s.sealedChanges, w.changes...)
+	clear(w.events) // watchers alone decide how long events live
+	w.events, w.changes = w.events[:0], w.changes[:0]
+}
+
+// Publish hands the sealed events to the watchers and then exposes the sealed
+// state to readers, as one step for whoever registers a watch. Called by the
+// apply goroutine.
+func (s *Store) Publish() {
+	if s.sealed == nil {
+		return
+	}
+	s.hub.publish(s.sealed.rev, s.sealedEvents, s.expose)
+	clear(s.sealedEvents)
+	s.sealedEvents = s.sealedEvents[:0]
+	if s.cfg.OnLease != nil {
+		for _, c := range s.sealedChanges {
+			s.cfg.OnLease(c)
+		}
+	}
+	s.sealedChanges = s.sealedChanges[:0]
+	s.limitTail()
+}
+
+// expose makes the sealed state the one that readers see.
+func (s *Store) expose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed.tail, s.sealed.view = s.mu.tail.view(), s.mu.view
+	s.state.Store(s.sealed)
+	s.sealed = nil
+}
+
+// limitTail wakes the flusher when the tail is due, and flushes it here, on the
+// apply goroutine, when the flusher cannot keep up: that is what bounds memory.
+func (s *Store) limitTail() {
+	s.mu.Lock()
+	size := s.mu.tail.bytes
+	s.mu.Unlock()
+	switch {
+	case size > maxTailFactor*s.cfg.TailBytes:
+		if err := s.Flush(); err != nil && !errors.Is(err, ErrClosed) {
+			s.log.Error("cannot flush the tail", "bytes", size, "error", err)
+		}
+	case size > s.cfg.TailBytes:
+		select {
+		case s.kick <- struct{}{}:
+		default: // it has been told
+		}
+	}
+}
+
+// PrevRecord implements PrevSource for events that are about to be published:
+// the compaction that could delete the record has not begun.
+func (s *Store) PrevRecord(rev api.Revision, sub int64) (Record, error) {
+	at := revision{main: rev, sub: int32(sub)}
+	s.mu.Lock()
+	data := s.mu.tail.view().find(at)
+	view := s.mu.view
+	held := data == nil && view.acquire()
+	s.mu.Unlock()
+	if data != nil {
+		return trimTrailer(data), nil
+	}
+	if !held {
+		return nil, ErrClosed
+	}
+	defer view.release()
+	rec, err := view.lookup(at)
+	return append(Record(nil), rec...), err
+}
+
+// lookup reads a record from the engine.
+func (v *sharedView) lookup(at revision) (Record, error) {
+	var k [tombstoneKeyLen]byte
+	value := v.Get(engine.Key, at.appendTo(k[:0]))
+	if value == nil {
+		return nil, fmt.Errorf("%w: revision %d.%d is missing", ErrCorrupt, at.main, at.sub)
+	}
+	return verify(at, value, v.trusted)
+}
+
+func trimTrailer(data []byte) Record {
+	n := len(data) - trailerLen
+	return Record(data[:n:n])
+}
+
+// fail stops the store: nothing may be known about what the engine holds.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.failure = err
+		close(s.failed)
+		s.log.Error("the store cannot go on", "error", err)
+		if s.cfg.OnFatal != nil {
+			s.cfg.OnFatal(err)
+		}
+	})
+}
+
+// Close ends the read side: transactions that are open may be finished, new
+// ones get ErrClosed. Run must have returned. The engine is the caller's.
+func (s *Store) Close() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.view == nil {
+		return nil
+	}
+	st := *s.state.Load()
+	st.view = nil
+	s.state.Store(&st)
+	s.mu.view.release()
+	s.mu.view = nil
+	return nil
+}
