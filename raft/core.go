@@ -354,6 +354,7 @@ func (c *core) changeConf(e *raftpb.Entry) (*ConfChange, *ownFrame) {
 		return change, own
 	}
 	c.conf = c.rn.ApplyConfChange(cc)
+	c.fx.changed = true
 	change.State = c.conf
 	return change, own
 }

@@ -74,7 +74,7 @@ func (n *Node) takeIn(in *inboxItems) {
 	}
 	if in.reads != nil {
 		n.readID++
-		n.reading, n.reading.id = in.reads, n.readID
+		n.reading = in.reads
 		n.core.startRead(n.readID)
 	}
 }

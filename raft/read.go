@@ -10,7 +10,6 @@ import (
 type readBatch struct {
 	done  chan struct{}
 	born  uint64 // tick of the first reader
-	id    uint64
 	index uint64 // to be applied; known once the leader has answered
 	err   error
 }
