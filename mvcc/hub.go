@@ -44,11 +44,11 @@ type watchSource interface {
 //	a feed that is lagging has every event < next, and next <= published
 //	a watcher gets no event below its floor: its start, or what it has already
 type hub struct {
-	source watchSource
 	limits hubLimits
 
 	mu struct {
 		sync.Mutex
+		source    watchSource  // changes when a snapshot is installed
 		published api.Revision // every event <= published is queued or readable as history
 		groups    map[groupKey]*group
 		match     matcher[*group]
@@ -71,7 +71,8 @@ type HubStats struct {
 }
 
 func newHub(source watchSource, published api.Revision) *hub {
-	h := &hub{source: source, limits: defaultHubLimits}
+	h := &hub{limits: defaultHubLimits}
+	h.mu.source = source
 	h.mu.published = published
 	h.mu.groups = make(map[groupKey]*group)
 	return h
@@ -102,11 +103,13 @@ func (h *hub) publish(rev api.Revision, events []*Event, expose func()) {
 	h.wakeAll()
 }
 
-// reset replaces the store's content, as an installed snapshot does: the
-// revisions between the old state and rev are history that nobody was told.
-// Every watcher reads what it lacks; whom compaction overtook is cancelled.
-func (h *hub) reset(rev api.Revision, expose func()) {
+// reset replaces the store, as an installed snapshot does: the revisions
+// between the old state and rev are history that nobody was told. Every watcher
+// reads what it lacks; whom compaction overtook is cancelled. Called by the
+// apply goroutine only.
+func (h *hub) reset(source watchSource, rev api.Revision, expose func()) {
 	h.mu.Lock()
+	h.mu.source = source
 	old := h.mu.published
 	if rev < old {
 		panic(fmt.Sprintf("watch hub: reset goes back from %d to %d", old, rev))

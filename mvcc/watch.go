@@ -103,6 +103,16 @@ type WatchStream struct {
 // NewWatchStream returns an empty stream. It must be closed.
 func (s *Store) NewWatchStream() *WatchStream { return s.hub.newStream() }
 
+// AdoptWatchers moves the open watch streams of old, which an installed snapshot
+// replaces, to s, together with the duty to publish to them. expose makes s the
+// store that everybody sees: nobody learns of its revision before the watchers
+// have it in front of them. Called by the apply goroutine, while nothing is
+// sealed and not yet published, and before old is closed.
+func (s *Store) AdoptWatchers(old *Store, expose func()) {
+	s.hub = old.hub
+	s.hub.reset(s, s.Revision(), expose)
+}
+
 func (h *hub) newStream() *WatchStream {
 	s := &WatchStream{
 		hub:      h,
@@ -203,17 +213,23 @@ func (s *WatchStream) RequestProgress() {
 }
 
 // Tick asks for the progress of each watch that wants it and that got no events
-// since the last Tick.
-func (s *WatchStream) Tick() {
+// since the last Tick. It reports whether the stream is still open.
+func (s *WatchStream) Tick() bool {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if s.closed {
+		return false
+	}
 	s.askers = s.askers[:0] // whoever was not told yet is asked for again
 	for _, w := range s.watchers {
 		if w.progress && !w.busy.Swap(false) {
 			s.askers = append(s.askers, w)
 		}
 	}
-	s.signal()
+	if len(s.askers) > 0 {
+		s.signal()
+	}
+	return true
 }
 
 // Room waits until the stream may take another request: a client that does not
@@ -301,3 +317,6 @@ func (h *hub) endLocked(w *watcher) {
 		h.detachLocked(f)
 	}
 }
+
+// WatchStats returns figures of all watch streams.
+func (s *Store) WatchStats() HubStats { return s.hub.statsNow() }

@@ -55,7 +55,7 @@ func (s *storm) round() {
 	}
 	rev := events[len(events)-1].Rev
 	if s.rng.IntN(40) == 0 {
-		s.hub.reset(rev, func() {})
+		s.hub.reset(s.world, rev, func() {})
 	} else {
 		s.hub.publish(rev, events, func() {})
 	}

@@ -49,7 +49,7 @@ func runWatchCommand(t *testing.T, w *world, streams map[int]*recorder, d *datad
 	case "write", "unpublished":
 		return writeLines(w, d)
 	case "restore":
-		w.hub.reset(w.mu.rev, func() {})
+		w.hub.reset(w, w.mu.rev, func() {})
 	case "watch":
 		id, err := r.watch(watchArgs(t, d))
 		if err != nil {

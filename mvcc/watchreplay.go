@@ -10,6 +10,7 @@ import (
 
 // replay is one step in which a stream's lagging feeds read history together.
 type replay struct {
+	source       watchSource
 	from, target api.Revision // revisions to read, at most
 	through      api.Revision // revisions that were read to the end
 	runs         []*run
@@ -38,7 +39,7 @@ const maxAttempts = 8
 // hub.mu held and releases it, before the reading unless that is very short.
 func (s *WatchStream) catchUp() error {
 	h := s.hub
-	s.cancelCompactedLocked(h.source.CompactRevision())
+	s.cancelCompactedLocked(h.mu.source.CompactRevision())
 	if len(s.lagging) == 0 {
 		h.mu.Unlock()
 		return nil
@@ -47,17 +48,17 @@ func (s *WatchStream) catchUp() error {
 	s.attempts++
 	if s.attempts > maxAttempts && r.target-r.from < maxReplayLocked {
 		defer h.mu.Unlock()
-		return s.finishLocked(r, r.read(h.source))
+		return s.finishLocked(r, r.read())
 	}
 	h.mu.Unlock()
-	err := r.read(h.source)
+	err := r.read()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return s.finishLocked(r, err)
 }
 
 func (s *WatchStream) newReplayLocked() *replay {
-	r := &replay{target: s.hub.mu.published, limits: s.hub.limits}
+	r := &replay{source: s.hub.mu.source, target: s.hub.mu.published, limits: s.hub.limits}
 	r.from = r.target
 	for _, f := range s.lagging {
 		run := &run{feed: f, key: f.key, next: r.target + 1, watchers: f.watchers}
@@ -71,7 +72,7 @@ func (s *WatchStream) newReplayLocked() *replay {
 }
 
 // read takes events from history up to the target or a bound, whole revisions.
-func (r *replay) read(source watchSource) error {
+func (r *replay) read() error {
 	if len(r.runs) > 1 {
 		for _, run := range r.runs {
 			r.match.add(run.key.span, run)
@@ -79,7 +80,7 @@ func (r *replay) read(source watchSource) error {
 	}
 	last := r.from - 1
 	full := false
-	err := source.History(r.from, r.target, func(e *Event) bool {
+	err := r.source.History(r.from, r.target, func(e *Event) bool {
 		if e.Rev != last && (r.bytes >= r.limits.batchBytes || r.seen >= r.limits.replayEvents) {
 			full = true
 			r.through = last
@@ -131,7 +132,10 @@ func (s *WatchStream) finishLocked(r *replay, err error) error {
 	if s.closed {
 		return ErrStreamClosed
 	}
-	compact := s.hub.source.CompactRevision()
+	compact := s.hub.mu.source.CompactRevision()
+	if r.source != s.hub.mu.source {
+		return nil // a snapshot was installed: begin again with the new store
+	}
 	if err != nil {
 		if !errors.Is(err, ErrCompacted) || compact <= r.from {
 			return fmt.Errorf("watch: reading history of revisions %d to %d: %w", r.from, r.target, err)
