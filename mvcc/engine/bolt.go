@@ -293,20 +293,17 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Stats reports the file's size and how much of it is used.
+// Stats reports the pages that the last commit reaches, as etcd does: the file
+// itself is enlarged ahead of need.
 func (b *Bolt) Stats() Stats {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.closed {
+	v, err := b.View()
+	if err != nil {
 		return Stats{}
 	}
-	db := b.mu.file.db
-	var size int64
-	if st, err := os.Stat(b.path); err == nil {
-		size = st.Size()
-	}
+	defer v.Release()
+	db := v.(*boltView).file.db
 	free := int64(db.Stats().FreePageN) * int64(db.Info().PageSize)
-	return Stats{Allocated: size, InUse: size - free}
+	return Stats{Allocated: v.Size(), InUse: v.Size() - free}
 }
 
 // Close ends the engine. Views that are still held keep the file open.
