@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -196,6 +198,11 @@ func (s *side) rangeStream(ctx context.Context, member int, req *pb.RangeRequest
 	}
 	if !last {
 		broken = append(broken, fmt.Sprintf("none of %d chunks carries a header", chunks))
+	}
+	// A target without an order makes etcd sort each chunk by itself, so its answer
+	// depends on where chunks end, which no client can rely on.
+	if req.SortTarget != pb.RangeRequest_KEY {
+		slices.SortFunc(joined.Kvs, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	a := s.answer(joined, nil)
 	a.Broken = append(a.Broken, broken...)
