@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/api"
@@ -248,7 +249,7 @@ type MemoryNode struct {
 		events  uint64 // told so far
 		fs      vfs.FS
 		snapDir string
-		files   int
+		snaps   *snapshotDir // made by the first snapshot
 	}
 }
 
@@ -420,59 +421,51 @@ func (m *MemoryNode) deliverSnapshot(to api.MemberID, msg *raftpb.Message, s Sna
 	if len(f.due) == 0 {
 		return ErrUnreachable
 	}
-	fs, dir, h := f.target.store()
-	if fs == nil {
-		return fmt.Errorf("transport: member %s has nowhere to store a snapshot", to)
-	}
-	path := fmt.Sprintf("%s/incoming-%016x-%d", dir, s.Meta().Index, f.target.nextFile())
-	file, err := fs.Create(path)
+	in, h, err := f.target.store()
 	if err != nil {
 		return err
 	}
-	w := &fileWriter{file: file, stop: f.target.gone}
-	_, err = s.WriteTo(w)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = fs.SyncDir(dir)
-	}
+	id := identity{from: m.id, to: to}
+	body, err := newManifest(id, msg, s)
 	if err != nil {
-		return errors.Join(err, fs.Remove(path))
+		return err
 	}
-	h.SnapshotReceived(msg, s.Meta(), path)
+	r := in.receive(id)
+	err = writeSnapshot(body, s, func(b mem.Buffer) error {
+		defer b.Free()
+		if !m.net.passes(m, f.target) {
+			return ErrUnreachable
+		}
+		_, err := r.take(b.ReadOnlyData())
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, r.abort())
+	}
+	h.SnapshotReceived(r.msg, r.meta, r.path)
 	return nil
 }
 
-func (m *MemoryNode) store() (vfs.FS, string, Handler) {
+// passes reports whether the link works and both its ends live.
+func (n *MemoryNetwork) passes(from, to *MemoryNode) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.nodes[from.id] == from && n.mu.nodes[to.id] == to && !n.linkLocked(from.id, to.id).cut
+}
+
+func (m *MemoryNode) store() (*snapshotDir, Handler, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mu.fs, m.mu.snapDir, m.mu.handler
-}
-
-func (m *MemoryNode) nextFile() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mu.files++
-	return m.mu.files
-}
-
-// fileWriter appends to a file until the member that owns it is gone.
-type fileWriter struct {
-	file vfs.File
-	at   int64
-	stop <-chan struct{}
-}
-
-func (w *fileWriter) Write(p []byte) (int, error) {
-	select {
-	case <-w.stop:
-		return 0, ErrUnreachable
-	default:
+	if m.mu.fs == nil {
+		return nil, nil, fmt.Errorf("transport: member %s has nowhere to store a snapshot", m.id)
 	}
-	n, err := w.file.WriteAt(p, w.at)
-	w.at += int64(n)
-	return n, err
+	if m.mu.snaps == nil {
+		var err error
+		if m.mu.snaps, err = openSnapshotDir(m.mu.fs, m.mu.snapDir); err != nil {
+			return nil, nil, err
+		}
+	}
+	return m.mu.snaps, m.mu.handler, nil
 }
 
 // lost waits as a caller does whose request or answer never arrives.

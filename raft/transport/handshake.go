@@ -1,0 +1,115 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// protocolVersion is raised when an older member could misread what a newer one
+// sends. Fields that the older one may skip need no raise.
+const protocolVersion = "1"
+
+// Every RPC opens with these metadata keys. The server checks them before it
+// reads anything else, and answers a stream with its own identity as header.
+const (
+	keyProtocol = "keelson-protocol"
+	keyCluster  = "keelson-cluster"
+	keyFrom     = "keelson-from"
+	keyTo       = "keelson-to"
+	keyRefusal  = "keelson-refusal" // in the trailer: which refusal it was
+)
+
+// Refusals of a handshake.
+var (
+	ErrWrongCluster  = errors.New("the peer belongs to another cluster")
+	ErrWrongMember   = errors.New("another member answers at this address")
+	ErrRemoved       = errors.New("this member was removed from the cluster")
+	ErrWrongProtocol = errors.New("the peer speaks another protocol version")
+)
+
+// refusals gives each refusal its name on the wire.
+var refusals = map[string]error{
+	"wrong-cluster":  ErrWrongCluster,
+	"wrong-member":   ErrWrongMember,
+	"removed":        ErrRemoved,
+	"wrong-protocol": ErrWrongProtocol,
+}
+
+// identity is who speaks to whom.
+type identity struct {
+	cluster  api.ClusterID
+	from, to api.MemberID
+}
+
+// outgoing returns a context that carries the handshake of an RPC.
+func (id identity) outgoing(ctx context.Context) context.Context {
+	return metadata.NewOutgoingContext(ctx, id.metadata())
+}
+
+func (id identity) metadata() metadata.MD {
+	return metadata.Pairs(
+		keyProtocol, protocolVersion,
+		keyCluster, id.cluster.String(),
+		keyFrom, id.from.String(),
+		keyTo, id.to.String(),
+	)
+}
+
+// parseIdentity reads a handshake. Each key must be there exactly once.
+func parseIdentity(md metadata.MD) (identity, error) {
+	if v := md.Get(keyProtocol); len(v) != 1 || v[0] != protocolVersion {
+		return identity{}, fmt.Errorf("%w: it has %.40q, this member %q", ErrWrongProtocol, v, protocolVersion)
+	}
+	var ids [3]uint64
+	for i, key := range []string{keyCluster, keyFrom, keyTo} {
+		v := md.Get(key)
+		if len(v) != 1 {
+			return identity{}, fmt.Errorf("%w: %d values of %s", errMalformed, len(v), key)
+		}
+		n, err := strconv.ParseUint(v[0], 16, 64)
+		if err != nil {
+			return identity{}, fmt.Errorf("%w: %s %.40q", errMalformed, key, v[0])
+		}
+		ids[i] = n
+	}
+	return identity{api.ClusterID(ids[0]), api.MemberID(ids[1]), api.MemberID(ids[2])}, nil
+}
+
+// check says whether this member may be spoken to in that way.
+func (id identity) check(cluster api.ClusterID, self api.MemberID) error {
+	switch {
+	case id.cluster != cluster:
+		return fmt.Errorf("%w: it has %s, this member %s", ErrWrongCluster, id.cluster, cluster)
+	case id.to != self:
+		return fmt.Errorf("%w: %s was meant, this is %s", ErrWrongMember, id.to, self)
+	case id.from == 0 || id.from == self:
+		return fmt.Errorf("%w: it calls itself %s", ErrWrongMember, id.from)
+	}
+	return nil
+}
+
+// refusal turns a failed check into what the client is sent.
+func refusal(err error) (error, metadata.MD) {
+	for name, sentinel := range refusals {
+		if errors.Is(err, sentinel) {
+			return status.Error(codes.FailedPrecondition, err.Error()), metadata.Pairs(keyRefusal, name)
+		}
+	}
+	return status.Error(codes.InvalidArgument, err.Error()), nil
+}
+
+// refused returns the typed refusal that the server sent, or err as it is.
+func refused(err error, trailer metadata.MD) error {
+	if v := trailer.Get(keyRefusal); err != nil && len(v) == 1 && refusals[v[0]] != nil {
+		return fmt.Errorf("%w (%s)", refusals[v[0]], status.Convert(err).Message())
+	}
+	return err
+}
