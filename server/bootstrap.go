@@ -48,8 +48,8 @@ type home struct {
 // whose it is. It refuses a directory that this member must not touch; then it
 // has changed nothing in it but the lock file.
 func openHome(cfg *Config) (_ *home, err error) {
-	if err := cfg.FS.MkdirAll(cfg.DataDir, dirMode); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+	if err := makeDir(cfg.FS, cfg.DataDir); err != nil {
+		return nil, err
 	}
 	lock, err := cfg.FS.Lock(cfg.lockPath())
 	if err != nil {
@@ -75,8 +75,8 @@ func openHome(cfg *Config) (_ *home, err error) {
 		return nil, err
 	}
 	for _, dir := range []string{cfg.walDir(), cfg.snapDir()} {
-		if err := cfg.FS.MkdirAll(dir, dirMode); err != nil {
-			return nil, fmt.Errorf("make the data directory: %w", err)
+		if err = makeDir(cfg.FS, dir); err != nil {
+			return nil, err
 		}
 	}
 	return h, nil
@@ -84,6 +84,31 @@ func openHome(cfg *Config) (_ *home, err error) {
 
 // dirMode and its files' mode keep other users of the machine out.
 const dirMode = 0o700
+
+// makeDir makes dir and what is missing above it, durably: a directory whose
+// own entry is lost takes everything that was synced inside with it.
+func makeDir(fs vfs.FS, dir string) error {
+	var missing []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		_, err := fs.Stat(d)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, vfs.ErrNotExist) {
+			return fmt.Errorf("make the data directory: %w", err)
+		}
+		missing = append(missing, d)
+	}
+	if err := fs.MkdirAll(dir, dirMode); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	for _, d := range missing {
+		if err := fs.SyncDir(filepath.Dir(d)); err != nil {
+			return fmt.Errorf("make the data directory: %w", err)
+		}
+	}
+	return nil
+}
 
 // found makes an empty directory this member's.
 //
@@ -113,8 +138,8 @@ func (h *home) found() error {
 		Token: cfg.ClusterToken, Initial: formatInitialCluster(members),
 	}
 	h.fresh, h.initial = true, members
-	if err := cfg.FS.MkdirAll(cfg.memberDir(), dirMode); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
+	if err := makeDir(cfg.FS, cfg.memberDir()); err != nil {
+		return err
 	}
 	return writeIdentity(cfg.FS, cfg.identityPath(), h.identity)
 }

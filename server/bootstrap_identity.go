@@ -152,11 +152,8 @@ func writeIdentity(fs vfs.FS, path string, id identity) error {
 	if err := fs.Rename(tmp, path); err != nil {
 		return fail(err)
 	}
-	// The directories above may be new, too: their entries must be as durable.
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
-		if err := fs.SyncDir(dir); err != nil {
-			return fail(err)
-		}
+	if err := fs.SyncDir(filepath.Dir(path)); err != nil {
+		return fail(err)
 	}
 	return nil
 }

@@ -17,8 +17,6 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
-	"github.com/keelson-io/keelson/raft"
-	"github.com/keelson-io/keelson/raft/transport"
 )
 
 // Member is one member of the cluster. Its JSON is etcd's value in the bucket
@@ -32,15 +30,9 @@ type Member struct {
 }
 
 // memberID is etcd's rule: the first eight bytes of the SHA-1 of the sorted
-// peer URLs followed by the token. etcd adds a time for members that join
-// later; see joinedMemberID.
+// peer URLs followed by the token.
 func memberID(peerURLs []string, token string) api.MemberID {
 	return api.MemberID(firstEight(strings.Join(slices.Sorted(slices.Values(peerURLs)), "") + token))
-}
-
-// joinedMemberID is the id of a member added at a Unix time, in seconds.
-func joinedMemberID(peerURLs []string, unix int64) api.MemberID {
-	return memberID(peerURLs, strconv.FormatInt(unix, 10))
 }
 
 // clusterID is etcd's rule: the first eight bytes of the SHA-1 of the sorted
@@ -114,17 +106,6 @@ func parsePeerURL(raw string) (string, error) {
 		return "", err
 	}
 	return u.String(), nil
-}
-
-// peers is the cluster as the transport needs it, without the member `self`.
-func peersOf(list []Member, self api.MemberID) []transport.Peer {
-	var peers []transport.Peer
-	for _, m := range list {
-		if m.ID != self {
-			peers = append(peers, transport.Peer{ID: m.ID, URLs: m.PeerURLs})
-		}
-	}
-	return peers
 }
 
 // rawWriter is the part of mvcc.WriteTxn that keeps members.
@@ -267,20 +248,6 @@ func (m *members) setAttributes(w rawWriter, req *membershippb.ClusterMemberAttr
 	row.ClientURLs = req.GetMemberAttributes().GetClientUrls()
 	m.set(w, row)
 	return true
-}
-
-// raftPeers is the membership as raft bootstraps it. Each row travels in the
-// entry that adds its member, so that all members write equal rows.
-func raftPeers(list []Member) []raft.Peer {
-	peers := make([]raft.Peer, len(list))
-	for i, m := range list {
-		context, err := json.Marshal(m)
-		if err != nil {
-			panic(fmt.Sprintf("members: cannot encode %+v: %v", m, err)) // strings and numbers only
-		}
-		peers[i] = raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: context}
-	}
-	return peers
 }
 
 // published reports whether the cluster already knows these attributes, so

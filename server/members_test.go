@@ -1,0 +1,128 @@
+package server
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/membershippb"
+
+	"github.com/keelson-io/keelson/mvcc/engine"
+)
+
+// TestIdsAreEtcds compares with ids that etcd itself has printed: those of a
+// start without flags, and of its own Procfile.
+func TestIdsAreEtcds(t *testing.T) {
+	for _, c := range []struct {
+		initial, token, cluster string
+		members                 []string
+	}{
+		{"default=http://localhost:2380", "etcd-cluster", "cdf818194e3a8c32", []string{"default 8e9e05c52164694d"}},
+		{"infra1=http://127.0.0.1:12380,infra2=http://127.0.0.1:22380,infra3=http://127.0.0.1:32380", "etcd-cluster-1", "ef37ad9dc622a7c4",
+			[]string{"infra1 8211f1d0f64f3269", "infra2 91bc3c398fb3c146", "infra3 fd422379fda50e48"}},
+	} {
+		list, err := parseInitialCluster(c.initial, c.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range list {
+			got = append(got, m.Name+" "+m.ID.String())
+		}
+		if id := clusterID(list).String(); id != c.cluster || !slices.Equal(got, c.members) {
+			t.Errorf("%s: cluster %s, members %q", c.initial, id, got)
+		}
+	}
+	one, two := []string{"http://a:1", "http://b:1"}, []string{"http://b:1", "http://a:1"}
+	if memberID(one, "t") != memberID(two, "t") {
+		t.Error("the order of URLs changes the id")
+	}
+	if one[0] != "http://a:1" || two[0] != "http://b:1" {
+		t.Error("memberID changed its argument")
+	}
+}
+
+// rows is a store of raw rows.
+type rows map[string]string
+
+func (r rows) SetRaw(b engine.Bucket, key, value []byte) {
+	r[string(b)+"/"+string(key)] = string(value)
+}
+func (r rows) DeleteRaw(b engine.Bucket, key []byte) { delete(r, string(b)+"/"+string(key)) }
+func (r rows) Raw(b engine.Bucket, fn func(key, value []byte) bool) {
+	for name, value := range r {
+		if key, ok := strings.CutPrefix(name, string(b)+"/"); ok && !fn([]byte(key), []byte(value)) {
+			return
+		}
+	}
+}
+
+func TestMemberRows(t *testing.T) {
+	initial, err := parseInitialCluster("a=http://127.0.0.1:1,b=http://127.0.0.1:2", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, m := rows{}, newMembers(initial)
+	for _, row := range initial {
+		m.set(store, row)
+	}
+	a := initial[slices.IndexFunc(initial, func(m Member) bool { return m.Name == "a" })]
+	if !m.setAttributes(store, &membershippb.ClusterMemberAttrSetRequest{
+		Member_ID:        uint64(a.ID),
+		MemberAttributes: &membershippb.Attributes{Name: "a2", ClientUrls: []string{"http://127.0.0.1:3"}},
+	}) {
+		t.Fatal("an initial member is unknown")
+	}
+	if m.setAttributes(store, &membershippb.ClusterMemberAttrSetRequest{Member_ID: 77}) {
+		t.Error("a stranger's attributes were taken")
+	}
+	// etcd reads and writes exactly this.
+	want := fmt.Sprintf(`{"id":%d,"peerURLs":["http://127.0.0.1:1"],"name":"a2","clientURLs":["http://127.0.0.1:3"]}`, uint64(a.ID))
+	if got := store["members/"+a.ID.String()]; got != want {
+		t.Errorf("row: got %s, want %s", got, want)
+	}
+	if !m.published(a.ID, "a2", []string{"http://127.0.0.1:3"}) || m.published(a.ID, "a", nil) {
+		t.Error("published does not say what is known")
+	}
+	again := newMembers(nil)
+	if err := again.load(store); err != nil || !reflect.DeepEqual(again.list(), m.list()) {
+		t.Errorf("loaded %+v (%v), want %+v", again.list(), err, m.list())
+	}
+	m.remove(store, a.ID)
+	if err := again.load(store); err != nil || len(again.list()) != 1 || !again.removed(a.ID) {
+		t.Errorf("after a removal: %+v, %v", again.list(), err)
+	}
+	if _, ok := again.find(a.ID); ok {
+		t.Error("a removed member is found")
+	}
+}
+
+func TestMembersLoadKeepsInitialAndRefusesDamage(t *testing.T) {
+	initial := []Member{{ID: 1, PeerURLs: []string{"http://127.0.0.1:1"}}}
+	m := newMembers(initial)
+	if err := m.load(rows{}); err != nil || len(m.list()) != 1 {
+		t.Errorf("an empty bucket: %v, %+v", err, m.list())
+	}
+	for _, bad := range []rows{{"members/1": "{"}, {"members/x": `{"id":1}`}, {"members/2": `{"id":1}`}, {"members_removed/zz": "removed"}} {
+		if err := m.load(bad); err == nil {
+			t.Errorf("%v was accepted", bad)
+		}
+	}
+	if len(m.list()) != 1 {
+		t.Error("a failed load changed the members")
+	}
+}
+
+func TestParseURLs(t *testing.T) {
+	got, err := ParseURLs(" http://b:2,unix:///x/y ,http://a:1,http://b:2,unix://sock")
+	if want := []string{"http://a:1", "http://b:2", "unix:///x/y", "unix://sock"}; err != nil || !slices.Equal(urlStrings(got), want) {
+		t.Errorf("got %q, %v", urlStrings(got), err)
+	}
+	for _, bad := range []string{"a:1", "tcp://a:1", "http://a", "http://a:1/p", "http://a:x", "unix://", "http://[::1", "%"} {
+		if _, err := ParseURLs(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
