@@ -54,6 +54,7 @@ type loader struct {
 	sequence uint64        // of the next footer after what is proven
 	end      int64         // end of what is proven in the last segment
 	torn     int64
+	buf      []byte // the scanners read into it, one after the other
 }
 
 // segmentFile is a segment on disk.
@@ -117,7 +118,7 @@ func (l *loader) openFiles() error {
 
 // readHeader decodes the header, or else its copy.
 func (f *segmentFile) readHeader() error {
-	in := window{file: f.file}
+	in := window{file: f.file, size: min(f.size, recordsStart)}
 	p, err := in.at(0, recordsStart)
 	if err != nil {
 		return err
@@ -175,7 +176,7 @@ func (l *loader) checkFiles() error {
 // scanner returns the scanner of file k.
 func (l *loader) scanner(k int) *scanner {
 	f := l.files[k]
-	s := &scanner{head: f.header, name: f.name, seed: f.seed(), in: window{file: f.file}, size: f.size, limit: f.size, visit: l.visit}
+	s := &scanner{head: f.header, name: f.name, seed: f.seed(), in: window{file: f.file, size: f.size, buf: l.buf}, size: f.size, limit: f.size, visit: l.visit}
 	if k+1 < len(l.files) {
 		s.limit, s.closed = l.files[k+1].prevEnd, true
 	}
@@ -189,6 +190,7 @@ func (l *loader) loadSegment(k int) error {
 	if err := s.scan(); err != nil {
 		return err
 	}
+	l.buf = s.in.buf[:0]
 	l.state.adopt(s.newest)
 	if s.accepted < s.proven || s.closed && s.accepted != s.limit {
 		return s.damage()

@@ -119,6 +119,9 @@ func (hs *HardState) adopt(other HardState) {
 
 // record decodes the record at off; the body is nil if it does not verify.
 func (s *scanner) record(off int64) (head, []byte, error) {
+	if off >= s.size {
+		return head{}, nil, nil
+	}
 	p, err := s.in.at(off, headSize)
 	if err != nil {
 		return head{}, nil, err
@@ -207,6 +210,7 @@ func (s *scanner) damage() *DamageError {
 // window reads a file front to back in large pieces.
 type window struct {
 	file vfs.File
+	size int64 // of the file
 	buf  []byte
 	off  int64 // of buf
 }
@@ -216,12 +220,13 @@ const windowSize = 256 << 10
 // at returns n bytes at off, fewer only at the end of the file. They are valid
 // until the next call.
 func (w *window) at(off int64, n int) ([]byte, error) {
+	n = int(min(int64(n), w.size-off))
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		size := max(n, windowSize)
+		size := int(min(int64(max(n, windowSize)), w.size-off))
 		if cap(w.buf) < size {
 			w.buf = make([]byte, size)
 		}
-		w.buf, w.off = w.buf[:max(size, windowSize)], off
+		w.buf, w.off = w.buf[:size], off
 		got, err := w.file.ReadAt(w.buf, off)
 		w.buf = w.buf[:got]
 		if err != nil && !errors.Is(err, io.EOF) {
