@@ -278,6 +278,9 @@ func checkMessage(m *raftpb.Message, id identity) error {
 	if m.GetFrom() != uint64(id.from) || m.GetTo() != uint64(id.to) {
 		return fmt.Errorf("%w: a message from %x to %x on a stream from %s to %s", errMalformed, m.GetFrom(), m.GetTo(), id.from, id.to)
 	}
+	if m.GetType() != raftpb.MsgApp {
+		return nil // a read index carries its context as an entry without a place in the log
+	}
 	next, term := m.GetIndex(), m.GetLogTerm()
 	for _, e := range m.GetEntries() {
 		next++
