@@ -18,8 +18,8 @@ const (
 	cacheBytes = 16 << 20
 	// entryOverhead is about what an entry takes beside its data.
 	entryOverhead = 24
-	// markBytes is the distance of the marks by which a log position is found
-	// for a number of bytes.
+	// markBytes is the distance, at most, of the marks by which a log position is
+	// found for a number of bytes.
 	markBytes = 1 << 20
 )
 
@@ -29,6 +29,7 @@ type logStore struct {
 	wal   *wal.WAL
 	hard  *raftpb.HardState // at start
 	conf  *raftpb.ConfState // at start
+	mark  int64             // distance of marks
 	fatal func(error)       // told of read errors
 
 	mu struct {
@@ -49,8 +50,8 @@ type logMark struct {
 	bytes int64
 }
 
-func newLogStore(w *wal.WAL, hard *raftpb.HardState, conf *raftpb.ConfState) (*logStore, error) {
-	l := &logStore{wal: w, hard: hard, conf: conf, fatal: func(error) {}}
+func newLogStore(w *wal.WAL, hard *raftpb.HardState, conf *raftpb.ConfState, retention int64) (*logStore, error) {
+	l := &logStore{wal: w, hard: hard, conf: conf, mark: min(markBytes, retention/8), fatal: func(error) {}}
 	l.mu.start = w.Start()
 	l.mu.last = wal.Position{Index: w.Last()}
 	l.mu.total = w.Bytes()
@@ -84,7 +85,7 @@ func (l *logStore) appended(entries []*raftpb.Entry) {
 	l.mu.entries = append(l.mu.entries, entries...)
 	last := entries[len(entries)-1]
 	l.mu.last = wal.Position{Index: api.Index(last.GetIndex()), Term: api.Term(last.GetTerm())}
-	if m := l.mu.marks[len(l.mu.marks)-1]; l.mu.total-m.bytes >= markBytes {
+	if m := l.mu.marks[len(l.mu.marks)-1]; l.mu.total-m.bytes >= l.mark {
 		l.mu.marks = append(l.mu.marks, logMark{l.mu.last.Index, l.mu.total})
 	}
 	n := 0

@@ -30,14 +30,22 @@ func (n *Node) loop(ctx context.Context) error {
 			campaign.c = nil
 			n.core.campaignDue()
 		}
-		n.takeIn(&in)
-		fx := n.core.effects()
-		if fx.campaign != 0 {
-			campaign.set(fx.campaign)
+		if d := n.turn(&in); d != 0 {
+			campaign.set(d)
 		}
-		n.carryOut(fx)
-		fx.reset()
 	}
+}
+
+// turn gives the core all that has come in and carries out what it calls for.
+// The result, when not 0, is for the campaign timer. A simulation calls it, and
+// the other goroutines' process, in an order of its own.
+func (n *Node) turn(in *inboxItems) (campaign time.Duration) {
+	n.takeIn(in)
+	fx := n.core.effects()
+	n.carryOut(fx)
+	campaign = fx.campaign
+	fx.reset()
+	return campaign
 }
 
 // campaignTimer is the one timer beside the ticks.

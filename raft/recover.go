@@ -40,7 +40,7 @@ func recoverLog(cfg *Config) (*recovered, error) {
 		Commit: new(uint64(r.hard.Commit)),
 	}
 	var err error
-	if r.log, err = newLogStore(r.wal, hs, r.state.ConfState); err != nil {
+	if r.log, err = newLogStore(r.wal, hs, r.state.ConfState, cfg.LogRetention); err != nil {
 		r.wal.Close()
 		return nil, err
 	}
