@@ -37,12 +37,10 @@ func (s *Server) admitLearner(req request) error {
 
 const snapshotMethod = "/etcdserverpb.Maintenance/Snapshot"
 
-// admitStream stands before every streaming RPC. The stream ends when the member
-// stops, when its store is replaced, and, if its client asked for a leader, when
-// there has been none for a while.
-//
-// The handler runs in a goroutine of its own: it may sit in RecvMsg, which ends
-// only when the RPC does.
+// admitStream stands before every streaming RPC. The stream's context ends when
+// the member stops, when its store is replaced, and, if its client asked for a
+// leader, when there has been none for a while. Handlers must heed it even while
+// a message is being received; RecvMsg knows the client's context only.
 func (s *Server) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if info.FullMethod != snapshotMethod && s.node.Status().Learner {
 		return api.ErrNotSupportedForLearner
@@ -50,17 +48,11 @@ func (s *Server) admitStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer s.led.add(&openStream{cut: cancel, led: needsLeader(stream.Context())})()
-	done := make(chan error, 1)
-	go func() { done <- next(srv, cutStream{stream, ctx}) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
+	err := next(srv, cutStream{stream, ctx})
 	if refusal, ok := context.Cause(ctx).(*api.Error); ok {
 		return refusal
 	}
-	return <-done // the client left: the handler sees that by itself
+	return err
 }
 
 // cutStream is a stream whose context the member can end.

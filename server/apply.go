@@ -25,7 +25,6 @@ type applier struct {
 	store *mvcc.Store
 	view  writeView // reused by each command
 	path  []bool    // reused by each transaction
-	conf  confHistory
 }
 
 // Apply evaluates the commands of the entries in order, makes the outcome one

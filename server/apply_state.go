@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -38,7 +37,6 @@ func (a *applier) confChange(e *raft.Entry) {
 	}
 	tx.SetRaw(engine.Meta, []byte(confStateKey), row)
 	tx.End()
-	a.conf.add(e.Index, cc.State)
 }
 
 // applyConf brings the member rows in line with a change. The context of an
@@ -71,61 +69,13 @@ func (a *applier) attributes(tx *mvcc.WriteTxn, body []byte) error {
 	return nil
 }
 
-// confHistory remembers the membership at recent entries, so that a snapshot of
-// an older state names the membership of that state. Any goroutine.
-type confHistory struct {
-	mu struct {
-		sync.Mutex
-		changes []confAt // by index; the first covers all before the second
-	}
-}
-
-type confAt struct {
-	index api.Index
-	state *raftpb.ConfState
-}
-
-// maxConfHistory is far more than can happen between two flushes.
-const maxConfHistory = 64
-
-func (h *confHistory) add(index api.Index, state *raftpb.ConfState) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.mu.changes = append(h.mu.changes, confAt{index, state})
-	if n := len(h.mu.changes); n > maxConfHistory {
-		h.mu.changes = append([]confAt(nil), h.mu.changes[n-maxConfHistory:]...)
-	}
-}
-
-// at returns the membership after the entry at index; nil if none is known.
-func (h *confHistory) at(index api.Index) *raftpb.ConfState {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i := len(h.mu.changes) - 1; i >= 0; i-- {
-		if h.mu.changes[i].index <= index {
-			return h.mu.changes[i].state
-		}
-	}
-	return nil
-}
-
-// reset forgets all and starts with what the store has.
-func (h *confHistory) reset(index api.Index, state *raftpb.ConfState) {
-	h.mu.Lock()
-	h.mu.changes = nil
-	h.mu.Unlock()
-	if state != nil {
-		h.add(index, state)
-	}
-}
-
 // Applied tells raft where the store stands at start.
 func (a *applier) Applied() (api.Index, api.Term, *raftpb.ConfState) {
 	index, term := a.store.Applied()
 	if index == 0 {
 		return 0, 0, nil
 	}
-	return index, term, a.conf.at(index)
+	return index, term, a.s.startConf
 }
 
 // readConfState reads the membership row of a store.
@@ -154,10 +104,13 @@ func (a *applier) Snapshot() (transport.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := a.conf.at(snap.Index)
-	if conf == nil {
+	conf, err := readConfState(snap)
+	if err == nil && conf == nil {
+		err = fmt.Errorf("the state at entry %d names no membership", snap.Index)
+	}
+	if err != nil {
 		snap.Release()
-		return nil, fmt.Errorf("no membership is known at entry %d", snap.Index)
+		return nil, err
 	}
 	return &snapshot{snap, transport.SnapshotMeta{Index: snap.Index, Term: snap.Term, ConfState: conf}}, nil
 }
@@ -185,6 +138,5 @@ func (a *applier) Install(meta transport.SnapshotMeta, path string) error {
 		return fmt.Errorf("snapshot of entry %d (term %d) holds the state of entry %d (term %d)", meta.Index, meta.Term, index, term)
 	}
 	a.store = store
-	a.conf.reset(meta.Index, meta.ConfState)
 	return a.s.members.load(store)
 }

@@ -32,7 +32,7 @@ type field struct {
 // nextField cuts the first field off b. Bytes fields alias b.
 func nextField(b []byte) (field, []byte, error) {
 	number, kind, n := protowire.ConsumeTag(b)
-	if n < 0 {
+	if n < 0 || number > protowire.MaxValidNumber {
 		return field{}, nil, errDecode
 	}
 	f := field{number: number, kind: kind}

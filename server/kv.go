@@ -187,7 +187,7 @@ type readView struct {
 }
 
 func (v readView) readable(at api.Revision) error {
-	return readable(at, v.Revision(), v.store.CompactRevision())
+	return readable(at, v.Revision(), v.CompactRevision())
 }
 
 func (v readView) at(rev api.Revision) (keyspace, func(), error) {

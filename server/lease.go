@@ -145,6 +145,18 @@ func (s *Server) LeaseLeases(context.Context, *listRequest) (*Encoded, error) {
 // answer with a TTL carries a revision of r or later.
 func (s *Server) leaseKeepAlive(stream grpc.ServerStream) error {
 	ctx := stream.Context()
+	ended := make(chan error, 1)
+	// The loop may sit in RecvMsg, which ends once this function has returned.
+	go func() { ended <- s.keepAliveLoop(ctx, stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) keepAliveLoop(ctx context.Context, stream grpc.ServerStream) error {
 	for {
 		var req pb.LeaseKeepAliveRequest
 		if err := stream.RecvMsg(&req); err != nil {

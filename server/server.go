@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
@@ -37,6 +38,8 @@ type Server struct {
 	metrics *metrics
 	led     streams
 	ids     idSource
+
+	startConf *raftpb.ConfState // the membership that the store had at start
 
 	parts parts // what Run starts and stops
 }
@@ -84,6 +87,7 @@ func (s *Server) services() *grpc.Server {
 	v := s.view()
 	g.RegisterService(&kvService, s)
 	g.RegisterService(&leaseService, s)
+	g.RegisterService(&watchService, s.watches())
 	pb.RegisterClusterServer(g, &clusterService{view: v})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())
@@ -91,6 +95,25 @@ func (s *Server) services() *grpc.Server {
 	s.metrics.observe(v)
 	return g
 }
+
+// watches serves the Watch RPC.
+func (s *Server) watches() *watchServer {
+	return newWatchServer(watchConfig{
+		Backend: watchAccess{s}, Cluster: s.cluster, Member: s.id, Clock: s.clock, Logger: s.log,
+		FragmentBytes:    int(s.cfg.MaxRequestBytes) + api.RequestOverheadBytes,
+		ProgressInterval: s.cfg.WatchProgressInterval,
+		Jitter:           func(n int64) int64 { return int64(s.ids.next() % uint64(max(n, 1))) },
+	})
+}
+
+// watchAccess is what watches see of the member.
+type watchAccess struct{ s *Server }
+
+func (w watchAccess) NewWatchStream() *mvcc.WatchStream { return w.s.Store().NewWatchStream() }
+func (w watchAccess) Term() api.Term                    { return w.s.node.Status().Term }
+
+// WatchPermitted lets everybody watch everything: there are no permissions yet.
+func (w watchAccess) WatchPermitted(context.Context, []byte, []byte) error { return nil }
 
 // requestTimeout is how long a request may wait for consensus.
 func (s *Server) requestTimeout() time.Duration { return s.cfg.requestTimeout() }

@@ -87,7 +87,7 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	if err := s.openStore(); err != nil {
 		return nil, err
 	}
-	undo = append(undo, s.parts.storage.close)
+	undo = append(undo, func() error { return s.parts.storage.close(s.Store()) })
 	if s.parts.transport, err = w.transport(s, h); err != nil {
 		return nil, fmt.Errorf("open the transport: %w", err)
 	}
@@ -110,21 +110,15 @@ func (s *Server) openStore() error {
 	}
 	s.store.Store(store)
 	s.parts.storage.engine = db
-	a := &applier{s: s, store: store}
-	s.parts.machine = a
+	s.parts.machine = &applier{s: s, store: store}
 	if err := s.members.load(store); err != nil {
 		return err
 	}
-	state, err := readConfState(store)
-	index, _ := store.Applied()
-	if err != nil || index == 0 {
-		return err
+	s.startConf, err = readConfState(store)
+	if index, _ := store.Applied(); err == nil && index > 0 && s.startConf == nil {
+		err = fmt.Errorf("%w: the store stands at entry %d but names no membership", ErrDirDamaged, index)
 	}
-	if state == nil {
-		return fmt.Errorf("%w: the store stands at entry %d but names no membership", ErrDirDamaged, index)
-	}
-	a.conf.reset(index, state)
-	return nil
+	return err
 }
 
 // loadStore opens the database file at path.
@@ -234,9 +228,9 @@ func (t *storage) halt() {
 }
 
 // close closes all databases. Nothing may read any more.
-func (t *storage) close() error {
+func (t *storage) close(store *mvcc.Store) error {
 	t.halt()
-	errs := []error{t.engine.Close()}
+	errs := []error{store.Close(), t.engine.Close()}
 	for _, old := range t.mu.old {
 		errs = append(errs, old.Close())
 	}
@@ -266,7 +260,9 @@ func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	t.mu.old = append(t.mu.old, t.engine)
 	t.mu.Unlock()
 	t.engine = db
-	s.store.Store(store)
+	if err := s.store.Swap(store).Close(); err != nil {
+		return nil, err
+	}
 	t.start(store, s.fail)
 	return store, nil
 }

@@ -58,7 +58,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err = errors.Join(err, p.transport.Close())
 	p.sockets.Close()
 	wait.Wait()
-	return errors.Join(err, p.storage.close(), p.home.Close())
+	return errors.Join(err, p.storage.close(s.Store()), p.home.Close())
 }
 
 // servePeers accepts the other members on the peer sockets.

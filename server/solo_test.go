@@ -1,0 +1,230 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/raft"
+)
+
+// soloLog is a log of one member without disk and network: a command is
+// committed when it is proposed. It stands in for raft.Node where tests are
+// about requests and not about consensus.
+type soloLog struct {
+	machine *applier
+	mu      struct {
+		sync.Mutex
+		index   api.Index
+		term    api.Term
+		leader  api.MemberID
+		self    api.MemberID
+		changed chan struct{}
+		fail    error               // what Propose and ReadBarrier return
+		last    map[uint8][]byte    // body of the last command of each kind
+		call    func([]byte) []byte // answers Call
+		learner bool
+	}
+}
+
+func (l *soloLog) Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if l.mu.fail != nil {
+		return nil, l.mu.fail
+	}
+	c := &raft.Command{Kind: kind, Body: body, Wanted: true}
+	l.applyLocked(c)
+	return c.Result, c.Err
+}
+
+// applyLocked applies one entry of the present term.
+func (l *soloLog) applyLocked(cmds ...*raft.Command) {
+	l.mu.index++
+	for _, c := range cmds {
+		l.mu.last[c.Kind] = c.Body
+	}
+	l.machine.Apply([]raft.Entry{{Index: l.mu.index, Term: l.mu.term, Commands: cmds}})
+}
+
+// replay applies a command as an entry of this term, as if it had been in the
+// log of an earlier leader.
+func (l *soloLog) replay(kind uint8, body []byte) *raft.Command {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := &raft.Command{Kind: kind, Body: body}
+	l.applyLocked(c)
+	return c
+}
+
+func (l *soloLog) ReadBarrier(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.fail != nil {
+		return l.mu.fail
+	}
+	return ctx.Err()
+}
+
+func (l *soloLog) Status() raft.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return raft.Status{ID: l.mu.self, Leader: l.mu.leader, Term: l.mu.term, Committed: l.mu.index, Applied: l.mu.index, Learner: l.mu.learner}
+}
+
+func (l *soloLog) LeaderChanges() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.changed
+}
+
+// elect changes leader and term.
+func (l *soloLog) elect(leader api.MemberID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.leader = leader
+	l.mu.term++
+	close(l.mu.changed)
+	l.mu.changed = make(chan struct{})
+}
+
+func (l *soloLog) setFailure(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.fail = err
+}
+
+func (l *soloLog) lastBody(kind uint8) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.last[kind]
+}
+
+func (l *soloLog) Call(_ context.Context, _ api.MemberID, _ uint8, payload []byte) ([]byte, error) {
+	l.mu.Lock()
+	call := l.mu.call
+	l.mu.Unlock()
+	return call(payload), nil
+}
+
+const (
+	soloMember  = api.MemberID(0x11)
+	soloCluster = api.ClusterID(0x22)
+	otherMember = api.MemberID(0x33)
+)
+
+// solo is a member on a soloLog, with the whole gRPC path in front.
+type solo struct {
+	*Server
+	log    *soloLog
+	clock  *clock.Fake
+	store  *mvcc.Store
+	kv     pb.KVClient
+	lease  pb.LeaseClient
+	conn   *grpc.ClientConn
+	engine *engine.Memory
+}
+
+func newSolo(t testing.TB, change ...func(*Config)) *solo {
+	t.Helper()
+	fake := clock.NewFake(time.Unix(1_700_000_000, 0))
+	cfg := DefaultConfig()
+	cfg.Clock, cfg.Logger, cfg.Seed = fake, slog.New(slog.NewTextHandler(io.Discard, nil)), 7
+	for _, c := range change {
+		c(&cfg)
+	}
+	s := &solo{clock: fake, engine: engine.NewMemory()}
+	s.Server = newServer(cfg, soloMember, soloCluster, newMembers([]Member{{ID: soloMember, PeerURLs: []string{"http://127.0.0.1:2380"}}}))
+	store, err := mvcc.Open(mvcc.Config{
+		Clock: fake, Engine: s.engine, Logger: cfg.Logger, OnLease: s.lessor.changed,
+		OnFatal: func(err error) { t.Errorf("store: %v", err) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.store = store
+	s.Server.store.Store(store)
+	s.log = &soloLog{machine: &applier{s: s.Server, store: store}}
+	s.log.mu.term, s.log.mu.self, s.log.mu.leader = 1, soloMember, soloMember
+	s.log.mu.changed, s.log.mu.last = make(chan struct{}), map[uint8][]byte{}
+	s.lead(s.log)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	wait.Go(func() { s.lessor.follow(ctx) })
+	wait.Go(func() { s.lessor.run(ctx) })
+	wait.Go(func() { s.watchLeader(ctx) })
+	s.serve(t)
+	t.Cleanup(func() {
+		cancel()
+		wait.Wait()
+		for _, err := range store.Check() {
+			t.Errorf("check: %v", err)
+		}
+	})
+	waitFor(t, "the lessor to follow the leader", func() bool { return s.lessor.term() == 1 })
+	return s
+}
+
+// serve puts the gRPC server behind an in-memory listener.
+func (s *solo) serve(t testing.TB) {
+	t.Helper()
+	listener := bufconn.Listen(1 << 20)
+	g := s.services()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := g.Serve(listener); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	conn, err := grpc.NewClient("passthrough:///solo",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.conn, s.kv, s.lease = conn, pb.NewKVClient(conn), pb.NewLeaseClient(conn)
+	t.Cleanup(func() {
+		conn.Close()
+		g.Stop()
+		<-done
+	})
+}
+
+// waitFor waits until cond holds, and fails after a while.
+func waitFor(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func callContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
