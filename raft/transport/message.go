@@ -203,6 +203,9 @@ func nextField(b []byte) (field, []byte, error) {
 	if n < 0 {
 		return field{}, nil, fmt.Errorf("%w: tag: %w", errMalformed, protowire.ParseError(n))
 	}
+	if num > protowire.MaxValidNumber {
+		return field{}, nil, fmt.Errorf("%w: field number %d", errMalformed, num)
+	}
 	f := field{num: num, kind: kind}
 	b = b[n:]
 	switch kind {

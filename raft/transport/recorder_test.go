@@ -17,7 +17,7 @@ import (
 // recorder is a Handler that notes what it is told, one line an event.
 type recorder struct {
 	call func(ctx context.Context, from api.MemberID, kind uint8, payload []byte) ([]byte, error)
-	hold func() // called by Message first, to play a slow member
+	hold func(m *raftpb.Message) // called by Message first, to play a slow member
 
 	mu struct {
 		sync.Mutex
@@ -44,7 +44,7 @@ func (r *recorder) note(format string, args ...any) {
 
 func (r *recorder) Message(m *raftpb.Message) {
 	if r.hold != nil {
-		r.hold()
+		r.hold(m)
 	}
 	r.mu.Lock()
 	r.mu.messages = append(r.mu.messages, m)
