@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/keelson-io/keelson/compat/cluster"
+)
+
+// Metric is one figure of a row.
+type Metric struct {
+	Name, Unit string
+	Higher     bool    // more is better
+	Goal       float64 // how many times better than the left store the right one is to be
+	Floor      float64 // below this factor the row has failed; 0: 1, never worse
+}
+
+// Row is one line of the table: what is done, and the figures it gives.
+type Row struct {
+	Name, Title string
+	Metrics     []Metric
+	// Own says that the row starts clusters of its own, and measures once a round.
+	Own bool
+	// Setup prepares a store, once.
+	Setup func(ctx context.Context, t *target) error
+	// Round measures once, and gives the metrics by name.
+	Round func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error)
+}
+
+// Rows are all rows, in the order of the table.
+func Rows() []Row {
+	return []Row{
+		putRow(), putOneRow(), casRow(), getRow(false), getRow(true),
+		listRow(), pageRow(), countRow(), writersRow(),
+		watchPrefixRow(), watchKeysRow(), millionRow(), failoverRow(),
+	}
+}
+
+// target is a store that is measured: a running cluster and connections to it.
+type target struct {
+	system  cluster.System
+	cluster *cluster.Cluster
+	dir     string
+	conns   []*grpc.ClientConn // spread over the members
+	leader  *grpc.ClientConn
+	state   map[string]any // of rows, between Setup and Round
+}
+
+// connections is how many the rows with many clients share.
+const connections = 100
+
+func newTarget(ctx context.Context, sys cluster.System, dir string) (*target, error) {
+	c, err := cluster.Start(ctx, sys, cluster.Options{Members: 3, Dir: dir, Args: flags})
+	t := &target{system: sys, cluster: c, dir: dir, state: map[string]any{}}
+	if err != nil {
+		return t, err
+	}
+	for i := range connections {
+		conn, err := c.Members[i%len(c.Members)].Dial()
+		if err != nil {
+			return t, err
+		}
+		t.conns = append(t.conns, conn)
+	}
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return t, err
+	}
+	t.leader, err = leader.Dial()
+	return t, err
+}
+
+// flags of every measured member: room for a million keys and their history.
+var flags = []string{"--quota-backend-bytes=8589934592"}
+
+func (t *target) close() {
+	for _, c := range t.conns {
+		c.Close()
+	}
+	if t.leader != nil {
+		t.leader.Close()
+	}
+	if t.cluster != nil {
+		t.cluster.Close()
+	}
+}

@@ -1,0 +1,103 @@
+// Command bench measures two stores side by side and prints a table; package
+// bench says how. It exits with 1 when a figure is below its floor.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/keelson-io/keelson/compat/bench"
+	"github.com/keelson-io/keelson/compat/cluster"
+)
+
+func main() {
+	var cfg bench.Config
+	left := flag.String("left", "etcd", "etcd, kvd, or a binary")
+	right := flag.String("right", "kvd", "etcd, kvd, or a binary")
+	rows := flag.String("rows", "", "rows to measure, separated by commas (-rows help lists them; default: all)")
+	jsonPath := flag.String("json", "bin/bench.json", "where the full report goes; empty: nowhere")
+	markdown := flag.String("markdown", "bin/bench.md", "where the table goes as markdown; empty: nowhere")
+	empty := flag.String("serve-empty", "", "serve empty replies on this address (used by the program itself)")
+	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
+	flag.DurationVar(&cfg.Duration, "duration", 4*time.Second, "of a round")
+	flag.StringVar(&cfg.Dir, "dir", "", "where data directories go; removed at the end")
+	flag.Parse()
+	if *empty != "" {
+		exit(bench.ServeEmpty(*empty))
+	}
+	if *rows == "help" {
+		for _, r := range bench.Rows() {
+			fmt.Printf("%-18s %s\n", r.Name, r.Title)
+		}
+		return
+	}
+	if *rows != "" {
+		cfg.Rows = strings.Split(*rows, ",")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	exit(run(ctx, cfg, *left, *right, *jsonPath, *markdown))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func run(ctx context.Context, cfg bench.Config, left, right, jsonPath, markdown string) (err error) {
+	if cfg.Left, err = cluster.Lookup(left); err != nil {
+		return err
+	}
+	if cfg.Right, err = cluster.Lookup(right); err != nil {
+		return err
+	}
+	if cfg.Dir, err = os.MkdirTemp(cfg.Dir, "bench"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(cfg.Dir)
+	cfg.Progress = func(s string) { fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05"), s) }
+	cfg.Ceiling = func(ctx context.Context, d time.Duration) (map[string]float64, error) {
+		return bench.Ceiling(ctx, d, "-serve-empty")
+	}
+	rep, err := bench.Run(ctx, cfg)
+	if rep == nil {
+		return err
+	}
+	rep.Table(os.Stdout)
+	for path, print := range map[string]func(io.Writer) error{
+		jsonPath: rep.JSON,
+		markdown: func(w io.Writer) error { rep.Markdown(w); return nil },
+	} {
+		if e := write(path, print); e != nil && err == nil {
+			err = e
+		}
+	}
+	if below := rep.Below(); err == nil && len(below) > 0 {
+		err = fmt.Errorf("below the floor: %s", strings.Join(below, "; "))
+	}
+	return err
+}
+
+func write(path string, print func(io.Writer) error) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := print(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
