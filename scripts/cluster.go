@@ -239,15 +239,15 @@ func announce(members []*member, dir string) {
 		if strings.Contains(get(m.client, "/metrics"), "\netcd_server_is_leader 1") {
 			role = "  leader"
 		}
-		fmt.Printf("  %s  http://%s  pid %-7d log %s%s\n", m.name, m.client, m.pid, m.log(dir), role)
+		fmt.Printf("  %s  %-23s pid %-7d log %s%s\n", m.name, "http://"+m.client, m.pid, m.log(dir), role)
 		endpoints = append(endpoints, m.client)
 	}
-	fmt.Printf(`
-Try, in another terminal:
-  curl http://%s/health
-  etcdctl --endpoints=%s put greeting hello
-(make -C compat etcdctl builds etcd's client into compat/bin.) Ctrl-C stops the cluster.
-`, members[0].client, strings.Join(endpoints, ","))
+	fmt.Printf("\nTry, in another terminal:\n  curl http://%s/health\n", members[0].client)
+	const client = "compat/bin/etcdctl"
+	if _, err := os.Stat(client); err != nil {
+		fmt.Println("  make -C compat etcdctl        # builds etcd's client, once")
+	}
+	fmt.Printf("  %s --endpoints=%s put greeting hello\n\nCtrl-C stops the cluster.\n", client, strings.Join(endpoints, ","))
 }
 
 // stopAll asks every member to stop, once, and ends those that do not.

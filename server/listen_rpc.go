@@ -157,6 +157,9 @@ func (f *front) serveClients(serve func(func() error), clients *http.Server) {
 		kind := "grpc"
 		if split {
 			kind = "grpc+http"
+		}
+		f.ready(kind, l.Addr().String())
+		if split {
 			s := newSplitter(l, f.metrics.clock, f.metrics.traffic)
 			serve(s.Run)
 			serve(func() error { return f.grpc.Serve(s.grpc) })
@@ -164,12 +167,17 @@ func (f *front) serveClients(serve func(func() error), clients *http.Server) {
 		} else {
 			serve(func() error { return f.grpc.Serve(l) })
 		}
-		f.log.Info("ready to serve client requests", "traffic", kind, "address", l.Addr().String())
 	}
 	for _, l := range f.sockets.http {
+		f.ready("http", l.Addr().String())
 		serve(func() error { return clients.Serve(l) })
-		f.log.Info("ready to serve client requests", "traffic", "http", "address", l.Addr().String())
 	}
+}
+
+// ready tells the world, in etcd's words. Connections are queued already, so
+// nothing that reads this line and connects can be too early.
+func (f *front) ready(traffic, address string) {
+	f.log.Info("ready to serve client requests", "traffic", traffic, "address", address)
 }
 
 func (f *front) httpServer(h http.Handler) *http.Server {
