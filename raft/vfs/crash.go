@@ -26,6 +26,12 @@ func (m *Mem) DurableClone() *Mem {
 	return m.clone(nil, func(*rand.Rand) chance { return chance{} })
 }
 
+// Clone returns the disk with everything that was written, synced or not, as
+// if the machine had been stopped in peace.
+func (m *Mem) Clone() *Mem {
+	return m.clone(nil, func(*rand.Rand) chance { return chance{keep: 1} })
+}
+
 // chance holds the probabilities of one crash.
 type chance struct {
 	keep float64 // that a pending change survives
@@ -104,6 +110,9 @@ func (c *cloner) file(old *memFile) *memFile {
 func (c *cloner) sector(s *sector) *[SectorSize]byte {
 	if len(s.pending) == 0 || c.rng.Float64() >= c.p.keep {
 		return s.durable
+	}
+	if c.p.keep == 1 {
+		return s.pending[len(s.pending)-1]
 	}
 	kept := s.pending[c.rng.IntN(len(s.pending))]
 	if c.rng.Float64() >= c.p.tear {

@@ -125,36 +125,6 @@ func (w *WAL) Sync() error {
 	if len(w.mu.batch.buf) == 0 && w.mu.state == w.syncedState {
 		return nil
 	}
-	if err := w.writeBatch(); err != nil {
-		return err
-	}
-	// A crash before this sync returns may leave any part of the batch, which
-	// recovery accepts as a whole or cuts off as a whole. A crash after it
-	// leaves all of it.
-	if err := w.mu.table.active().file.Sync(); err != nil {
-		return w.poison(err)
-	}
-	w.synced, w.syncedSequence, w.syncedState = w.mu.batch.base, w.sequence, w.mu.state
-	return nil
-}
-
-// Mark writes, without a sync, a footer that proves the last Sync and carries
-// the newest commit index. An owner that has nothing else to do calls it, so
-// that damage in the last batch is told from a torn write, too. It does nothing
-// while a batch is open or if the proof was written already.
-func (w *WAL) Mark() error {
-	if err := w.usable(); err != nil {
-		return err
-	}
-	written := w.proven == w.synced && w.writtenState == w.mu.state
-	if len(w.mu.batch.buf) > 0 || written || w.mu.batch.end()+footerSize > w.mu.table.active().size {
-		return nil
-	}
-	return w.writeBatch()
-}
-
-// writeBatch ends the batch with a footer, writes it and begins the next one.
-func (w *WAL) writeBatch() error {
 	w.mu.Lock()
 	w.mu.batch.footer(w.sequence, w.footerBody())
 	w.mu.Unlock()
@@ -163,11 +133,45 @@ func (w *WAL) writeBatch() error {
 	if _, err := active.file.WriteAt(b.buf, b.base); err != nil {
 		return w.poison(err)
 	}
+	// A crash before this sync returns may leave any part of the batch, which
+	// recovery accepts as a whole or cuts off as a whole. A crash after it
+	// leaves all of it.
+	if err := active.file.Sync(); err != nil {
+		return w.poison(err)
+	}
 	w.sequence++
-	w.proven, w.writtenState = w.synced, w.mu.state
+	w.synced, w.syncedState = b.end(), w.mu.state
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b.begin(b.end(), active.checksum)
+	b.begin(w.synced, active.checksum)
+	return nil
+}
+
+// Mark writes, without a sync, a proof that the last Sync succeeded, with the
+// newest hard state in it. The next footer would prove the same; until then,
+// damage in the last batch could pass for a torn write. An owner that has
+// nothing else to do calls Mark. It does nothing while a batch is open or if
+// there is nothing new to prove.
+//
+// The proof does not follow the batch, where one bad sector could take both,
+// but stands near the segment's header, twice in turn: a torn proof leaves the
+// one before, which is as true as when it was written.
+func (w *WAL) Mark() error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	proof := w.footerBody()
+	if len(w.mu.batch.buf) > 0 || w.proof == proof {
+		return nil
+	}
+	active, off := w.mu.table.active(), proofs[w.proofs%len(proofs)]
+	body := proof.encode()
+	record := appendRecord(nil, head{kind: kindState}, body[:], active.checksum, off)
+	if _, err := active.file.WriteAt(record, off); err != nil {
+		return w.poison(err)
+	}
+	w.proof = proof
+	w.proofs++
 	return nil
 }

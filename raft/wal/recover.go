@@ -29,7 +29,7 @@ func Open(fs vfs.FS, dir string, id Identity, opt Options) (*WAL, *Recovered, er
 	}
 	w := newWAL(fs, dir, l.id, opt)
 	w.mu.table, w.mu.state = l.table, l.state
-	w.synced, w.syncedSequence = l.end, l.sequence
+	w.synced, w.sequence = l.end, l.sequence
 	if err := l.carryOver(w); err != nil {
 		err = w.poison(err) // so that Close writes nothing
 		return nil, nil, errors.Join(err, w.Close())
@@ -124,6 +124,9 @@ func (f *segmentFile) readHeader() error {
 		return err
 	}
 	f.header, err = decodeHeader(p)
+	if err == nil && segmentName(f.number) != f.name {
+		err = errBadHeader // another segment's, misdirected
+	}
 	f.intact = err == nil
 	if errors.Is(err, errBadHeader) && len(p) == recordsStart {
 		f.header, err = decodeHeader(p[headerCopy:])
@@ -140,8 +143,7 @@ func (f *segmentFile) readHeader() error {
 func (l *loader) checkFiles() error {
 	first := 0
 	for k, f := range l.files {
-		number, _ := parseSegmentName(f.name)
-		if !f.intact || f.number != number {
+		if !f.intact {
 			return l.damage(k, 0, "segment header does not verify")
 		}
 		if l.id == (Identity{}) {
@@ -219,8 +221,8 @@ func (l *loader) loadSegment(k int) error {
 			return l.damage(k, b.end, "%v", err)
 		}
 	}
-	// The footer's term and vote may be older than a torn batch's.
-	l.state.Commit = s.batches[len(s.batches)-1].state.Commit
+	// Its term and vote may be older than a torn batch's.
+	l.state.Commit = max(s.batches[len(s.batches)-1].state.Commit, s.marked)
 	l.torn = s.garbage - s.accepted
 	return nil
 }
@@ -290,7 +292,7 @@ func (l *loader) salvage() {
 			continue
 		}
 		s := l.scanner(k)
-		if s.search(recordsStart) == nil { // after a read error, what was found before counts
+		if s.readProofs() == nil && s.search(recordsStart) == nil {
 			l.state.adopt(s.newest)
 		}
 	}
@@ -331,6 +333,14 @@ func (l *loader) carryOver(w *WAL) error {
 	}
 	if err := w.startSegment(p); err != nil {
 		return err
+	}
+	// A crash may have undone the shortening of older segments.
+	for k, f := range l.files[:len(l.files)-1] {
+		if end := l.files[k+1].prevEnd; end < f.size {
+			if err := f.file.Truncate(end); err != nil {
+				return err
+			}
+		}
 	}
 	return w.removeVoid(l.void)
 }

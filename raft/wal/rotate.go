@@ -61,7 +61,7 @@ func newWAL(fs vfs.FS, dir string, id Identity, opt Options) *WAL {
 		opt.SegmentSize = defaultSegmentSize
 	}
 	opt.SegmentSize = max(opt.SegmentSize, minSegmentSize)
-	w := &WAL{fs: fs, dir: dir, id: id, opt: opt, syncedSequence: 1}
+	w := &WAL{fs: fs, dir: dir, id: id, opt: opt, sequence: 1}
 	w.mu.table = newTable(Position{})
 	return w
 }
@@ -225,8 +225,8 @@ func (w *WAL) startSegment(p plan) error {
 	w.mu.Unlock()
 
 	w.sequence = h.sequence + 1
-	w.synced, w.syncedSequence, w.syncedState = h.proven, w.sequence, state
-	w.proven, w.writtenState = h.proven, state
+	w.synced, w.syncedState = h.proven, state
+	w.proof, w.proofs = w.footerBody(), 0 // the header proves the first batch
 	if before != nil && before.end < before.size {
 		if err := before.file.Truncate(before.end); err != nil {
 			return w.poison(err)
@@ -239,7 +239,7 @@ func (w *WAL) startSegment(p plan) error {
 // and the hard state it begins with.
 func (w *WAL) nextHeader(p plan) (header, HardState) {
 	t, state := w.mu.table, w.mu.state
-	h := header{id: w.id, number: 1, sequence: w.syncedSequence, prevEnd: w.synced, position: t.last}
+	h := header{id: w.id, number: 1, sequence: w.sequence, prevEnd: w.synced, position: t.last}
 	salt := w.opt.Salt
 	if len(t.segs) > 0 {
 		h.number = t.active().number + 1
@@ -295,32 +295,29 @@ func firstBatch(h *header, p plan, state HardState) (content []byte, offsets []i
 	return append(content, b.buf...), offsets
 }
 
-func (w *WAL) writeSegment(h header, content []byte) (file vfs.File, err error) {
+// writeSegment takes steps 1 to 3.
+func (w *WAL) writeSegment(h header, content []byte) (vfs.File, error) {
 	final := path(w.dir, segmentName(h.number))
 	unfinished := strings.TrimSuffix(final, segmentSuffix) + newSuffix
-	file, err = w.fs.Create(unfinished)
+	file, err := w.fs.Create(unfinished)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, file.Close())
-		}
-	}()
-	if err := file.Preallocate(h.size); err != nil {
-		return nil, err
+	err = file.Preallocate(h.size)
+	if err == nil {
+		_, err = file.WriteAt(content, 0)
 	}
-	if _, err := file.WriteAt(content, 0); err != nil {
-		return nil, err
+	if err == nil {
+		err = file.Sync()
 	}
-	if err := file.Sync(); err != nil {
-		return nil, err
+	if err == nil {
+		err = w.fs.Rename(unfinished, final)
 	}
-	if err := w.fs.Rename(unfinished, final); err != nil {
-		return nil, err
+	if err == nil {
+		err = w.fs.SyncDir(w.dir)
 	}
-	if err := w.fs.SyncDir(w.dir); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
 }

@@ -45,6 +45,7 @@ type scanner struct {
 	reason   string      // what is wrong there
 	proven   int64       // what lies below was once durable
 	batches  []readBatch // complete, in order
+	marked   api.Index   // the highest commit index in a proof that Mark left
 	newest   HardState   // the newest term and vote in any valid copy
 	garbage  int64       // end of the last byte above accepted that is not zero
 }
@@ -54,6 +55,9 @@ type scanner struct {
 // what a crash left of a write that never counted.
 func (s *scanner) scan() error {
 	s.accepted, s.proven = recordsStart, s.head.proven
+	if err := s.readProofs(); err != nil {
+		return err
+	}
 	sequence, ops := s.head.sequence, []op(nil)
 	for off := s.accepted; ; {
 		s.bad = off
@@ -90,6 +94,23 @@ func (s *scanner) scan() error {
 		return nil
 	}
 	return s.search(s.bad)
+}
+
+// readProofs reads what Mark left.
+func (s *scanner) readProofs() error {
+	for _, off := range proofs {
+		h, body, err := s.record(off)
+		if err != nil {
+			return err
+		}
+		if body == nil {
+			continue
+		}
+		if f, ok := s.stateOf(h, body); ok {
+			s.marked = max(s.marked, f.state.Commit)
+		}
+	}
+	return nil
 }
 
 // stateOf decodes the hard state of a state or footer record and notes what it

@@ -14,6 +14,10 @@ import (
 	"github.com/keelson-io/keelson/raft/vfs"
 )
 
+// proofs are the places, in two sectors between header and copy, of the state
+// records that Mark writes in turn.
+var proofs = [2]int64{512, 2048}
+
 const (
 	headerSize = 128
 	// headerCopy is where the header stands a second time, so that no single
@@ -35,7 +39,7 @@ const (
 )
 
 // header is the first part of a segment file and stands there twice, at 0 and
-// at headerCopy, with zeros between. Its bytes, little-endian:
+// at headerCopy. Its bytes, little-endian:
 //
 //	0   magic     8 bytes
 //	8   version   uint32

@@ -108,12 +108,11 @@ type WAL struct {
 	opt Options
 
 	// Owned by the owner.
-	sequence       uint64    // of the next footer
-	synced         int64     // end of the last durable batch of the active segment
-	syncedSequence uint64    // sequence, as it was at synced
-	syncedState    HardState // as in the last durable footer
-	proven         int64     // synced, as in the last footer written
-	writtenState   HardState // as in the last footer written
+	sequence    uint64    // of the next footer
+	synced      int64     // end of the last durable batch of the active segment
+	syncedState HardState // as in its footer
+	proof       footer    // the last proof that was written
+	proofs      int       // how many were, in this segment
 
 	// What the owner changes under the lock and readers read under it. The
 	// owner itself reads it without.

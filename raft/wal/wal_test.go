@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -16,7 +17,7 @@ const testDir = "wal"
 
 var (
 	testID  = Identity{Cluster: 0xc1, Member: 0xa}
-	testOpt = Options{SegmentSize: minSegmentSize, Salt: 7}
+	testOpt = Options{SegmentSize: 2 * minSegmentSize, Salt: 7}
 )
 
 // entry makes an entry whose data tells index and term.
@@ -38,15 +39,16 @@ func entries(from, to api.Index, term api.Term, size int) (es []*raftpb.Entry) {
 
 // content is everything that readers and Raft can see of a log.
 func content(w *WAL) string {
-	s := fmt.Sprintf("start=%d/%d hs=%+v", w.Start().Index, w.Start().Term, w.HardState())
+	var s strings.Builder
+	fmt.Fprintf(&s, "start=%d/%d hs=%+v", w.Start().Index, w.Start().Term, w.HardState())
 	es, err := w.Entries(w.First(), w.Last()+1, math.MaxUint64)
 	if err != nil {
-		return s + " error: " + err.Error()
+		return s.String() + " error: " + err.Error()
 	}
 	for _, e := range es {
-		s += fmt.Sprintf(" %d/%d:%d:%x", e.GetIndex(), e.GetTerm(), len(e.GetData()), sum(e.GetData()))
+		fmt.Fprintf(&s, " %d/%d:%d:%x", e.GetIndex(), e.GetTerm(), len(e.GetData()), sum(e.GetData()))
 	}
-	return s
+	return s.String()
 }
 
 func sum(p []byte) (h uint32) {

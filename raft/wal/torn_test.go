@@ -1,0 +1,138 @@
+package wal
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/keelson-io/keelson/raft/vfs"
+)
+
+// tornWrite is a log before and after one batch was written.
+type tornWrite struct {
+	disk          *vfs.Mem // before
+	name          string
+	off           int64
+	write         []byte // the bytes of the batch
+	before, after string
+	vote          HardState
+}
+
+func newTornWrite(t testing.TB, cut, vote bool) *tornWrite {
+	x := buildLog(t)
+	check(t, x.w.Mark())
+	check(t, x.w.mu.table.active().file.Sync())
+	s := x.w.mu.table.active()
+	c := &tornWrite{disk: x.fs.DurableClone(), name: path(testDir, s.name()), off: x.w.mu.batch.base, before: content(x.w)}
+	hs := x.w.mu.state
+	if vote {
+		hs.Term, hs.Vote = hs.Term+1, 1
+	}
+	first := x.w.Last() + 1
+	if cut {
+		first = hs.Commit + 1
+	}
+	check(t, x.w.Append(&hs, entries(first, first+4, hs.Term, 150)))
+	check(t, x.w.Sync())
+	if x.w.mu.table.active() != s {
+		t.Fatal("the batch went into the next segment")
+	}
+	c.write = make([]byte, x.w.synced-c.off)
+	_, err := s.file.ReadAt(c.write, c.off)
+	check(t, err)
+	c.after, c.vote = content(x.w), hs
+	return c
+}
+
+// left checks what recovery makes of a disk on which only part of the write
+// arrived: the bytes of p, which differ from those of the write or do not.
+func (c *tornWrite) left(t testing.TB, what string, p []byte) {
+	t.Helper()
+	disk := c.disk.DurableClone()
+	check(t, disk.Damage(c.name, c.off, p))
+	w, r, err := Open(disk, testDir, testID, testOpt)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	got, complete := content(w), bytes.Equal(p[:len(c.write)], c.write)
+	if complete {
+		if got != c.after {
+			t.Fatalf("%s: a complete write was lost:\n%s", what, got)
+		}
+		return
+	}
+	zero := len(bytes.Trim(p, "\x00")) == 0
+	if (r.TornBytes == 0) != zero {
+		t.Fatalf("%s: torn %d bytes, nothing arrived: %v", what, r.TornBytes, zero)
+	}
+	r.HardState.Term, r.HardState.Vote = c.vote.Term, c.vote.Vote // either may show
+	w.mu.state.Term, w.mu.state.Vote = 0, 0
+	if got := content(w); got != withoutVote(c.before) {
+		t.Fatalf("%s: part of a torn write shows:\n%s\n%s", what, got, c.before)
+	}
+}
+
+// withoutVote blanks term and vote, which a torn batch may hand over.
+func withoutVote(s string) string {
+	var index, term, hsTerm, vote, commit uint64
+	var rest string
+	fmt.Sscanf(s, "start=%d/%d hs={Term:%d Vote:%x Commit:%d}", &index, &term, &hsTerm, &vote, &commit)
+	if i := bytes.IndexByte([]byte(s), '}'); i >= 0 {
+		rest = s[i+1:]
+	}
+	return fmt.Sprintf("start=%d/%d hs={Term:0 Vote:0 Commit:%d}%s", index, term, commit, rest)
+}
+
+// TestEveryCutPoint stops a batch's write after each byte, from the front and
+// from the back.
+func TestEveryCutPoint(t *testing.T) {
+	for _, kind := range []struct{ cut, vote bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+		c := newTornWrite(t, kind.cut, kind.vote)
+		for k := 0; k <= len(c.write); k++ {
+			if kind.vote && k%7 > 0 && len(c.write)-k > 600 {
+				continue // a batch with a vote is 4 KiB longer, of zeros
+			}
+			p := make([]byte, len(c.write))
+			copy(p, c.write[:k])
+			c.left(t, fmt.Sprintf("%+v: first %d of %d bytes", kind, k, len(p)), p)
+			clear(p)
+			copy(p[k:], c.write[k:])
+			c.left(t, fmt.Sprintf("%+v: all but the first %d of %d bytes", kind, k, len(p)), p)
+		}
+	}
+}
+
+// TestEverySectorSubset keeps random sets of sectors, and puts garbage, old
+// records of the same log among it, in place of the others.
+func TestEverySectorSubset(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	c := newTornWrite(t, true, true)
+	f, err := c.disk.Open(c.name)
+	check(t, err)
+	info, err := c.disk.Stat(c.name)
+	check(t, err)
+	whole := make([]byte, info.Size)
+	_, err = f.ReadAt(whole, 0)
+	check(t, err)
+	for round := range 2000 {
+		p := make([]byte, len(c.write))
+		for at := 0; at < len(p); {
+			end := min(len(p), at+sector-int(c.off+int64(at))%sector)
+			switch rng.IntN(4) {
+			case 0: // zeros: never written
+			case 1: // a block that the file system gave back
+				for k := at; k < end; k++ {
+					p[k] = byte(rng.Uint32())
+				}
+			case 2: // records from elsewhere in this very segment
+				from := rng.IntN(len(whole) - sector)
+				copy(p[at:end], whole[from:])
+			default:
+				copy(p[at:end], c.write[at:end])
+			}
+			at = end
+		}
+		c.left(t, fmt.Sprintf("round %d", round), p)
+	}
+}
