@@ -29,7 +29,7 @@ func Open(fs vfs.FS, dir string, id Identity, opt Options) (*WAL, *Recovered, er
 	}
 	w := newWAL(fs, dir, l.id, opt)
 	w.mu.table, w.mu.state = l.table, l.state
-	w.synced, w.sequence = l.end, l.sequence
+	w.synced, w.sequence = l.table.active().end, l.sequence
 	if err := l.carryOver(w); err != nil {
 		err = w.poison(err) // so that Close writes nothing
 		return nil, nil, errors.Join(err, w.Close())
@@ -52,7 +52,6 @@ type loader struct {
 	tail     tail          // what is complete but unproven, in the last segment
 	state    HardState     // of the last complete batch
 	sequence uint64        // of the next footer after what is proven
-	end      int64         // end of what is proven in the last segment
 	torn     int64
 	buf      []byte // the scanners read into it, one after the other
 }
@@ -79,7 +78,7 @@ func (l *loader) load() error {
 		err = l.loadSegment(k)
 	}
 	if err == nil && l.state.Commit > l.tail.last.Index {
-		err = l.damage(len(l.files)-1, l.end, "entries up to %d were committed, but the last one is %d", l.state.Commit, l.tail.last.Index)
+		err = l.damage(len(l.files)-1, l.table.active().end, "entries up to %d were committed, but the last one is %d", l.state.Commit, l.tail.last.Index)
 	}
 	if damage := (*DamageError)(nil); errors.As(err, &damage) {
 		l.salvage()
@@ -194,16 +193,12 @@ func (l *loader) loadSegment(k int) error {
 	}
 	l.buf = s.in.buf[:0]
 	l.state.adopt(s.newest)
-	if s.accepted < s.proven || s.closed && s.accepted != s.limit {
-		return s.damage()
-	}
 	if k > 0 && (f.sequence != l.sequence || f.position != l.table.last) {
 		return l.damage(k, 0, "segment begins after %+v, the one before ends at %+v", f.position, l.table.last)
 	}
 	seg := newSegment(f.header, f.file)
-	seg.end = s.proven
 	l.table.segs = append(l.table.segs, seg)
-	l.sequence, l.end = f.sequence, recordsStart
+	l.sequence, seg.end = f.sequence, recordsStart
 	unproven := len(s.batches)
 	for i, b := range s.batches {
 		if b.end > s.proven {
@@ -213,7 +208,10 @@ func (l *loader) loadSegment(k int) error {
 		if err := l.table.apply(b); err != nil {
 			return l.damage(k, b.end, "%v", err)
 		}
-		l.sequence, l.end = b.sequence+1, b.end
+		l.sequence, seg.end = b.sequence+1, b.end
+	}
+	if s.accepted < s.proven || s.closed && s.accepted != s.limit {
+		return s.damage()
 	}
 	l.tail = tail{last: l.table.last}
 	for _, b := range s.batches[unproven:] {

@@ -316,8 +316,8 @@ func (w *WAL) writeSegment(h header, content []byte) (vfs.File, error) {
 	if err == nil {
 		err = w.fs.SyncDir(w.dir)
 	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, err
 	}
-	return file, nil
+	return w.fs.Open(final) // so that the file knows its name
 }
