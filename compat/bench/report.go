@@ -74,14 +74,19 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
-// verdict says whether the factor is what it must be and is meant to be.
+// noise is how far below its floor a factor may be measured: two runs of the same
+// binary differ by as much.
+const noise = 0.05
+
+// verdict says whether the factor is what it must be and is meant to be. A figure
+// with neither floor nor goal informs only.
 func (m MetricReport) verdict() string {
 	floor := m.Floor
-	if floor == 0 {
+	if floor == 0 && m.Goal > 0 {
 		floor = 1
 	}
 	switch {
-	case m.Factor < floor:
+	case m.Factor < floor*(1-noise):
 		return fmt.Sprintf("BELOW %.4g×", floor)
 	case m.Goal > 0 && m.Factor < m.Goal:
 		return fmt.Sprintf("goal %.4g×", m.Goal)

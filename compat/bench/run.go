@@ -69,7 +69,7 @@ func measure(ctx context.Context, cfg Config, row Row, targets [2]*target) RowRe
 		rounds = 1 // it measures several times itself, or takes long
 	}
 	var samples [2][]map[string]float64
-	for i, t := range targets {
+	for _, t := range targets {
 		if row.Setup == nil {
 			continue
 		}
@@ -77,7 +77,6 @@ func measure(ctx context.Context, cfg Config, row Row, targets [2]*target) RowRe
 			rr.Error = fmt.Sprintf("%s: prepare: %v", t.system.Name, err)
 			return rr
 		}
-		_ = i
 	}
 	for range rounds {
 		for i, t := range targets {

@@ -1,7 +1,6 @@
 package differential
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -198,11 +196,6 @@ func (s *side) rangeStream(ctx context.Context, member int, req *pb.RangeRequest
 	}
 	if !last {
 		broken = append(broken, fmt.Sprintf("none of %d chunks carries a header", chunks))
-	}
-	// A target without an order makes etcd sort each chunk by itself, so its answer
-	// depends on where chunks end, which no client can rely on.
-	if req.SortTarget != pb.RangeRequest_KEY {
-		slices.SortFunc(joined.Kvs, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	a := s.answer(joined, nil)
 	a.Broken = append(a.Broken, broken...)
