@@ -78,24 +78,24 @@ func recordSize(body int) int64 { return (headSize + int64(body) + alignment - 1
 // segment or another member's log escapes with a chance of 2^-32.
 func place(seed uint32, off int64) uint32 { return seed ^ uint32(off/alignment) }
 
-func appendHead(buf []byte, h head, seed uint32, off int64) []byte {
-	n := len(buf)
-	buf = binary.LittleEndian.AppendUint16(buf, magic)
-	buf = append(buf, byte(h.kind), h.typ)
-	buf = binary.LittleEndian.AppendUint32(buf, h.length)
-	buf = binary.LittleEndian.AppendUint64(buf, h.a)
-	buf = binary.LittleEndian.AppendUint64(buf, h.b)
-	buf = binary.LittleEndian.AppendUint32(buf, h.bodySum)
-	return binary.LittleEndian.AppendUint32(buf, crc32.Update(place(seed, off), castagnoli, buf[n:]))
-}
-
 // appendRecord adds a record that will stand at offset off of its segment.
 func appendRecord(buf []byte, h head, body []byte, seed uint32, off int64) []byte {
-	h.length = uint32(len(body))
-	h.bodySum = crc32.Checksum(body, castagnoli)
-	buf = appendHead(buf, h, seed, off)
+	n := len(buf)
+	buf = append(buf, zeros[:headSize]...)
 	buf = append(buf, body...)
-	return append(buf, zeros[:recordSize(len(body))-headSize-int64(len(body))]...)
+	h.length = uint32(len(body))
+	h.bodySum = crc32.Checksum(buf[n+headSize:], castagnoli)
+	buf = append(buf, zeros[:h.size()-headSize-int64(len(body))]...)
+
+	p := buf[n:]
+	binary.LittleEndian.PutUint16(p, magic)
+	p[2], p[3] = byte(h.kind), h.typ
+	binary.LittleEndian.PutUint32(p[4:], h.length)
+	binary.LittleEndian.PutUint64(p[8:], h.a)
+	binary.LittleEndian.PutUint64(p[16:], h.b)
+	binary.LittleEndian.PutUint32(p[24:], h.bodySum)
+	binary.LittleEndian.PutUint32(p[28:], crc32.Update(place(seed, off), castagnoli, p[:28]))
+	return buf
 }
 
 var zeros [statesApart]byte

@@ -203,15 +203,13 @@ func (w *WAL) startSegment(p plan) error {
 		return w.poison(err)
 	}
 	var before *segment
-	if !p.reset {
-		before = w.mu.table.active()
-		before.end = h.prevEnd
-	}
-
 	w.mu.Lock()
 	t, s := w.mu.table, newSegment(h, file)
 	if p.reset {
 		t.reset(p.position)
+	} else {
+		before = t.active()
+		before.end = h.prevEnd
 	}
 	t.segs = append(t.segs, s)
 	if p.cut != nil {
