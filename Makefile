@@ -5,7 +5,7 @@ FUZZTIME ?= 60s
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench fuzz differential kubernetes kill-leader clean
+.PHONY: help build run test lint bench fuzz differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -38,11 +38,11 @@ bench: ## etcd and kvd side by side on this machine, with ratios
 differential: ## send generated requests to etcd and kvd (N=...) and compare the answers
 	$(MAKE) -C compat differential
 
-kubernetes: ## run the storage suite of k8s.io/apiserver against kvd
-	$(MAKE) -C compat kubernetes
+k8s: ## run the storage suite of k8s.io/apiserver against kvd
+	$(MAKE) -C compat k8s
 
-kill-leader: ## kill the leader fifty times under load and look for what is missing
-	$(MAKE) -C compat kill-leader
+leaderkill: ## kill the leader KILLS times under load and look for what is missing
+	$(MAKE) -C compat leaderkill
 
 clean: ## remove what was built
 	rm -rf bin

@@ -245,7 +245,7 @@ func announce(members []*member, dir string) {
 	fmt.Printf("\nTry, in another terminal:\n  curl http://%s/health\n", members[0].client)
 	const client = "compat/bin/etcdctl"
 	if _, err := os.Stat(client); err != nil {
-		fmt.Println("  make -C compat etcdctl        # builds etcd's client, once")
+		fmt.Println("  make -C compat etcd-bin       # builds etcd's client, once")
 	}
 	fmt.Printf("  %s --endpoints=%s put greeting hello\n\nCtrl-C stops the cluster.\n", client, strings.Join(endpoints, ","))
 }

@@ -218,5 +218,15 @@ func (c *Config) checkURLs() error {
 	case len(c.AdvertiseClientURLs) == 0:
 		return ErrAdvertiseClient
 	}
+	for _, u := range c.AdvertisePeerURLs {
+		if err := checkHost(u); err != nil {
+			return fmt.Errorf(`--initial-advertise-peer-urls %q must be "host:port" (%w)`, u.String(), err)
+		}
+	}
+	for _, u := range c.AdvertiseClientURLs {
+		if err := checkHost(u); err != nil {
+			return fmt.Errorf(`--advertise-client-urls %q must be in the format "host:port" or "unix:/path/to/socket" (%w)`, u.String(), err)
+		}
+	}
 	return nil
 }

@@ -55,26 +55,28 @@ func (h *httpEndpoints) metricsHandler() http.Handler {
 func (h *httpEndpoints) handleHealth(mux *http.ServeMux) {
 	mux.Handle("/metrics", promhttp.HandlerFor(h.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/health", h.health)
-	serializable := healthCheck{"serializable_read", func(context.Context) error { return h.read(nil) }}
+	serializable := healthCheck{"serializable_read", func(context.Context) error { return h.readOwn() }}
 	h.handleChecks(mux, "livez", []healthCheck{serializable})
 	h.handleChecks(mux, "readyz", []healthCheck{
 		{"data_corruption", func(context.Context) error { return nil }}, // no alarm can be raised yet
-		{"linearizable_read", func(ctx context.Context) error { return h.read(ctx) }},
+		{"linearizable_read", h.readAgreed},
 		{"non_learner", func(context.Context) error { return h.nonLearner() }},
 		serializable,
 	})
 }
 
-// read proves that the member can read: its own state when ctx is nil, the
-// cluster's otherwise.
-func (h *httpEndpoints) read(ctx context.Context) error {
-	if ctx != nil {
-		if err := h.view.node.ReadBarrier(ctx); err != nil {
-			return err
-		}
-	}
+// readOwn proves that this member can read its own state.
+func (h *httpEndpoints) readOwn() error {
 	h.view.store().Revision()
 	return nil
+}
+
+// readAgreed proves that this member can read the cluster's state.
+func (h *httpEndpoints) readAgreed(ctx context.Context) error {
+	if err := h.view.node.ReadBarrier(ctx); err != nil {
+		return err
+	}
+	return h.readOwn()
 }
 
 func (h *httpEndpoints) nonLearner() error {
@@ -127,17 +129,16 @@ func (h *httpEndpoints) health(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *httpEndpoints) judge(ctx context.Context, serializable bool) verdict {
-	if serializable {
-		ctx = nil
-	} else {
+	read := func(context.Context) error { return h.readOwn() }
+	if !serializable {
 		if h.view.node.Status().Leader == 0 {
 			return verdict{"false", "RAFT NO LEADER"}
 		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, h.timeout)
-		defer cancel()
+		read = h.readAgreed
 	}
-	if err := h.read(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	if err := read(ctx); err != nil {
 		return verdict{"false", "RANGE ERROR:" + err.Error()}
 	}
 	return verdict{Health: "true"}

@@ -53,7 +53,7 @@ type interceptors struct {
 
 func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	method := i.metrics.methods[info.FullMethod]
-	method.started.Inc()
+	i.metrics.begin(method)
 	begin := i.metrics.clock.Now()
 	resp, err := any(nil), i.refuse(ctx)
 	if err == nil {
@@ -68,7 +68,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 
 func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	method := i.metrics.methods[info.FullMethod]
-	method.started.Inc()
+	i.metrics.begin(method)
 	err := i.refuse(ss.Context())
 	if err == nil {
 		err = handler(srv, ss)

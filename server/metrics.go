@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -23,7 +24,8 @@ import (
 // of things that pass are kept here.
 //
 // Differences from etcd's, which has the same names: client bytes are counted
-// on the connections, HTTP and framing included; proposals_* count log entries.
+// on the connections, HTTP and framing included; proposals committed and applied
+// count log entries, pending and failed count RPCs that go through the log.
 type metrics struct {
 	registry *prometheus.Registry
 	traffic  *traffic
@@ -50,7 +52,12 @@ type methodMetrics struct {
 	started prometheus.Counter
 	ok      prometheus.Counter
 	labels  []string // type, service, method
+	// proposes: the RPC goes through the log (a transaction may turn out not to).
+	proposes bool
 }
+
+// proposing are the RPCs that go through the log.
+var proposing = []string{"Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke"}
 
 // diskBuckets are etcd's: from 1 ms, doubling, to 8 s.
 var diskBuckets = prometheus.ExponentialBuckets(0.001, 2, 14)
@@ -123,6 +130,8 @@ func (m *metrics) countMethods(g *grpc.Server) {
 				started: m.started.WithLabelValues(labels...),
 				ok:      m.handled.WithLabelValues(append(labels, codes.OK.String())...),
 				labels:  labels,
+
+				proposes: slices.Contains(proposing, method.Name),
 			}
 		}
 	}
@@ -140,7 +149,21 @@ func rpcType(m grpc.MethodInfo) string {
 	return "unary"
 }
 
+// begin counts an RPC that starts, done one that ended.
+func (m *metrics) begin(method *methodMetrics) {
+	method.started.Inc()
+	if method.proposes {
+		m.pending.Inc()
+	}
+}
+
 func (m *metrics) done(method *methodMetrics, code codes.Code) {
+	if method.proposes {
+		m.pending.Dec()
+		if code == codes.Unavailable || code == codes.Canceled || code == codes.DeadlineExceeded {
+			m.proposalsFailed.Inc()
+		}
+	}
 	if code == codes.OK {
 		method.ok.Inc()
 		return

@@ -134,6 +134,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--unsafe-no-fsync=maybe"}, `"maybe" is neither true nor false`},
 		{[]string{"--watch-progress-notify-interval=0s"}, "--watch-progress-notify-interval must be >0"},
 		{[]string{"--config-file=absent"}, "--config-file: open absent"},
+		{[]string{"--advertise-client-urls=http://:1"}, `--advertise-client-urls "http://:1" must be in the format "host:port"`},
+		{[]string{"--initial-advertise-peer-urls=http://:1"}, `--initial-advertise-peer-urls "http://:1" must be "host:port"`},
 		{[]string{"--name="}, "--name must not be empty"},
 	} {
 		_, err := load(c.args, nil, file(""))
