@@ -159,7 +159,10 @@ func (c *checker) checkNode(n node, depth int, from, to string, root bool) int {
 	switch n := n.(type) {
 	case *leaf:
 		live := int32(0)
-		for _, it := range n.items[:n.n] {
+		for i, it := range n.items[:n.n] {
+			if it.key[:n.skip] != n.items[0].key[:n.skip] || head(it.key, int(n.skip)) != n.heads[i] {
+				c.report("index: %q has head %x behind %d bytes in its leaf", it.key, n.heads[i], n.skip)
+			}
 			live += liveOf(it)
 			if it.key < from || to != "" && it.key >= to {
 				c.report("index: %q outside [%q, %q)", it.key, from, to)
@@ -176,6 +179,9 @@ func (c *checker) checkNode(n node, depth int, from, to string, root bool) int {
 			lo, hi := from, to
 			if i > 0 {
 				lo = n.seps[i-1]
+				if lo[:n.skip] != n.seps[0][:n.skip] || head(lo, int(n.skip)) != n.heads[i-1] {
+					c.report("index: %q has head %x behind %d bytes in its node", lo, n.heads[i-1], n.skip)
+				}
 			}
 			if i+1 < int(n.n) {
 				hi = n.seps[i]

@@ -50,7 +50,7 @@ func sortFrom(e []sortEntry, depth int) {
 		return
 	}
 	for i := range e {
-		e[i].head = head(e[i].it.key, depth)
+		e[i].head = longHead(e[i].it.key, depth)
 	}
 	slices.SortFunc(e, func(a, b sortEntry) int { return cmp.Compare(a.head, b.head) })
 	for i := 0; i < len(e); {
@@ -70,8 +70,8 @@ func sortFrom(e []sortEntry, depth int) {
 	}
 }
 
-// head returns eight bytes of key from depth on, padded with zeros.
-func head(key string, depth int) uint64 {
+// longHead returns eight bytes of key from depth on, padded with zeros.
+func longHead(key string, depth int) uint64 {
 	if len(key) >= depth+8 {
 		return binary.BigEndian.Uint64(bytesOf(key[depth : depth+8]))
 	}

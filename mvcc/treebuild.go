@@ -12,7 +12,7 @@ func buildTree(items []*item) *tree {
 	for rest := items; len(rest) > 0; {
 		l := &leaf{epoch: t.epoch}
 		l.n = int32(copy(l.items[:], rest))
-		l.recount()
+		l.refresh()
 		level, firsts = append(level, l), append(firsts, rest[0].key)
 		rest = rest[l.n:]
 	}
@@ -26,6 +26,7 @@ func buildTree(items []*item) *tree {
 			for k := range n.n {
 				n.live[k] = int32(n.kids[k].count())
 			}
+			n.reindex()
 			up, upFirsts = append(up, n), append(upFirsts, firsts[i])
 			i += int(n.n)
 		}

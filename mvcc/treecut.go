@@ -26,12 +26,9 @@ func (t *tree) cut(at node, key string) (node, *item) {
 	switch n := at.(type) {
 	case *leaf:
 		n = n.own(t.epoch)
-		i := n.find(key)
+		i, _ := n.find(key)
 		old := n.items[i]
-		copy(n.items[i:], n.items[i+1:n.n])
-		n.n--
-		n.items[n.n] = nil
-		n.live -= liveOf(old)
+		n.remove(i)
 		return n, old
 	case *inner:
 		n = n.own(t.epoch)
@@ -70,7 +67,8 @@ func (t *tree) join(n *inner, i int) bool {
 		}
 		a = a.own(t.epoch)
 		copy(a.items[a.n:], b.items[:b.n])
-		a.n, a.live = a.n+b.n, a.live+b.live
+		a.n += b.n
+		a.refresh()
 		n.kids[i], n.live[i] = a, a.live
 	case *inner:
 		b := n.kids[i+1].(*inner)
@@ -83,6 +81,7 @@ func (t *tree) join(n *inner, i int) bool {
 		copy(a.seps[a.n:], b.seps[:b.n-1])
 		a.seps[a.n-1] = n.seps[i]
 		a.n += b.n
+		a.reindex()
 		n.kids[i], n.live[i] = a, int32(a.count())
 	}
 	n.removeKid(i + 1)

@@ -35,7 +35,7 @@ func walk(at node, b bounds, trim bool, fn func(*item) bool) bool {
 	case *leaf:
 		i := 0
 		if trim {
-			i = n.find(b.from)
+			i, _ = n.find(b.from)
 		}
 		for _, it := range n.items[i:n.n] {
 			if !b.open && it.key >= b.to || !fn(it) {
@@ -71,7 +71,8 @@ func rank(root node, key string) int {
 			}
 			root = n.kids[i]
 		case *leaf:
-			return below + n.liveBelow(n.find(key))
+			i, _ := n.find(key)
+			return below + n.liveBelow(i)
 		}
 	}
 }

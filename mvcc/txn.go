@@ -129,7 +129,7 @@ func (t *WriteTxn) Put(key, value []byte, lease api.LeaseID) (prev Item, had boo
 	if len(key) == 0 {
 		panic("mvcc: put of the empty key")
 	}
-	old := get(t.w.tree.root, stringOf(key))
+	old := t.w.tree.seek(stringOf(key))
 	it := &item{version: 1, lease: lease}
 	it.mod, it.sub = t.next()
 	it.create = it.mod
@@ -150,14 +150,15 @@ func (t *WriteTxn) Put(key, value []byte, lease api.LeaseID) (prev Item, had boo
 	return prev, had
 }
 
-// replace puts the new item into index, tail and events.
+// replace puts the new item where the tree has been told to seek, into tail and
+// events.
 func (t *WriteTxn) replace(it, old *item, value []byte) {
 	w := t.w
 	if !it.dirty && !it.clean() {
 		it.dirty = true
 		w.dirty = append(w.dirty, it.key)
 	}
-	w.tree.set(it)
+	w.tree.place(it)
 	w.revisions++
 	rec := w.tail.append(it, value)
 	e := &Event{
@@ -201,6 +202,7 @@ func (t *WriteTxn) remove(old *item, fn func(prev Item)) {
 	if fn != nil {
 		fn(old.public())
 	}
+	t.w.tree.seek(old.key)
 	it := &item{tomb: true}
 	it.mod, it.sub = t.next()
 	old.succeed(it)
