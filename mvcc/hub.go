@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/keelson-io/keelson/api"
@@ -131,14 +132,29 @@ func (h *hub) reset(source watchSource, rev api.Revision, expose func()) {
 	h.wakeAll()
 }
 
+// maxDirectWakes bounds the streams that the apply goroutine wakes itself, at a
+// fraction of a microsecond each.
+const maxDirectWakes = 64
+
 // wakeAll wakes the streams that publish found waiting. Outside the lock, so
-// that they do not run into it.
+// that they do not run into it. When many wait, a goroutine that does nothing
+// else and ends at once wakes the rest: writes do not wait for it.
 func (h *hub) wakeAll() {
-	for i, s := range h.wake {
-		s.signal()
-		h.wake[i] = nil
+	direct := h.wake
+	if len(direct) > maxDirectWakes {
+		rest := slices.Clone(direct[maxDirectWakes:])
+		direct = direct[:maxDirectWakes]
+		go signalAll(rest)
 	}
+	signalAll(direct)
+	clear(h.wake)
 	h.wake = h.wake[:0]
+}
+
+func signalAll(streams []*WatchStream) {
+	for _, s := range streams {
+		s.signal()
+	}
 }
 
 // queueLocked gives the event to the groups that match it.

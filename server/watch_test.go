@@ -32,6 +32,7 @@ type watchBench struct {
 	index  api.Index
 	clock  *clock.Fake
 	client pb.WatchClient
+	addr   string
 	denied atomic.Pointer[api.Error]
 }
 
@@ -77,7 +78,7 @@ func newWatchBench(t testing.TB, fragment int) *watchBench {
 			t.Error(err)
 		}
 	})
-	w.client = pb.NewWatchClient(conn)
+	w.client, w.addr = pb.NewWatchClient(conn), lis.Addr().String()
 	return w
 }
 
