@@ -63,6 +63,9 @@ type Config struct {
 
 	EnablePprof bool
 
+	// OnReady is called once the client listeners are served; nil: nobody waits.
+	OnReady func()
+
 	// The world, behind interfaces, so that a simulation can replace it.
 	Clock  clock.Clock
 	FS     vfs.FS

@@ -134,6 +134,7 @@ func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
 	for _, l := range f.sockets.metrics {
 		serve(func() error { return monitoring.Serve(l) })
 	}
+	f.log.Info("waiting for the cluster, then serving clients", "member", f.http.view.id, "cluster", f.http.view.cluster)
 	var err error
 	select {
 	case <-ready:
@@ -171,6 +172,9 @@ func (f *front) serveClients(serve func(func() error), clients *http.Server) {
 	for _, l := range f.sockets.http {
 		f.ready("http", l.Addr().String())
 		serve(func() error { return clients.Serve(l) })
+	}
+	if f.cfg.OnReady != nil {
+		f.cfg.OnReady()
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+
+	"github.com/keelson-io/keelson/api"
 )
 
 // Levels above error, for those who set them: etcd's names. Nothing is logged
@@ -47,8 +49,16 @@ func NewLogger(w io.Writer, level slog.Level, format string) (*slog.Logger, erro
 }
 
 // etcdKeys names the built-in attributes as etcd's logs do, so that log
-// pipelines made for etcd find them.
+// pipelines made for etcd find them, and prints ids as etcdctl does.
 func etcdKeys(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindAny {
+		switch id := a.Value.Any().(type) {
+		case api.MemberID:
+			return slog.String(a.Key, id.String())
+		case api.ClusterID:
+			return slog.String(a.Key, id.String())
+		}
+	}
 	if len(groups) > 0 {
 		return a
 	}

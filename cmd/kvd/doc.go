@@ -34,8 +34,12 @@
 // The first SIGTERM or SIGINT hands leadership over and stops. A second one
 // quits at once, with 128 + its number; nothing acknowledged is lost by that.
 //
+// # systemd
+//
+// A unit of Type=notify is told READY=1 once clients are served, as by etcd.
+//
 // # Files, in reading order
 //
 // main.go, options.go (the table), settings.go (file, environment, command
-// line), help.go, exit.go.
+// line), help.go, exit.go, systemd.go.
 package main

@@ -156,7 +156,7 @@ lose acknowledged writes.
 | 8 | any other failure |
 
 One line on standard error says why. The first SIGTERM or SIGINT hands leadership over and stops; a second one quits at once, with
-128 + its number.
+128 + its number. A systemd unit of Type=notify is told when clients are served.
 
 ## Flags
 `

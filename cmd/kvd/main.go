@@ -56,6 +56,11 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 		log.Warn("writes are not synced to disk: a machine that loses power loses data")
 		cfg.FS = server.WithoutSync(cfg.FS)
 	}
+	cfg.OnReady = func() {
+		if err := notifySystemd(os.Getenv("NOTIFY_SOCKET")); err != nil {
+			log.Warn("cannot tell systemd that the member is ready", "error", err)
+		}
+	}
 	if cfg.Seed, err = seed(); err != nil {
 		return err
 	}

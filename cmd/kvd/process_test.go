@@ -70,7 +70,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, output: &lockedBuffer{}, done: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
-	p.cmd.Env = []string{asKvd + "=1", "PATH=" + os.Getenv("PATH")}
+	p.cmd.Env = []string{asKvd + "=1", "PATH=" + os.Getenv("PATH"), "NOTIFY_SOCKET=" + os.Getenv("NOTIFY_SOCKET")}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.output, p.output
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -240,6 +240,26 @@ func TestSingleMemberEndToEnd(t *testing.T) {
 	}
 	if info, err := os.Stat(s.dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the data directory's mode: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestEnvtestStart starts kvd as envtest starts etcd, and under systemd's eyes.
+func TestEnvtestStart(t *testing.T) {
+	s, socket := newSite(t), filepath.Join(t.TempDir(), "n")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	p := start(t, "", "--data-dir="+s.dir, "--unsafe-no-fsync=true", "--listen-peer-urls=http://localhost:0",
+		"--listen-client-urls=http://"+s.client, "--advertise-client-urls=http://"+s.client)
+	s.await(t, p)
+	put(t, s.client, "a", "b")
+	manager.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 100)
+	if n, err := manager.Read(b); err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("systemd was told %q, %v", b[:n], err)
 	}
 }
 
