@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
-	"sync"
 
 	"google.golang.org/grpc"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/raft/transport"
-	"github.com/keelson-io/keelson/raft/vfs"
 )
 
 // parts is what a member is made of beside the Server itself. Owned by New and
@@ -25,7 +22,7 @@ type parts struct {
 	world     world
 	home      *home
 	sockets   *listeners
-	transport peerTransport
+	transport transport.Transport
 	node      *raft.Node
 	machine   *applier
 	grpc      *grpc.Server
@@ -33,17 +30,12 @@ type parts struct {
 	fatal     chan error // the failure that ends Run; any goroutine sends, never waiting
 }
 
-// peerTransport is a transport that may need sockets to be served.
-type peerTransport interface {
-	transport.Transport
-}
-
 // world is what a simulation or a test replaces beyond Config's interfaces.
 type world struct {
 	// engine opens the database file at path.
 	engine func(cfg *Config, path string) (engine.Engine, error)
 	// transport connects this member with the others.
-	transport func(s *Server, h *home) (peerTransport, error)
+	transport func(s *Server, h *home) (transport.Transport, error)
 }
 
 // real is the world of kvd: bbolt and gRPC between members.
@@ -51,7 +43,7 @@ var real = world{
 	engine: func(cfg *Config, path string) (engine.Engine, error) {
 		return engine.OpenBolt(path, engine.BoltOptions{NoSync: cfg.UnsafeNoSync, Logger: cfg.Logger})
 	},
-	transport: func(s *Server, h *home) (peerTransport, error) {
+	transport: func(s *Server, h *home) (transport.Transport, error) {
 		return transport.NewGRPC(transport.GRPCConfig{
 			ID: s.id, Cluster: s.cluster, Clock: s.clock, Logger: s.log, Dial: DialPeer,
 			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(),
@@ -91,10 +83,12 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	if s.parts.transport, err = w.transport(s, h); err != nil {
 		return nil, fmt.Errorf("open the transport: %w", err)
 	}
+	closeTransport := len(undo)
 	undo = append(undo, s.parts.transport.Close)
 	if err := s.openNode(); err != nil {
 		return nil, err
 	}
+	undo[closeTransport] = s.closeNode // which closes the transport, too
 	if err := h.started(); err != nil {
 		return nil, fmt.Errorf("mark the data directory as started: %w", err)
 	}
@@ -170,6 +164,13 @@ func (s *Server) openNode() error {
 	return nil
 }
 
+// closeNode closes a node that never ran.
+func (s *Server) closeNode() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return s.parts.node.Run(ctx)
+}
+
 // fail ends Run. The first failure counts; the others follow from it.
 func (s *Server) fail(err error) {
 	select {
@@ -189,24 +190,20 @@ func (c closers) close() error {
 	return errors.Join(errs...)
 }
 
-// storage runs the store of the moment.
+// storage runs the store of the moment. Owned by Run before the node runs and
+// after it has stopped, by the apply goroutine in between.
 type storage struct {
 	engine engine.Engine
-	mu     struct {
-		sync.Mutex
-		stop context.CancelFunc // ends the store's Run
-		done chan struct{}      // closed when it ended
-		old  []engine.Engine    // replaced; closed at the end, when no reader is left
-	}
+	old    []closers          // of stores that were replaced; closed at the end, when no reader is left
+	stop   context.CancelFunc // ends the store's Run
+	done   chan struct{}      // closed when it ended
 }
 
 // start runs the store until the storage is stopped or the store replaced.
 func (t *storage) start(store *mvcc.Store, fail func(error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	t.mu.Lock()
-	t.mu.stop, t.mu.done = cancel, done
-	t.mu.Unlock()
+	t.stop, t.done = cancel, done
 	go func() {
 		defer close(done)
 		if err := store.Run(ctx); err != nil && ctx.Err() == nil {
@@ -218,12 +215,9 @@ func (t *storage) start(store *mvcc.Store, fail func(error)) {
 // halt stops the running store, if any, and waits for it. The store flushes
 // what it has.
 func (t *storage) halt() {
-	t.mu.Lock()
-	stop, done := t.mu.stop, t.mu.done
-	t.mu.Unlock()
-	if stop != nil {
-		stop()
-		<-done
+	if t.stop != nil {
+		t.stop()
+		<-t.done
 	}
 }
 
@@ -231,8 +225,8 @@ func (t *storage) halt() {
 func (t *storage) close(store *mvcc.Store) error {
 	t.halt()
 	errs := []error{store.Close(), t.engine.Close()}
-	for _, old := range t.mu.old {
-		errs = append(errs, old.Close())
+	for _, old := range t.old {
+		errs = append(errs, old.close())
 	}
 	return errors.Join(errs...)
 }
@@ -256,56 +250,17 @@ func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	t.mu.old = append(t.mu.old, t.engine)
-	t.mu.Unlock()
+	t.old = append(t.old, closers{t.engine.Close, s.store.Swap(store).Close})
 	t.engine = db
-	if err := s.store.Swap(store).Close(); err != nil {
-		return nil, err
-	}
 	t.start(store, s.fail)
 	return store, nil
 }
 
-// adoptFile copies the snapshot beside the database and renames it over it; the
-// caller of Install removes the original.
+// adoptFile puts the snapshot in the database's place.
 func (s *Server) adoptFile(path string) error {
-	fs, db := s.cfg.FS, s.cfg.dbPath()
-	next := db + ".next"
-	if err := copyFile(fs, path, next); err != nil {
-		return fmt.Errorf("copy the snapshot: %w", err)
-	}
-	if err := fs.Rename(next, db); err != nil {
+	db := s.cfg.dbPath()
+	if err := s.cfg.FS.Rename(path, db); err != nil {
 		return fmt.Errorf("put the snapshot in place: %w", err)
 	}
-	return fs.SyncDir(filepath.Dir(db))
-}
-
-func copyFile(fs vfs.FS, from, to string) (err error) {
-	in, err := fs.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := fs.Create(to)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	buf := make([]byte, 1<<20)
-	for off := int64(0); ; {
-		n, err := in.ReadAt(buf, off)
-		if n > 0 {
-			if _, err := out.WriteAt(buf[:n], off); err != nil {
-				return err
-			}
-			off += int64(n)
-		}
-		if errors.Is(err, io.EOF) {
-			return out.Sync()
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return s.cfg.FS.SyncDir(filepath.Dir(db))
 }

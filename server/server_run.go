@@ -54,10 +54,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.led.cutAll(false) // idle watches would hold the port's graceful stop up
 	stopServing()
 	<-served
-	stop()
-	err = errors.Join(err, p.transport.Close())
-	p.sockets.Close()
+	stop() // the node closes its transport, which ends the peers' sockets
 	wait.Wait()
+	p.sockets.Close()
 	return errors.Join(err, p.storage.close(s.Store()), p.home.Close())
 }
 
