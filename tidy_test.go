@@ -53,7 +53,24 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
-	"clock/fake.go": "AfterFunc's function, as time.AfterFunc does",
+	"clock/fake.go":              "AfterFunc's function, as time.AfterFunc does",
+	"cmd/kvd/main.go":            "the waiter for signals",
+	"mvcc/hub.go":                "the waking of more streams than publish should wait for",
+	"mvcc/load.go":               "the parallel scan of the engine at start; joined before Open returns",
+	"raft/node.go":               "loop, append and apply",
+	"raft/snapshot.go":           "the making of one snapshot for a follower",
+	"raft/transport/grpc.go":     "the gRPC server's Serve",
+	"raft/transport/inbound.go":  "one watcher for each inbound stream's end",
+	"raft/transport/link.go":     "one sender for each peer and class, and the watchers of its stream",
+	"raft/transport/memory.go":   "one deliverer for each simulated member",
+	"raft/transport/transfer.go": "one sender, and one receiver, for each snapshot on its way",
+	"scripts/cluster.go":         "one waiter for each member it started",
+	"server/lease.go":            "one loop for each keep-alive stream",
+	"server/listen.go":           "one look at the first bytes of each new connection",
+	"server/listen_rpc.go":       "the gRPC and HTTP servers of the client port",
+	"server/server_open.go":      "the flusher of the store",
+	"server/server_run.go":       "the member's background tasks, joined before Run returns",
+	"server/watch.go":            "one receiver for each watch stream",
 }
 
 // simulated lists the packages that a simulation runs: they take time, chance,
@@ -63,10 +80,14 @@ var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/t
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.
 var adapters = map[string][]string{
-	"clock/clock.go":      {"time"},
-	"raft/vfs/os.go":      {"os"},
-	"mvcc/engine/bolt.go": {"os"},
-	"server/listen.go":    {"os", "net"},
+	"clock/clock.go":         {"time"},
+	"raft/transport/dial.go": {"net"},
+	"raft/transport/grpc.go": {"net"},
+	"raft/vfs/os_linux.go":   {"os"},
+	"raft/vfs/os_unix.go":    {"os"},
+	"raft/vfs/os.go":         {"os"},
+	"mvcc/engine/bolt.go":    {"os"},
+	"server/listen.go":       {"os", "net"},
 }
 
 // clockCalls are what package time may not be used for outside an adapter.
