@@ -107,6 +107,17 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
+// says waits until the process has said something; its output comes late,
+// through a pipe.
+func (p *process) says(text string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(p.output.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("kvd never says %s", text)
+		}
+	}
+}
+
 // lastLine is the one line that says why a process ended.
 func (p *process) lastLine() string {
 	lines := strings.Split(strings.TrimSpace(p.output.String()), "\n")
@@ -216,9 +227,7 @@ func TestSingleMemberEndToEnd(t *testing.T) {
 	for round := range 4 {
 		p := s.start(t)
 		s.await(t, p)
-		if !strings.Contains(p.output.String(), `"msg":"ready to serve client requests"`) {
-			t.Fatal("a healthy member has not said that it is ready")
-		}
+		p.says(`"msg":"ready to serve client requests"`)
 		for key, rev := range revisions {
 			if value, mod := get(t, s.client, key); value != key || mod != rev {
 				t.Errorf("round %d: %s is %q at %d, was acknowledged at %d", round, key, value, mod, rev)
@@ -412,11 +421,7 @@ func TestSecondSignalQuits(t *testing.T) {
 	// A member that waits for its cluster; its stop takes a moment at least.
 	s := newSite(t)
 	p := s.start(t, "--name=a", "--initial-cluster=a=http://"+s.peer+",b=http://127.0.0.1:1,c=http://127.0.0.1:2", "--election-timeout=50000", "--heartbeat-interval=1000")
-	for deadline := time.Now().Add(patience); !strings.Contains(p.output.String(), "starting kvd"); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no first line in the log")
-		}
-	}
+	p.says("starting kvd")
 	p.signal(syscall.SIGTERM)
 	p.signal(syscall.SIGINT)
 	// Which of the two wins is up to the machine; both must end the process.
