@@ -1,0 +1,66 @@
+package differential
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/compat/cluster"
+)
+
+// TestKeepAfterDelete sends kvd the transaction that makes etcd panic on every
+// member: it deletes everything from a key on (an end of "\x00" is not seen by
+// etcd's check for overlaps) and then puts the key with ignore_value. It must be
+// answered, and the member must go on, also after a restart.
+func TestKeepAfterDelete(t *testing.T) {
+	name := "kvd"
+	if v := os.Getenv("STORE"); v != "" {
+		name = v
+	}
+	sys, err := cluster.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sys.Name == "etcd" {
+		t.Skip("etcd 3.7.3 panics on this request")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := cluster.Start(ctx, sys, cluster.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	conn, err := c.Members[0].Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	kv := pb.NewKVClient(conn)
+	key := []byte("k")
+	if _, err := kv.Put(ctx, &pb.PutRequest{Key: key, Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	remove := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key, RangeEnd: []byte{0}}}}
+	for _, put := range []*pb.PutRequest{{Key: key, IgnoreValue: true}, {Key: key, IgnoreLease: true}} {
+		keep := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}}
+		resp, err := kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{remove, keep}})
+		t.Logf("%v: %v, %v", put, resp, err)
+		if c.Members[0].PID() == 0 {
+			t.Fatal("the member ended")
+		}
+		if _, err := kv.Put(ctx, &pb.PutRequest{Key: key, Value: []byte("after")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Members[0].Kill()
+	if err := c.Members[0].Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
