@@ -105,7 +105,9 @@ func (c *testCluster) world(name string) world {
 			}
 			return sizedEngine{e}, err
 		},
-		transport: func(s *Server, _ *home) (transport.Transport, error) { return c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir()), nil },
+		transport: func(s *Server, _ *home) (transport.Transport, error) {
+			return c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir()), nil
+		},
 	}
 }
 
