@@ -11,28 +11,30 @@ import (
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
 
+// openMember opens a store that writes what happens in the world, when told.
+func openMember(t *testing.T, w *world) (_ *storm, stop func()) {
+	t.Helper()
+	store, err := Open(Config{Clock: clock.System(), Engine: engine.NewMemory(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- store.Run(ctx) }()
+	return &storm{world: w, real: store}, func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAdoptWatchers: a member that was behind installs a snapshot. Its streams
 // move to the new store, miss nothing and repeat nothing.
 func TestAdoptWatchers(t *testing.T) {
 	w := newWorld() // what happened in the cluster
-	open := func() (*storm, func()) {
-		t.Helper()
-		store, err := Open(Config{Clock: clock.System(), Engine: engine.NewMemory(), Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		ran := make(chan error, 1)
-		go func() { ran <- store.Run(ctx) }()
-		return &storm{world: w, real: store}, func() {
-			cancel()
-			if err := <-ran; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	behind, closeBehind := open()
-	ahead, closeAhead := open()
+	behind, closeBehind := openMember(t, w)
+	ahead, closeAhead := openMember(t, w)
 	defer closeAhead()
 	for i := range 10 {
 		ops := []op{{"a", fmt.Sprint(i)}, {key(i), "x"}}
