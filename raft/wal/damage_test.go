@@ -13,7 +13,7 @@ import (
 
 const sector = vfs.SectorSize
 
-// wire is a way to get a log onto a disk whose every byte is known.
+// wire is a log on a disk whose every byte is known.
 type wire struct {
 	fs    *vfs.Mem
 	w     *WAL
@@ -96,8 +96,8 @@ func spoilers(x *wire, name string, off int64, rng *rand.Rand) map[string][]byte
 	return m
 }
 
-// liveBytes returns how far the bytes of a file must verify: they are the
-// header, its dead gap, and the records.
+// isLive reports whether p differs from old in bytes that must verify: the
+// header and what is proven. Its copy, the proofs and the gaps between may go.
 func (x *wire) isLive(name string, off, end, proven int64, old, p []byte) bool {
 	for k := off; k < end; k++ {
 		dead := k >= headerSize && k < recordsStart || k >= proven
@@ -230,7 +230,8 @@ func TestDeletedSegment(t *testing.T) {
 			}
 			continue
 		}
-		if damage := (*DamageError)(nil); !errors.As(err, &damage) {
+		damage, last := (*DamageError)(nil), k == len(segs)-1
+		if !errors.As(err, &damage) || !last && damage.File != s.name() {
 			t.Fatalf("without %s: %v", s.name(), err)
 		}
 	}
@@ -263,5 +264,69 @@ func TestDamageAfterOpen(t *testing.T) {
 	check(t, x.fs.Damage(path(testDir, s.name()), s.offset(s.first)+headSize, []byte{0xff}))
 	if _, err := x.w.Entries(s.first, s.first+1, 1); !errors.As(err, new(*DamageError)) {
 		t.Fatal(err)
+	}
+}
+
+// TestCommitBeyondLast: a log that ends before what it says was committed has
+// lost entries, whatever else is in order.
+func TestCommitBeyondLast(t *testing.T) {
+	fs := vfs.NewMem(1)
+	w := create(t, fs)
+	check(t, w.Append(&HardState{Term: 1}, entries(1, 3, 1, 10)))
+	w.mu.state.Commit = 4 // as no Append allows
+	check(t, w.Sync())
+	if _, _, err := Open(fs, testDir, testID, testOpt); !errors.As(err, new(*DamageError)) {
+		t.Fatal(err)
+	}
+}
+
+// TestReplace: a damaged log gives way to a new one, at every crash.
+func TestReplace(t *testing.T) {
+	x := buildLog(t)
+	check(t, x.w.Close())
+	old := x.w.mu.table.segs
+	for _, s := range old[1:3] { // one unreadable, one with a hole
+		check(t, x.fs.Damage(path(testDir, s.name()), 0, make([]byte, recordsStart+int64(s.number%2)*sector)))
+	}
+	check(t, x.fs.SyncDir(testDir))
+	_, r, err := Open(x.fs, testDir, testID, testOpt)
+	var damage *DamageError
+	if !errors.As(err, &damage) {
+		t.Fatal(err)
+	}
+	start, want := Position{500, r.HardState.Term}, r.HardState
+	want.Commit = start.Index
+	disk := x.fs.Clone()
+	rng := rand.New(rand.NewPCG(6, 6))
+	replaced := 0
+	isNew := func(fs *vfs.Mem, what string) bool {
+		w, r, err := Open(fs, testDir, testID, testOpt)
+		if errors.As(err, &damage) {
+			return false
+		}
+		if err != nil || r.Start != start || r.Last != start.Index || r.HardState != want {
+			t.Fatalf("%s: %+v, %v", what, r, err)
+		}
+		check(t, w.Close())
+		return true
+	}
+	fault := vfs.NewFault(disk, vfs.Rule{Hook: func(c vfs.Call) {
+		for range 10 {
+			if isNew(disk.CrashClone(rng), "before "+c.String()) {
+				replaced++
+			}
+		}
+	}})
+	w, err := Replace(fault, testDir, testID, r.HardState, start, testOpt)
+	check(t, err)
+	check(t, w.Append(nil, entries(501, 502, start.Term, 10)))
+	if replaced == 0 {
+		t.Fatal("no crash came after the commit point")
+	}
+	if !isNew(disk.CrashClone(rng), "at the end") {
+		t.Fatal("still damaged")
+	}
+	if info, err := disk.Stat(path(testDir, old[1].name()+damagedSuffix)); err != nil || info.Size == 0 {
+		t.Fatal("the damaged files are gone", err)
 	}
 }

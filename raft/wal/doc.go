@@ -16,6 +16,7 @@
 //	Mark    when idle: writes, unsynced, the proof that the last Sync succeeded
 //	Reset   empties the log behind an installed snapshot
 //	Release drops the oldest files
+//	Replace begins a new log where Open found damage
 //
 // # Format
 //
@@ -108,6 +109,16 @@
 // What the log cannot see: that its oldest segment was deleted (Start tells;
 // compare it with the state), that all were, or that a disk lost everything from
 // some point of the last segment on, proofs included.
+//
+// # Decisions and their price
+//
+// Segments are preallocated, not filled with zeros or recycled: the first write
+// to each 4 KiB block also changes the file's block map, which costs some file
+// systems a journal commit. In return there are no stale records to tell from
+// fresh ones and a new segment is cheap. The hard state travels in the footers,
+// so that a vote costs one sync, like everything else; a new term spends 4 KiB
+// on keeping its two copies apart. Every Open spends one segment, of some 8 KiB
+// once it is closed.
 //
 // # Reading the source
 //

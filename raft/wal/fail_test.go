@@ -25,7 +25,7 @@ func TestFailEveryCall(t *testing.T) {
 	for how, rule := range faults {
 		t.Run(how, func(t *testing.T) {
 			failed := 0
-			for seed := range uint64(3) {
+			for seed := range campaign(t, 3) {
 				for n := 1; ; n++ {
 					rule.Nth = n
 					if !failOnce(t, seed, rule, fmt.Sprintf("seed %d, call %d %s", seed, n, how)) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -181,6 +183,7 @@ func (x *world) syncing(call func() error) error {
 	}
 	if len(x.w.mu.batch.buf) == 0 {
 		x.durable = x.now
+		x.durable.hs.Commit = x.w.syncedState.Commit // Release does not write it
 	}
 	return nil
 }
@@ -234,8 +237,19 @@ func (x *world) stateDiffers(hs HardState) string {
 	return ""
 }
 
+// campaign multiplies the seeds of the random tests: WAL_CAMPAIGN=100 go test.
+func campaign(t *testing.T, seeds uint64) uint64 {
+	s := os.Getenv("WAL_CAMPAIGN")
+	if s == "" {
+		return seeds
+	}
+	factor, err := strconv.ParseUint(s, 10, 32)
+	check(t, err)
+	return seeds * factor
+}
+
 func TestRandomCallsAgainstModel(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range campaign(t, 60) {
 		x := newWorld(t, vfs.NewMem(seed), seed)
 		check(t, x.create())
 		for range 150 {
@@ -249,7 +263,7 @@ func TestRandomCallsAgainstModel(t *testing.T) {
 // run, in several ways, and once more while the log recovers.
 func TestCrashAtEveryCall(t *testing.T) {
 	opened := 0
-	for seed := range uint64(12) {
+	for seed := range campaign(t, 12) {
 		mem := vfs.NewMem(seed)
 		fault := vfs.NewFault(mem)
 		x := newWorld(t, fault, seed)

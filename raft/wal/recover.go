@@ -137,21 +137,12 @@ func (f *segmentFile) readHeader() error {
 	return err
 }
 
-// checkFiles checks that the segments are one log of the right owner, and lets
-// go of those that are void.
+// checkFiles lets go of segments that a reset made void, whatever state they are
+// in, and checks that the rest are one log of the right owner.
 func (l *loader) checkFiles() error {
 	first := 0
 	for k, f := range l.files {
-		if !f.intact {
-			return l.damage(k, 0, "segment header does not verify")
-		}
-		if l.id == (Identity{}) {
-			l.id = f.id
-		}
-		if f.id != l.id {
-			return &IdentityError{Want: l.id, Found: f.id}
-		}
-		if f.reset {
+		if f.intact && f.reset {
 			first = k
 		}
 	}
@@ -162,6 +153,17 @@ func (l *loader) checkFiles() error {
 		}
 	}
 	l.files = l.files[first:]
+	for k, f := range l.files {
+		if !f.intact {
+			return l.damage(k, 0, "segment header does not verify")
+		}
+		if l.id == (Identity{}) {
+			l.id = f.id
+		}
+		if f.id != l.id {
+			return &IdentityError{Want: l.id, Found: f.id}
+		}
+	}
 	for k, f := range l.files {
 		if want := l.files[0].number + uint64(k); f.number != want {
 			return &DamageError{segmentName(want), 0, "segment is missing"}

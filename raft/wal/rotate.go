@@ -119,6 +119,46 @@ func (w *WAL) Reset(start Position) error {
 	return w.removeVoid(names)
 }
 
+// Replace begins a new log in the place of one that Open found damaged. It
+// starts after the given position and has the given hard state, but for the
+// commit index, which is start's. The caller answers for both: a member whose
+// log was damaged may have acknowledged entries that it no longer has, and must
+// not vote or lead before its peers have given them back.
+//
+// The old files are kept as *.damaged for whoever wants to know why. A crash
+// leaves the damaged log or the new one.
+func Replace(fs vfs.FS, dir string, id Identity, hs HardState, start Position, opt Options) (*WAL, error) {
+	infos, err := fs.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	if err := removeUnfinished(fs, dir); err != nil {
+		return nil, err
+	}
+	w := newWAL(fs, dir, id, opt)
+	w.mu.state = hs
+	p := plan{reset: true, position: start}
+	var old []string
+	for _, info := range infos {
+		if number, ok := parseSegmentName(info.Name); ok {
+			p.after = max(p.after, number)
+			old = append(old, info.Name)
+		}
+	}
+	if err := w.startSegment(p); err != nil {
+		return nil, err
+	}
+	for _, name := range old {
+		if err := fs.Rename(path(dir, name), path(dir, name+damagedSuffix)); err != nil {
+			return nil, errors.Join(w.poison(err), w.Close())
+		}
+	}
+	if err := fs.SyncDir(dir); err != nil {
+		return nil, errors.Join(w.poison(err), w.Close())
+	}
+	return w, nil
+}
+
 // removeVoid removes segments that a reset made void.
 func (w *WAL) removeVoid(names []string) error {
 	for _, name := range names {
@@ -175,6 +215,7 @@ type plan struct {
 	reset    bool     // the log starts anew,
 	position Position // after this
 	room     int64    // what the next batch will take
+	after    uint64   // the highest segment number in use, if the table has none
 
 	// What recovery carries over: records that end the log after cut, if it is
 	// not nil, and add entries.
@@ -237,7 +278,7 @@ func (w *WAL) startSegment(p plan) error {
 // and the hard state it begins with.
 func (w *WAL) nextHeader(p plan) (header, HardState) {
 	t, state := w.mu.table, w.mu.state
-	h := header{id: w.id, number: 1, sequence: w.sequence, prevEnd: w.synced, position: t.last}
+	h := header{id: w.id, number: p.after + 1, sequence: w.sequence, prevEnd: w.synced, position: t.last}
 	salt := w.opt.Salt
 	if len(t.segs) > 0 {
 		h.number = t.active().number + 1

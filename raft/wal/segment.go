@@ -33,6 +33,8 @@ const (
 	// newSuffix marks a segment that was not synced yet when it was written;
 	// a crash leaves it behind and Open removes it.
 	newSuffix = ".wal.new"
+	// damagedSuffix marks what Replace has put aside.
+	damagedSuffix = ".damaged"
 
 	defaultSegmentSize = 64 << 20
 	minSegmentSize     = 16 << 10 // each segment spends 8 KiB on second copies
