@@ -89,12 +89,12 @@ func (c *checker) freeze() (*sharedView, error) {
 // readRecords reads engine and tail, in the order of the revisions.
 func (c *checker) readRecords(view *sharedView) {
 	var last revision
-	add := func(rev revision, value []byte, trusted api.Revision) {
+	add := func(rev revision, key, value []byte, trusted api.Revision) {
 		if !last.before(rev) {
 			c.report("revision %d.%d follows %d.%d", rev.main, rev.sub, last.main, last.sub)
 		}
 		last = rev
-		it, err := decodeItem(rev, value, trusted)
+		it, err := decodeItem(rev, key, value, trusted)
 		if err != nil {
 			c.report("%w", err)
 			return
@@ -109,12 +109,12 @@ func (c *checker) readRecords(view *sharedView) {
 		case rev.main > view.rev:
 			c.report("engine holds revision %d.%d, flushed was %d", rev.main, rev.sub, view.rev)
 		default:
-			add(rev, v, view.trusted)
+			add(rev, k, v, view.trusted)
 		}
 		return true
 	})
 	c.tail.scan(view.rev+1, c.w.rev, func(rev revision, data []byte) bool {
-		add(rev, data, 0)
+		add(rev, rev.appendTo(nil), data, 0)
 		return true
 	})
 	if last.main > c.w.rev {

@@ -149,7 +149,7 @@ func (s *Store) commitLocked(batch *engine.Batch, next *sharedView) error {
 func (s *Store) adoptView(next *sharedView) {
 	s.mu.Lock()
 	old := s.mu.view
-	s.mu.view = next
+	s.mu.view, s.mu.durable = next, next.index
 	s.mu.tail.drop(next.rev)
 	if n := next.ops - s.mu.opsBase; n > 0 {
 		s.mu.ops = append([]engine.Op(nil), s.mu.ops[n:]...)

@@ -54,7 +54,7 @@ func (t *ReadTxn) storedEvent(k, v []byte) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := verify(rev, v, t.st.view.trusted)
+	rec, err := verify(k, v, t.st.view.trusted)
 	if err != nil {
 		return nil, err
 	}

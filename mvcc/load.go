@@ -69,7 +69,7 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 		tree: l.tree, rev: l.rev, compact: l.compact(),
 		dirty: l.dirty, revisions: l.revisions, keyBytes: l.keyBytes,
 	}
-	s.mu.engine, s.mu.view = e, view
+	s.mu.engine, s.mu.view, s.mu.durable = e, view, l.index
 	s.state.Store(&state{
 		rev: l.rev, compact: l.compact(), index: l.index, term: l.term,
 		root: l.tree.freeze(), view: view,
@@ -242,7 +242,7 @@ func decodeAll(pairs []pair, trusted api.Revision) ([]*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		if items[i], err = decodeItem(rev, p.value, trusted); err != nil {
+		if items[i], err = decodeItem(rev, p.key, p.value, trusted); err != nil {
 			return nil, err
 		}
 	}
@@ -250,8 +250,8 @@ func decodeAll(pairs []pair, trusted api.Revision) ([]*item, error) {
 }
 
 // decodeItem makes the item of a stored record.
-func decodeItem(rev revision, value []byte, trusted api.Revision) (*item, error) {
-	rec, err := verify(rev, value, trusted)
+func decodeItem(rev revision, key, value []byte, trusted api.Revision) (*item, error) {
+	rec, err := verify(key, value, trusted)
 	if err != nil {
 		return nil, err
 	}

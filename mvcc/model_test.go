@@ -278,6 +278,19 @@ func compareAt(t *testing.T, s *Store, m *model, at api.Revision, r *rand.Rand) 
 		if c := x.Count([]byte(from), []byte(to)); c != n {
 			t.Fatalf("at %d: count [%q, %q) = %d, want %d", want, from, to, c, n)
 		}
+		limit, i, last := r.Intn(2*n+2), 0, ""
+		x.Scan([]byte(from), []byte(to), func(it Item) bool {
+			if !inRange(string(it.Key), from, to) || string(it.Key) <= last {
+				t.Fatalf("at %d: scan [%q, %q) finds %q after %q", want, from, to, it.Key, last)
+			}
+			last = string(it.Key)
+			compareItem(t, x, it, state[last])
+			i++
+			return i != limit
+		})
+		if i != n && i != limit {
+			t.Fatalf("at %d: scan [%q, %q) finds %d of %d, limit %d", want, from, to, i, n, limit)
+		}
 	}
 	for k := range m.states[m.rev] {
 		it, ok := x.Get([]byte(k))

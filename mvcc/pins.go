@@ -69,10 +69,3 @@ func (c *pinCache) expire(now time.Time, compact api.Revision) {
 	clear(c.mu.pins[len(kept):])
 	c.mu.pins = kept
 }
-
-// clear drops all.
-func (c *pinCache) clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.pins = nil
-}

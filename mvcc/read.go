@@ -1,12 +1,6 @@
 package mvcc
 
-import (
-	"bytes"
-	"fmt"
-
-	"github.com/keelson-io/keelson/api"
-	"github.com/keelson-io/keelson/mvcc/engine"
-)
+import "github.com/keelson-io/keelson/api"
 
 // ReadTxn reads one revision of one state, holding no lock: whatever happens
 // meanwhile, compaction included, it goes on seeing the same. It is for one
@@ -137,11 +131,36 @@ func (r *reader) scan(key, end []byte, fn func(Item) bool) {
 		}
 		return
 	}
+	// Items are taken in batches, so that the records that the caller is going
+	// to ask for can be looked up in the order in which they are stored.
+	var batch []*item
+	limit, stopped := firstBatch, false
+	yield := func() bool {
+		r.lookups.prefetch(batch, r)
+		for _, it := range batch {
+			if out, ok := r.resolve(it); ok && !fn(out) {
+				stopped = true
+				return false
+			}
+		}
+		batch, limit = batch[:0], min(2*limit, maxBatch)
+		return true
+	}
 	ascend(r.root, b, func(it *item) bool {
-		out, ok := r.resolve(it)
-		return !ok || fn(out)
+		batch = append(batch, it)
+		return len(batch) < limit || yield()
 	})
+	if !stopped {
+		yield()
+	}
 }
+
+// Sizes of the batches of a scan. The first ones are small because many scans
+// end soon.
+const (
+	firstBatch = 16
+	maxBatch   = 4096
+)
 
 func (r *reader) count(key, end []byte) int {
 	b, single := boundsOf(key, end)
@@ -161,55 +180,4 @@ func (r *reader) count(key, end []byte) int {
 		count(it)
 	}
 	return n
-}
-
-// lookups finds records in a tail and an engine view that belong together.
-type lookups struct {
-	tail   tailView
-	view   *sharedView
-	cursor engine.Cursor // made at the second look-up
-	used   bool
-	last   revision // where the cursor stands
-}
-
-// nearRevisions is how far ahead of the cursor a record may lie to be looked
-// for by stepping rather than by searching from the root.
-const nearRevisions = 4
-
-func (l *lookups) record(at revision) (Record, error) {
-	if at.main > l.view.rev {
-		if data := l.tail.find(at); data != nil {
-			return trimTrailer(data), nil
-		}
-		return nil, fmt.Errorf("%w: revision %d.%d is not in the tail", ErrCorrupt, at.main, at.sub)
-	}
-	if !l.used {
-		l.used = true
-		return l.view.lookup(at)
-	}
-	var buf [tombstoneKeyLen]byte
-	key := at.appendTo(buf[:0])
-	k, v := l.move(at, key)
-	if !bytes.Equal(k, key) {
-		return nil, fmt.Errorf("%w: revision %d.%d is missing", ErrCorrupt, at.main, at.sub)
-	}
-	return verify(at, v, l.view.trusted)
-}
-
-// move sets the cursor to key or, when that is absent, beyond.
-func (l *lookups) move(at revision, key []byte) (k, v []byte) {
-	if l.cursor == nil {
-		l.cursor = l.view.Cursor(engine.Key)
-	} else if l.last.before(at) && at.main-l.last.main <= nearRevisions {
-		for range nearRevisions {
-			if k, v = l.cursor.Next(); k == nil || bytes.Compare(k, key) >= 0 {
-				break
-			}
-		}
-	}
-	if !bytes.Equal(k, key) {
-		k, v = l.cursor.Seek(key)
-	}
-	l.last = at
-	return k, v
 }

@@ -129,24 +129,33 @@ func appendRecord(b []byte, it *item, value []byte) []byte {
 			b = protowire.AppendVarint(b, uint64(it.lease))
 		}
 	}
-	sum := checksum(it.rev(), b[start:])
-	b = append(b, trailerTag0, trailerTag1)
+	// The key goes where the trailer will be, for its sum.
+	end := len(b)
+	b = it.rev().appendTo(b)
+	sum := checksum(b[end:], b[start:end])
+	b = append(b[:end], trailerTag0, trailerTag1)
 	return binary.LittleEndian.AppendUint32(b, sum)
 }
 
-func checksum(rev revision, message []byte) uint32 {
-	var k [tombstoneKeyLen]byte
-	return crc32.Update(crc32.Update(0, castagnoli, rev.appendTo(k[:0])), castagnoli, message)
+// recordSlack is what appendRecord needs beyond recordSize, for a moment.
+const recordSlack = tombstoneKeyLen - trailerLen
+
+func checksum(key, message []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli, key), castagnoli, message)
 }
 
-// verify checks a stored value and returns it without its trailer. Records of
-// transactions before trusted may come from etcd and have none; all others
-// must. (A store of our own is trusted from its first transaction.)
-func verify(rev revision, value []byte, trusted api.Revision) (Record, error) {
+// verify checks a value stored under key and returns it without its trailer.
+// Records of transactions before trusted may come from etcd and have none; all
+// others must. (A store of our own is trusted from its first transaction.)
+func verify(key, value []byte, trusted api.Revision) (Record, error) {
 	n := len(value) - trailerLen
 	if n > 0 && value[n] == trailerTag0 && value[n+1] == trailerTag1 &&
-		binary.LittleEndian.Uint32(value[n+2:]) == checksum(rev, value[:n]) {
+		binary.LittleEndian.Uint32(value[n+2:]) == checksum(key, value[:n]) {
 		return Record(value[:n:n]), nil
+	}
+	rev, err := parseRevision(key)
+	if err != nil {
+		return nil, err
 	}
 	if rev.main >= trusted {
 		return nil, fmt.Errorf("%w: checksum of revision %d.%d (%d bytes)", ErrCorrupt, rev.main, rev.sub, len(value))

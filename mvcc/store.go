@@ -43,7 +43,9 @@ type Store struct {
 		sync.Mutex
 		working
 		engine engine.Engine
-		view   *sharedView // the engine after its last commit
+		// view is the engine after its last commit; nil once the store is closed.
+		view    *sharedView
+		durable api.Index // view's
 	}
 	// flushing is held by whoever commits to the engine. Lock order: flushing,
 	// the hub's lock, mu, the lease table's.
@@ -154,7 +156,7 @@ func (s *Store) Applied() (api.Index, api.Term) {
 func (s *Store) Durable() api.Index {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.view.index
+	return s.mu.durable
 }
 
 // Revision returns the exposed revision.
@@ -235,7 +237,7 @@ func (s *Store) PrevRecord(rev api.Revision, sub int64) (Record, error) {
 	s.mu.Lock()
 	data := s.mu.tail.view().find(at)
 	view := s.mu.view
-	held := data == nil && view.acquire()
+	held := data == nil && view != nil && view.acquire()
 	s.mu.Unlock()
 	if data != nil {
 		return trimTrailer(data), nil
@@ -250,12 +252,8 @@ func (s *Store) PrevRecord(rev api.Revision, sub int64) (Record, error) {
 
 // lookup reads a record from the engine.
 func (v *sharedView) lookup(at revision) (Record, error) {
-	var k [tombstoneKeyLen]byte
-	value := v.Get(engine.Key, at.appendTo(k[:0]))
-	if value == nil {
-		return nil, fmt.Errorf("%w: revision %d.%d is missing", ErrCorrupt, at.main, at.sub)
-	}
-	return verify(at, value, v.trusted)
+	l := lookups{view: v}
+	return l.record(at)
 }
 
 func trimTrailer(data []byte) Record {

@@ -52,8 +52,8 @@ func (t *tail) view() tailView { return tailView{chunks: t.chunks, n: t.n} }
 // append encodes the item's record, and returns its bytes without the trailer.
 func (t *tail) append(it *item, value []byte) Record {
 	size := recordSize(it, value)
-	if cap(t.buf)-len(t.buf) < size {
-		t.buf = make([]byte, 0, max(size, chunkBufBytes))
+	if cap(t.buf)-len(t.buf) < size+recordSlack {
+		t.buf = make([]byte, 0, max(size+recordSlack, chunkBufBytes))
 	}
 	start := len(t.buf)
 	t.buf = appendRecord(t.buf, it, value)

@@ -22,14 +22,14 @@ func (b bounds) empty() bool { return !b.open && b.from >= b.to }
 
 // ascend calls fn for each item within the bounds, tombstones included, in order,
 // until fn returns false.
-func ascend(root node, b bounds, fn func(*item) bool) bool {
-	if b.empty() {
-		return true
+func ascend(root node, b bounds, fn func(*item) bool) {
+	if !b.empty() {
+		walk(root, b, true, fn)
 	}
-	return walk(root, b, true, fn)
 }
 
-// walk visits what is within the bounds below at; trim says that from may cut into the node.
+// walk visits what is within the bounds below at; trim says that from may cut
+// into the node. It returns false when there is nothing more to visit.
 func walk(at node, b bounds, trim bool, fn func(*item) bool) bool {
 	switch n := at.(type) {
 	case *leaf:
