@@ -48,7 +48,7 @@ func TestReadersAndOwner(t *testing.T) {
 func own(t *testing.T, w *WAL) {
 	rng := rand.New(rand.NewPCG(1, 9))
 	hs := HardState{Term: 1}
-	for round := range 1500 {
+	for round := range 4000 {
 		next := w.Last() + 1
 		if next > hs.Commit+5 {
 			hs.Term++

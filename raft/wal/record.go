@@ -24,7 +24,11 @@ const (
 )
 
 func (k kind) String() string {
-	return [...]string{"?", "entry", "cut", "state", "pad", "footer"}[min(k, kindFooter+1)%(kindFooter+1)]
+	names := [...]string{"?", "entry", "cut", "state", "pad", "footer"}
+	if int(k) >= len(names) {
+		return names[0]
+	}
+	return names[k]
 }
 
 const (
