@@ -268,29 +268,7 @@ func compareAt(t *testing.T, s *Store, m *model, at api.Revision, r *rand.Rand) 
 		t.Fatalf("at %d: keys %q, want %q", want, got, keys)
 	}
 	for range 3 {
-		from, to := fmt.Sprintf("/%c", 'a'+rune(r.Intn(4))), fmt.Sprintf("/%c/%d", 'a'+rune(r.Intn(4)), r.Intn(20))
-		n := 0
-		for k := range state {
-			if inRange(k, from, to) {
-				n++
-			}
-		}
-		if c := x.Count([]byte(from), []byte(to)); c != n {
-			t.Fatalf("at %d: count [%q, %q) = %d, want %d", want, from, to, c, n)
-		}
-		limit, i, last := r.Intn(2*n+2), 0, ""
-		x.Scan([]byte(from), []byte(to), func(it Item) bool {
-			if !inRange(string(it.Key), from, to) || string(it.Key) <= last {
-				t.Fatalf("at %d: scan [%q, %q) finds %q after %q", want, from, to, it.Key, last)
-			}
-			last = string(it.Key)
-			compareItem(t, x, it, state[last])
-			i++
-			return i != limit
-		})
-		if i != n && i != limit {
-			t.Fatalf("at %d: scan [%q, %q) finds %d of %d, limit %d", want, from, to, i, n, limit)
-		}
+		compareRange(t, x, state, r)
 	}
 	for k := range m.states[m.rev] {
 		it, ok := x.Get([]byte(k))
@@ -303,6 +281,34 @@ func compareAt(t *testing.T, s *Store, m *model, at api.Revision, r *rand.Rand) 
 		if c := x.Count([]byte(k), nil); (c == 1) != ok {
 			t.Fatalf("at %d: count %q: %d", want, k, c)
 		}
+	}
+}
+
+// compareRange compares a part of a revision, counted, and read up to a limit.
+func compareRange(t *testing.T, x *ReadTxn, state map[string]*mvccpb.KeyValue, r *rand.Rand) {
+	t.Helper()
+	from, to := fmt.Sprintf("/%c", 'a'+rune(r.Intn(4))), fmt.Sprintf("/%c/%d", 'a'+rune(r.Intn(4)), r.Intn(20))
+	n := 0
+	for k := range state {
+		if inRange(k, from, to) {
+			n++
+		}
+	}
+	if c := x.Count([]byte(from), []byte(to)); c != n {
+		t.Fatalf("at %d: count [%q, %q) = %d, want %d", x.At(), from, to, c, n)
+	}
+	limit, i, last := r.Intn(2*n+2), 0, ""
+	x.Scan([]byte(from), []byte(to), func(it Item) bool {
+		if !inRange(string(it.Key), from, to) || string(it.Key) <= last {
+			t.Fatalf("at %d: scan [%q, %q) finds %q after %q", x.At(), from, to, it.Key, last)
+		}
+		last = string(it.Key)
+		compareItem(t, x, it, state[last])
+		i++
+		return i != limit
+	})
+	if i != n && i != limit {
+		t.Fatalf("at %d: scan [%q, %q) finds %d of %d, limit %d", x.At(), from, to, i, n, limit)
 	}
 }
 
