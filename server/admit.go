@@ -38,9 +38,9 @@ func (s *Server) admitLearner(req request) error {
 const snapshotMethod = "/etcdserverpb.Maintenance/Snapshot"
 
 // admitStream stands before every streaming RPC. The stream's context ends when
-// the member stops, when its store is replaced, and, if its client asked for a
-// leader, when there has been none for a while. Handlers must heed it even while
-// a message is being received; RecvMsg knows the client's context only.
+// the member stops and, if its client asked for a leader, when there has been
+// none for a while. Handlers must heed it even while a message is being
+// received; RecvMsg knows the client's context only.
 func (s *Server) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if info.FullMethod != snapshotMethod && s.node.Status().Learner {
 		return api.ErrNotSupportedForLearner

@@ -240,9 +240,6 @@ func (t *storage) close(store *mvcc.Store) error {
 func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	t := &s.parts.storage
 	t.halt()
-	// Streams read the old store to its end and would wait for ever; their
-	// clients come back and go on where they stopped.
-	s.led.cutAll(false)
 	if err := s.adoptFile(path); err != nil {
 		return nil, err
 	}
@@ -250,7 +247,9 @@ func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.old = append(t.old, closers{t.engine.Close, s.store.Swap(store).Close})
+	old := s.Store()
+	store.AdoptWatchers(old, func() { s.store.Store(store) })
+	t.old = append(t.old, closers{t.engine.Close, old.Close}) // readers may still be in it
 	t.engine = db
 	t.start(store, s.fail)
 	return store, nil
