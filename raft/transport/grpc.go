@@ -190,7 +190,8 @@ func (t *GRPC) Send(to api.MemberID, msgs []*raftpb.Message) {
 		t.events.unreachable(to)
 		return
 	}
-	var split [classes][]record
+	var few [classes][4]record // most calls hold a message or two: no allocation
+	split := [classes][]record{few[0][:0], few[1][:0]}
 	for _, m := range msgs {
 		r := messageRecord(m)
 		if r.wireSize() > t.cfg.MaxFrame || len(m.Entries) > maxEntries {

@@ -43,6 +43,7 @@ type memberOptions struct {
 	tls      *tls.Config
 	maxFrame int
 	prepare  func(*recorder)
+	handler  Handler // instead of the recorder
 	network  string
 }
 
@@ -83,7 +84,11 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 	}
 	served := make(chan error, 1)
 	go func() { served <- m.Serve(l) }()
-	if err := m.Start(m.recorder); err != nil {
+	var h Handler = m.recorder
+	if opt.handler != nil {
+		h = opt.handler
+	}
+	if err := m.Start(h); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

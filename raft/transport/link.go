@@ -283,6 +283,7 @@ func (l *link) send(ctx context.Context, q *queue, count *sendCounters, stream g
 			rest = rest[n:]
 		}
 		clear(records) // entries must not live on in the spare slice
+		q.sent()
 	}
 }
 

@@ -28,7 +28,8 @@ type queue struct {
 		sync.Mutex
 		open    bool // a sender is taking
 		records []record
-		bytes   int
+		bytes   int // of records, and of those that the sender has not sent yet
+		taken   int // of the latter
 		total   queueTotals
 	}
 }
@@ -59,7 +60,7 @@ func (q *queue) put(records ...record) (dropped int) {
 			copy(q.mu.records, q.mu.records[1:])
 			q.mu.records[len(q.mu.records)-1] = r
 			dropped++
-		case len(q.mu.records) >= queueRecords || (q.mu.bytes+r.body > queueBytes && len(q.mu.records) > 0):
+		case len(q.mu.records) >= queueRecords || (q.mu.bytes+r.body > queueBytes && q.mu.bytes > 0):
 			dropped++
 		default:
 			q.mu.records = append(q.mu.records, r)
@@ -100,18 +101,28 @@ func (q *queue) stop() (dropped int) {
 	dropped = len(q.mu.records)
 	q.mu.open = false
 	q.mu.total.Dropped += uint64(dropped)
-	q.mu.records, q.mu.bytes = nil, 0
+	q.mu.records, q.mu.bytes, q.mu.taken = nil, 0, 0
 	return dropped
 }
 
-// take swaps all waiting records for an empty slice that the caller has done with.
+// take swaps all waiting records for an empty slice that the caller has done
+// with. Their bytes count until the caller says sent.
 func (q *queue) take(empty []record) []record {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	records := q.mu.records
-	q.mu.records, q.mu.bytes = empty[:0], 0
+	q.mu.records = empty[:0]
+	q.mu.taken = q.mu.bytes
 	q.mu.total.Taken += uint64(len(records))
 	return records
+}
+
+// sent says that nothing of the last take is held any more.
+func (q *queue) sent() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.bytes -= q.mu.taken
+	q.mu.taken = 0
 }
 
 func (q *queue) totals() queueTotals {

@@ -24,8 +24,8 @@ func accounted(t *testing.T, q *queue) {
 	for _, r := range q.mu.records {
 		bytes += r.body
 	}
-	if bytes != q.mu.bytes {
-		t.Fatalf("%d bytes wait, %d are counted", bytes, q.mu.bytes)
+	if bytes+q.mu.taken != q.mu.bytes {
+		t.Fatalf("%d bytes wait, %d are with the sender, %d are counted", bytes, q.mu.taken, q.mu.bytes)
 	}
 }
 
@@ -59,11 +59,23 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	accounted(t, q)
 	q.take(nil)
+	q.sent()
 	if q.put(forwardRecord(1, make([]byte, queueBytes+1))) != 0 {
 		t.Fatal("one large record must pass an empty queue")
 	}
 	if q.put(forwardRecord(1, make([]byte, 10))) != 1 {
 		t.Fatal("the bytes are not bounded")
+	}
+	accounted(t, q)
+	large := q.take(nil)
+	if q.put(forwardRecord(1, nil)) != 1 {
+		t.Fatal("bytes that the sender still holds do not count")
+	}
+	accounted(t, q)
+	q.sent()
+	clear(large)
+	if q.put(forwardRecord(1, nil)) != 0 {
+		t.Fatal("what was sent still counts")
 	}
 	accounted(t, q)
 	if q.stop() != 1 {

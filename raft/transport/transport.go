@@ -1,15 +1,3 @@
-// Package transport carries Raft messages, forwarded proposals, snapshots and
-// small control calls between members.
-//
-// # Contract
-//
-// Delivery is best effort: a message may be lost, and after a reconnection even
-// repeated, as Raft allows. Messages of one class to one peer keep their order.
-// Heartbeats, votes and their answers travel in a class of their own and never
-// wait behind log entries or snapshots. No method of Transport blocks on the
-// network but Call.
-//
-// grpc.go is the real transport; memory.go is the simulated one.
 package transport
 
 import (
