@@ -81,7 +81,8 @@ func (t *ReadTxn) event(rev revision, rec Record) (*Event, error) {
 // been compacted: asking for it gets ErrCompacted.
 const unknownPrev = -1
 
-// previous finds the record that a change or a delete replaced.
+// previous finds what was there before the transaction of a change or a delete:
+// 0 when the transaction made the key itself.
 func (t *ReadTxn) previous(key string, rev revision) (api.Revision, int64) {
 	it := get(t.st.root, key)
 	if it == nil {
@@ -89,7 +90,14 @@ func (t *ReadTxn) previous(key string, rev revision) (api.Revision, int64) {
 	}
 	older := it.older()
 	i := sort.Search(len(older), func(i int) bool { return !older[i].before(rev) })
+	own := i
+	for i > 0 && older[i-1].main == rev.main {
+		i--
+	}
 	if i == 0 || older[i-1].tomb {
+		if i < own {
+			return 0, 0
+		}
 		return unknownPrev, 0
 	}
 	return older[i-1].main, int64(older[i-1].sub)

@@ -165,8 +165,10 @@ func (t *WriteTxn) replace(it, old *item, value []byte) {
 		Rev: it.mod, Sub: int64(it.sub), Key: bytesOf(it.key), KV: rec, Source: t.s,
 		Delete: it.tomb, Create: it.create == it.mod, Lease: it.lease,
 	}
-	if !e.Create { // etcd's rule, also for a key that a transaction writes twice
-		e.PrevRev, e.PrevSub = old.mod, int64(old.sub)
+	if !e.Create { // etcd's rule: what was there before the transaction, also for a key that it writes twice
+		if prev, ok := old.at(it.mod - 1); ok && !prev.tomb {
+			e.PrevRev, e.PrevSub = prev.main, int64(prev.sub)
+		}
 	}
 	w.events = append(w.events, e)
 }
