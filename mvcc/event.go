@@ -30,8 +30,8 @@ type Event struct {
 	// the key and mod_revision only. Its bytes live as long as the event.
 	KV Record
 
-	// PrevRev and PrevSub name the record that held the value before; PrevRev
-	// is 0 when there was none. Source reads it. Prev may be set directly
+	// PrevRev and PrevSub name the record that held the value before the
+	// event's transaction; PrevRev is 0 when there was none. Source reads it. Prev may be set directly
 	// instead when the bytes are at hand.
 	PrevRev api.Revision
 	PrevSub int64

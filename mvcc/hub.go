@@ -1,7 +1,9 @@
 package mvcc
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -52,6 +54,7 @@ type hub struct {
 		source    watchSource  // changes when a snapshot is installed
 		published api.Revision // every event <= published is queued or readable as history
 		groups    map[groupKey]*group
+		serial    int64 // of the last group
 		match     matcher[*group]
 		log       eventLog
 		pending   int      // feeds in that state; at 0 nobody needs the log
@@ -116,7 +119,8 @@ func (h *hub) reset(source watchSource, rev api.Revision, expose func()) {
 		panic(fmt.Sprintf("watch hub: reset goes back from %d to %d", old, rev))
 	}
 	var feeds []*feed
-	for _, g := range h.mu.groups {
+	// A simulation must see the same order whenever it runs.
+	for _, g := range slices.SortedFunc(maps.Values(h.mu.groups), func(a, b *group) int { return cmp.Compare(a.serial, b.serial) }) {
 		feeds = append(feeds, g.feeds...)
 	}
 	h.mu.published = rev

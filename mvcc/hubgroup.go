@@ -23,9 +23,10 @@ func (k groupKey) skips(e *Event) bool {
 
 // group is the queue of events for all feeds of one key. Guarded by hub.mu.
 type group struct {
-	key   groupKey
-	feeds []*feed
-	armed []*feed // the feeds in that state
+	key    groupKey
+	serial int64 // groups in the order of their beginnings
+	feeds  []*feed
+	armed  []*feed // the feeds in that state
 
 	// seqs names the events that matched, by position: seqs[i] is at base+i.
 	// Those that no feed is at any more are dropped now and then.
@@ -108,7 +109,8 @@ func (h *hub) attachLocked(f *feed) {
 	}
 	g := h.mu.groups[f.key]
 	if g == nil {
-		g = &group{key: f.key}
+		h.mu.serial++
+		g = &group{key: f.key, serial: h.mu.serial}
 		h.mu.groups[f.key] = g
 		h.mu.match.add(f.key.span, g)
 	}

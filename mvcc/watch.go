@@ -1,8 +1,10 @@
 package mvcc
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"github.com/keelson-io/keelson/api"
@@ -227,6 +229,7 @@ func (s *WatchStream) Tick() bool {
 		}
 	}
 	if len(s.askers) > 0 {
+		slices.SortFunc(s.askers, func(a, b *watcher) int { return cmp.Compare(a.id, b.id) })
 		s.signal()
 	}
 	return true

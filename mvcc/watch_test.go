@@ -50,6 +50,10 @@ func (w *world) apply(ops ...op) []*Event {
 	defer w.mu.Unlock()
 	w.mu.rev++
 	var out []*Event
+	before := make(map[string]*mvccpb.KeyValue) // of the keys that this transaction writes
+	for _, o := range ops {
+		before[o.key] = w.mu.live[o.key]
+	}
 	for i, o := range ops {
 		kv := &mvccpb.KeyValue{Key: []byte(o.key), ModRevision: int64(w.mu.rev)}
 		e := &mvccpb.Event{Kv: kv}
@@ -68,7 +72,9 @@ func (w *world) apply(ops ...op) []*Event {
 			}
 			w.mu.live[o.key], w.mu.subs[kv] = kv, int64(i)
 		}
-		e.PrevKv = prev
+		if o.value == "" || prev != nil {
+			e.PrevKv = before[o.key]
+		}
 		w.mu.events = append(w.mu.events, e)
 		out = append(out, w.eventLocked(e, int64(i)))
 	}

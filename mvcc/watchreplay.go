@@ -113,11 +113,7 @@ func (r *replay) take(e *Event) {
 			continue
 		}
 		if run.key.prev {
-			run.err = e.FixPrev()
-			if run.err == nil && !e.Create && e.Prev == nil {
-				run.err = ErrCompacted
-			}
-			if run.err != nil {
+			if run.err = e.FixPrev(); run.err != nil {
 				run.failed = e.Rev
 				continue
 			}

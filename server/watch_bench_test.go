@@ -39,7 +39,7 @@ func BenchmarkWatchRPC(b *testing.B) {
 		{"prefix/1000watchers/1conn", 1, 1000, false, 0},
 		{"prefix/1000watchers/10conns", 10, 1000, false, 0},
 		{"prefix/1000watchers/100conns", 100, 1000, false, 0},
-		{"prefix/1000watchers/100conns/paced", 100, 1000, false, 10 * time.Millisecond},
+		{"prefix/1000watchers/10conns/paced", 10, 1000, false, 5 * time.Millisecond},
 		{"keys/10000watchers/10conns", 10, 10000, true, 0},
 	} {
 		b.Run(tc.name, func(b *testing.B) { benchWatchRPC(b, tc.conns, tc.watchers, tc.single, tc.pace) })

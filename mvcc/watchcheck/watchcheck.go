@@ -45,22 +45,36 @@ type Watch struct {
 // History is what really happened: every event from revision 2 on, in order,
 // with previous values.
 type History struct {
-	events []*mvccpb.Event
+	events  []*mvccpb.Event
+	created map[*mvccpb.Event]bool // puts of keys that were not there
 }
 
 // NewHistory takes the events of a store in order. Previous values are found by
-// replaying them; what the events themselves say of that is ignored.
+// replaying them; what the events themselves say of that is ignored. As etcd has
+// it, the value before an event is the one before its transaction, and the
+// creation of a key has none.
 func NewHistory(events []*mvccpb.Event) *History {
-	h := &History{events: make([]*mvccpb.Event, len(events))}
-	live := make(map[string]*mvccpb.KeyValue)
+	h := &History{events: make([]*mvccpb.Event, len(events)), created: make(map[*mvccpb.Event]bool)}
+	live := make(map[string]*mvccpb.KeyValue)   // now
+	before := make(map[string]*mvccpb.KeyValue) // of keys that this transaction wrote
 	for i, e := range events {
+		if i > 0 && e.Kv.ModRevision != events[i-1].Kv.ModRevision {
+			clear(before)
+		}
 		key := string(e.Kv.Key)
-		h.events[i] = &mvccpb.Event{Type: e.Type, Kv: e.Kv, PrevKv: live[key]}
+		if _, again := before[key]; !again {
+			before[key] = live[key]
+		}
+		x := &mvccpb.Event{Type: e.Type, Kv: e.Kv, PrevKv: before[key]}
 		if e.Type == mvccpb.Event_DELETE {
 			delete(live, key)
 		} else {
+			if live[key] == nil {
+				h.created[x], x.PrevKv = true, nil
+			}
 			live[key] = e.Kv
 		}
+		h.events[i] = x
 	}
 	return h
 }
@@ -110,10 +124,11 @@ func Unique(w Watch, _ *History) error {
 	type name struct {
 		rev int64
 		key string
+		typ mvccpb.Event_EventType // a transaction may put a key and delete it
 	}
 	seen := make(map[name]bool)
 	for _, e := range w.events() {
-		n := name{e.Kv.ModRevision, string(e.Kv.Key)}
+		n := name{e.Kv.ModRevision, string(e.Kv.Key), e.Type}
 		if seen[n] {
 			return fmt.Errorf("key %q at revision %d came twice", n.key, n.rev)
 		}
@@ -236,9 +251,9 @@ func IsCreate(w Watch, h *History) error {
 			continue
 		}
 		created := e.Kv.CreateRevision == e.Kv.ModRevision
-		if created != (want.PrevKv == nil) || created != (e.Kv.Version == 1) {
-			return fmt.Errorf("key %q at revision %d: create revision %d, version %d, was there before: %v",
-				e.Kv.Key, e.Kv.ModRevision, e.Kv.CreateRevision, e.Kv.Version, want.PrevKv != nil)
+		if created != h.created[want] || created != (e.Kv.Version == 1) {
+			return fmt.Errorf("key %q at revision %d: create revision %d, version %d, was created: %v",
+				e.Kv.Key, e.Kv.ModRevision, e.Kv.CreateRevision, e.Kv.Version, h.created[want])
 		}
 	}
 	return nil
@@ -359,12 +374,12 @@ func (h *History) search(rev int64) int {
 	return sort.Search(len(h.events), func(i int) bool { return h.events[i].Kv.ModRevision >= rev })
 }
 
-// find returns the event of the same key and revision, with its true previous
-// value.
+// find returns the event of the same type, key and revision, with its true
+// previous value.
 func (h *History) find(e *mvccpb.Event) *mvccpb.Event {
 	for i := h.search(e.Kv.ModRevision); i < len(h.events) && h.events[i].Kv.ModRevision == e.Kv.ModRevision; i++ {
-		if bytes.Equal(h.events[i].Kv.Key, e.Kv.Key) {
-			return h.events[i]
+		if x := h.events[i]; x.Type == e.Type && bytes.Equal(x.Kv.Key, e.Kv.Key) {
+			return x
 		}
 	}
 	return nil
