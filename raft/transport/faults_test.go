@@ -128,13 +128,14 @@ func TestGRPCSlowPeerDoesNotBlockHeartbeats(t *testing.T) {
 	defer released()
 	entry := make([]byte, 1<<20)
 	offered := uint64(0)
-	for a.count("unreachable 2") == 0 {
+	for a.Stats()[0].Bulk.Dropped == 0 {
 		offered++
 		if offered > 500 {
 			t.Fatal("500 MiB were queued for a peer that reads nothing")
 		}
 		a.Send(2, []*raftpb.Message{appendMessage(1, 2, offered, entry)})
 	}
+	a.await(t, 1, "unreachable 2")
 	sent := time.Now()
 	for i := range uint64(100) {
 		a.Send(2, []*raftpb.Message{heartbeat(1, 2, i)})

@@ -27,7 +27,7 @@ const (
 	openTimeout = 5 * time.Second
 	// concurrentStreams bounds what one connection has open, calls included.
 	concurrentStreams = 1024
-	// refusalLogEvery: the same refusal is logged once in that time.
+	// refusalLogEvery: the same failure is logged once in that time.
 	refusalLogEvery = time.Minute
 )
 

@@ -47,8 +47,11 @@ type link struct {
 	// isDown: PeerDown was told and nothing has worked since.
 	isDown atomic.Bool
 
-	attempts  atomic.Uint32 // rotates the URLs, so that a silent one spoils only some tries
-	lastError string        // owned by the supervisor: what it last logged
+	attempts atomic.Uint32 // rotates the URLs, so that a silent one spoils only some tries
+	logged   struct {      // owned by the supervisor: its last line about tries that failed
+		reason string
+		at     time.Time
+	}
 }
 
 type sendCounters struct{ records, frames, bytes, lost atomic.Uint64 }
@@ -101,7 +104,7 @@ func (l *link) run() {
 		if l.ctx.Err() != nil {
 			return
 		}
-		l.logEnd(up, err)
+		l.logEnd(up, refused, err)
 		if refused && !l.isDown.Swap(true) {
 			l.t.events.down(l.peer)
 		}
@@ -154,6 +157,9 @@ func (l *link) session() (up, refused bool, err error) {
 	l.upSince.Store(&now)
 	defer l.upSince.Store(nil)
 	l.isDown.Store(false)
+	for _, q := range l.queues {
+		q.start() // before PeerUp: what is sent because of it must not be dropped
+	}
 	l.t.cfg.Logger.Info("connected to peer", "peer", l.peer)
 	l.t.events.up(l.peer)
 	err = l.exchange(ctx, cancel, channels)
@@ -234,7 +240,6 @@ func (l *link) exchange(ctx context.Context, cancel context.CancelFunc, channels
 	ended := make(chan error, 2*classes)
 	for c, ch := range channels {
 		q, stream := l.queues[c], ch.stream
-		q.start()
 		work.Add(2)
 		go func() {
 			defer work.Done()
@@ -316,20 +321,32 @@ func isRefusal(err error) bool {
 	return errors.Is(err, ErrWrongCluster) || errors.Is(err, ErrWrongMember) || errors.Is(err, ErrRemoved) || errors.Is(err, ErrWrongProtocol)
 }
 
-// logEnd writes one line for each new reason why there is no connection.
-func (l *link) logEnd(up bool, err error) {
-	text := err.Error()
-	switch {
-	case up:
-		l.t.cfg.Logger.Warn("lost the connection to a peer", "peer", l.peer, "error", text)
-	case isRefusal(err):
-		if text != l.lastError {
-			l.t.cfg.Logger.Error("a peer refused this member", "peer", l.peer, "urls", l.urls, "error", text)
-		}
-	case text != l.lastError:
-		l.t.cfg.Logger.Warn("cannot connect to a peer; will go on trying", "peer", l.peer, "urls", l.urls, "error", text)
+// logEnd writes a line for each new reason why there is no connection, and then
+// one a minute. The text is no measure of news: it may hold a passing port number.
+func (l *link) logEnd(up, refused bool, err error) {
+	log := l.t.cfg.Logger.With("peer", l.peer, "urls", l.urls, "error", err.Error())
+	if up {
+		l.logged.reason = ""
+		log.Warn("lost the connection to a peer")
+		return
 	}
-	l.lastError = text
+	reason := "failed"
+	switch {
+	case isRefusal(err):
+		reason = "refused by the peer"
+	case refused:
+		reason = "nobody listens"
+	}
+	now := l.t.cfg.Clock.Now()
+	if l.logged.reason == reason && now.Sub(l.logged.at) < refusalLogEvery {
+		return
+	}
+	l.logged.reason, l.logged.at = reason, now
+	if isRefusal(err) {
+		log.Error("a peer refused this member")
+		return
+	}
+	log.Warn("cannot connect to a peer; will go on trying")
 }
 
 func (l *link) stats() PeerStats {

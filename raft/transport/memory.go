@@ -194,8 +194,8 @@ func (m *MemoryNode) SendSnapshot(to api.MemberID, msg *raftpb.Message, s Snapsh
 	m.work.Add(1)
 	go func() {
 		defer m.work.Done()
-		defer s.Release()
 		err := m.deliverSnapshot(to, msg, s)
+		s.Release()
 		m.tell(func(h Handler) { h.SnapshotSent(to, err == nil) })
 	}()
 }

@@ -39,8 +39,8 @@ func (t *GRPC) SendSnapshot(to api.MemberID, msg *raftpb.Message, s Snapshot) {
 		if l != nil {
 			err = l.sendSnapshot(msg, s)
 		}
-		s.Release()
 		log := t.cfg.Logger.With("peer", to, "index", s.Meta().Index, "term", s.Meta().Term, "bytes", s.Size())
+		s.Release()
 		if err != nil {
 			log.Warn("could not send a snapshot", "error", err.Error())
 		} else {
