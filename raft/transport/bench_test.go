@@ -186,11 +186,12 @@ func BenchmarkCodec(b *testing.B) {
 	})
 }
 
-// BenchmarkSnapshot is the throughput of a snapshot into memory.
+// BenchmarkSnapshot is the throughput of a snapshot into a synced file.
 func BenchmarkSnapshot(b *testing.B) {
-	a, c := pair(b)
-	s := newTestSnapshot(64 << 20)
-	b.SetBytes(64 << 20)
+	a, c := startMember(b, 1, memberOptions{}), startMember(b, 2, memberOptions{files: b.TempDir()})
+	connect(b, a, c)
+	s := newTestSnapshot(256 << 20)
+	b.SetBytes(256 << 20)
 	n := 0
 	for b.Loop() {
 		n++

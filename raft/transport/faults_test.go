@@ -11,6 +11,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -458,5 +460,45 @@ func TestGRPCSocketsGiveUp(t *testing.T) {
 		if err != nil || got != int(keepaliveTimeout/time.Millisecond) {
 			t.Fatalf("connection %d: %d ms, %v", i, got, err)
 		}
+	}
+}
+
+// Close leaves no goroutine of this package or of gRPC behind, whatever was going on.
+func TestGRPCCloseEndsAllGoroutines(t *testing.T) {
+	a, b := pair(t)
+	silent := make(chan struct{})
+	b.call = func(ctx context.Context, _ api.MemberID, _ uint8, _ []byte) ([]byte, error) {
+		close(silent)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	called := make(chan error, 1)
+	go func() {
+		_, err := a.GRPC.Call(context.Background(), 2, 1, nil)
+		called <- err
+	}()
+	<-silent
+	slow := &slowSnapshot{testSnapshot: newTestSnapshot(2 * chunkBytes), started: make(chan struct{}), hold: make(chan struct{})}
+	a.SendSnapshot(2, envelope(1, 2), slow)
+	<-slow.started
+	b.Close()
+	if err := <-called; err == nil {
+		t.Fatal("a call to a closed member succeeded")
+	}
+	close(slow.hold)
+	a.await(t, 1, "snapshot to 2 sent false")
+	a.Close()
+	eventually(t, "the goroutines have ended", func() bool {
+		stacks := make([]byte, 1<<20)
+		text := string(stacks[:runtime.Stack(stacks, true)])
+		for _, stack := range strings.Split(text, "\n\n") {
+			if strings.Contains(stack, "transport.(*link)") || strings.Contains(stack, "transport.(*GRPC)") || strings.Contains(stack, "transport.(*eventQueue)") {
+				return false
+			}
+		}
+		return true
+	})
+	if entries, err := b.fs.List("/snap"); err != nil || len(entries) != 0 {
+		t.Fatalf("left behind: %v, %v", entries, err)
 	}
 }

@@ -44,6 +44,7 @@ type memberOptions struct {
 	maxFrame int
 	prepare  func(*recorder)
 	handler  Handler // instead of the recorder
+	files    string  // a real directory for snapshots, instead of memory
 	network  string
 }
 
@@ -64,6 +65,10 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 		t.Fatal(err)
 	}
 	m := &member{recorder: newRecorder(), id: id, fs: vfs.NewMem(1), logs: &logBuffer{}}
+	dir := "/snap"
+	if opt.files != "" {
+		m.fs, dir = vfs.OS(), opt.files
+	}
 	switch {
 	case network == "unix":
 		m.url = "unix://" + l.Addr().String()
@@ -74,7 +79,7 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 	}
 	m.GRPC, err = NewGRPC(GRPCConfig{
 		ID: id, Cluster: opt.cluster, Clock: clock.System(), Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
-		Dial: opt.dial, TLS: opt.tls, FS: m.fs, SnapDir: "/snap", MaxFrame: opt.maxFrame,
+		Dial: opt.dial, TLS: opt.tls, FS: m.fs, SnapDir: dir, MaxFrame: opt.maxFrame,
 	})
 	if err != nil {
 		t.Fatal(err)
