@@ -84,10 +84,11 @@ func (m *model) apply(c command) {
 				kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
 			}
 			s[op.key] = kv
-			if kv.CreateRevision == kv.ModRevision {
-				old = nil // such an event has no previous value
+			var prev *mvccpb.KeyValue // what was there before the transaction
+			if kv.CreateRevision != kv.ModRevision {
+				prev = m.states[m.rev][op.key]
 			}
-			m.events = append(m.events, modelEvent{rev: m.rev + 1, kv: kv, prev: old})
+			m.events = append(m.events, modelEvent{rev: m.rev + 1, kv: kv, prev: prev})
 		}
 		if changed {
 			m.rev++
@@ -119,7 +120,7 @@ func (m *model) delete(s map[string]*mvccpb.KeyValue, key, end string) bool {
 	for _, k := range sortedKeys(s) {
 		if inRange(k, key, end) {
 			m.events = append(m.events, modelEvent{
-				rev: m.rev + 1, delete: true, prev: s[k],
+				rev: m.rev + 1, delete: true, prev: m.states[m.rev][k],
 				kv: &mvccpb.KeyValue{Key: []byte(k), ModRevision: int64(m.rev) + 1},
 			})
 			delete(s, k)
@@ -351,7 +352,7 @@ func compareHistory(t *testing.T, s *Store, m *model, from api.Revision) {
 		if e.Rev != w.rev || e.Delete != w.delete || !proto.Equal(kv, w.kv) || string(e.Key) != string(w.kv.Key) {
 			t.Fatalf("event %d %q delete %v %v, want %+v", e.Rev, e.Key, e.Delete, kv, w)
 		}
-		if e.Create != (!w.delete && w.prev == nil) {
+		if e.Create != (!w.delete && w.kv.CreateRevision == w.kv.ModRevision) {
 			t.Fatalf("event %d %q create %v, want %+v", e.Rev, e.Key, e.Create, w)
 		}
 		err := e.FixPrev()
