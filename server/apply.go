@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -21,10 +22,12 @@ import (
 // What Apply does depends on the entries and the store alone, never on time,
 // configuration or which member it runs on, so all members stay equal.
 type applier struct {
-	s     *Server
-	store *mvcc.Store
-	view  writeView // reused by each command
-	path  []bool    // reused by each transaction
+	s      *Server
+	store  *mvcc.Store
+	view   writeView // reused by each command, as the rest
+	run    txnRun
+	path   []bool
+	broken bool // nothing is applied any more
 }
 
 // Apply evaluates the commands of the entries in order, makes the outcome one
@@ -33,13 +36,17 @@ func (a *applier) Apply(entries []raft.Entry) {
 	for i := range entries {
 		e := &entries[i]
 		for _, c := range e.Commands {
+			if a.broken {
+				c.Err = api.ErrStopped
+				continue
+			}
 			a.command(e.Term, c)
 		}
-		if e.Conf != nil {
+		if e.Conf != nil && !a.broken {
 			a.confChange(e)
 		}
 	}
-	if len(entries) == 0 {
+	if len(entries) == 0 || a.broken {
 		return
 	}
 	last := &entries[len(entries)-1]
@@ -49,23 +56,27 @@ func (a *applier) Apply(entries []raft.Entry) {
 	a.store.Publish()
 }
 
+// keptAnswer is how large a buffer for answers is kept for the next command.
+const keptAnswer = 64 << 10
+
 // command evaluates one command in a transaction of its own.
 func (a *applier) command(term api.Term, c *raft.Command) {
 	tx := a.store.Begin()
 	a.view = writeView{tx: tx}
-	x := txnRun{ctx: context.Background(), view: &a.view, write: tx, wanted: c.Wanted}
+	a.run = txnRun{ctx: context.Background(), view: &a.view, write: tx, wanted: c.Wanted, b: a.run.b[:0]}
+	x := &a.run
 	var err error
 	switch c.Kind {
 	case commandPut:
-		err = a.put(&x, c.Body)
+		err = a.put(x, c.Body)
 	case commandDelete:
-		err = a.delete(&x, c.Body)
+		err = a.delete(x, c.Body)
 	case commandTxn:
-		err = a.txn(&x, c.Body)
+		err = a.txn(x, c.Body)
 	case commandCompact:
 		err = a.compact(tx, c.Body)
 	case commandLeaseGrant:
-		err = a.leaseGrant(&x, c.Body)
+		err = a.leaseGrant(x, c.Body)
 	case commandLeaseRevoke:
 		err = a.leaseRevoke(tx, c.Body)
 	case commandLeaseExpire:
@@ -86,22 +97,40 @@ func (a *applier) command(term api.Term, c *raft.Command) {
 	if c.Wanted {
 		c.Result = a.s.answer(x.b, done.Revision, term)
 	}
+	if cap(x.b) > keptAnswer {
+		x.b = nil
+	}
 }
 
 // answer adds the header to an answer's other fields.
 func (s *Server) answer(fields []byte, rev api.Revision, term api.Term) *Encoded {
-	b := make([]byte, 0, headerBytes+len(fields))
+	m, b := newShortMessage(headerBytes + len(fields))
 	b = s.appendFullHeader(b, rev, term)
-	return encodeBytes(append(b, fields...))
+	return m.finish(append(b, fields...))
 }
+
+// errHalt marks that a command cannot be applied although the other members
+// apply it.
+var errHalt = errors.New("this member cannot go on")
 
 // refuse answers with an error. A record that cannot be read is no refusal: the
 // members would part from here on, so this one stops.
 func (a *applier) refuse(c *raft.Command, err error) {
-	if rpcError(err) == error(api.ErrCorrupt) {
-		panic(fmt.Sprintf("apply: command %d of kind %d met a corrupt record: %v", c.ID, c.Kind, err))
+	if errors.Is(err, mvcc.ErrCorrupt) || errors.Is(err, errHalt) {
+		a.halt(fmt.Errorf("apply command %d of kind %d: %w", c.ID, c.Kind, err))
+		err = api.ErrStopped
 	}
 	c.Err = err
+}
+
+// halt ends the member and waits until no client is served any more: what comes
+// back from here is not the state that a reader was promised. Nothing of the
+// command becomes visible or durable; the entries come again at the next start.
+func (a *applier) halt(err error) {
+	a.s.log.Error("the member stops", slog.Any("error", err))
+	a.s.fail(err)
+	<-a.s.unserved
+	a.broken = true
 }
 
 func (a *applier) put(x *txnRun, body []byte) error {
@@ -135,7 +164,7 @@ func (a *applier) txn(x *txnRun, body []byte) error {
 	a.path = path
 	if _, err := x.run(&r, path); err != nil {
 		// Writes may have been made, and nothing undoes them.
-		panic(fmt.Sprintf("apply: a verified transaction failed: %v", err))
+		return fmt.Errorf("%w: a verified transaction failed: %w", errHalt, err)
 	}
 	return nil
 }

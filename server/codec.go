@@ -16,13 +16,40 @@ type Encoded struct {
 	Buffers mem.BufferSlice
 }
 
+// shortMessage is a message in one allocation, if it is short: most answers are
+// a header and little else.
+type shortMessage struct {
+	Encoded
+	one   [1]mem.Buffer
+	whole mem.SliceBuffer
+	room  [64]byte
+}
+
+// newShortMessage returns a message and room for its bytes, at least size of
+// them. finish takes the room back, filled.
+func newShortMessage(size int) (*shortMessage, []byte) {
+	m := &shortMessage{}
+	if size <= len(m.room) {
+		return m, m.room[:0]
+	}
+	return m, make([]byte, 0, size)
+}
+
+func (m *shortMessage) finish(b []byte) *Encoded {
+	m.whole = b
+	m.one[0] = &m.whole
+	m.Buffers = m.one[:]
+	return &m.Encoded
+}
+
 // encodeBytes makes a message of one buffer. The caller gives b away.
 func encodeBytes(b []byte) *Encoded {
 	m := &struct {
 		Encoded
-		one [1]mem.Buffer
-	}{}
-	m.one[0] = mem.SliceBuffer(b)
+		one   [1]mem.Buffer
+		whole mem.SliceBuffer
+	}{whole: b}
+	m.one[0] = &m.whole
 	m.Buffers = m.one[:]
 	return &m.Encoded
 }

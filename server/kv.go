@@ -44,7 +44,7 @@ func unary[R any, P interface {
 	*R
 	request
 }](service, name string, call func(*Server, context.Context, P) (*Encoded, error)) grpc.MethodDesc {
-	info := "/" + service + "/" + name
+	info := &grpc.UnaryServerInfo{FullMethod: "/" + service + "/" + name}
 	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		s := srv.(*Server)
 		req := P(new(R))
@@ -64,7 +64,7 @@ func unary[R any, P interface {
 		if intercept == nil {
 			return handle(ctx, req)
 		}
-		return intercept(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: info}, handle)
+		return intercept(ctx, req, info, handle)
 	}}
 }
 

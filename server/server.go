@@ -41,6 +41,8 @@ type Server struct {
 
 	startConf *raftpb.ConfState // the membership that the store had at start
 
+	unserved chan struct{} // closed when no client is served any more
+
 	parts parts // what Run starts and stops
 }
 
@@ -52,6 +54,8 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 		members: m,
 		answers: newAnswers(cfg.Clock),
 		metrics: newMetrics(cfg.Clock),
+
+		unserved: make(chan struct{}),
 	}
 	s.ids.state.Store(cfg.Seed ^ uint64(id))
 	s.lessor = &lessor{

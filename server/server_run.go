@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keelson-io/keelson/api"
-	"github.com/keelson-io/keelson/raft/transport"
 )
 
 // Run serves until ctx ends or the member fails, and stops everything. It is
@@ -33,6 +32,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	s.servePeers(&wait)
+	wait.Go(func() { p.security.run(background) })
 	wait.Go(func() { s.lessor.follow(background) })
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })
@@ -54,6 +54,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.led.cutAll(false) // idle watches would hold the port's graceful stop up
 	stopServing()
 	<-served
+	close(s.unserved)
 	stop() // the node closes its transport, which ends the peers' sockets
 	wait.Wait()
 	p.sockets.Close()
@@ -62,7 +63,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // servePeers accepts the other members on the peer sockets.
 func (s *Server) servePeers(wait *sync.WaitGroup) {
-	t, ok := s.parts.transport.(*transport.GRPC)
+	t, ok := s.parts.transport.(peerTransport)
 	if !ok {
 		return // a network in memory has no sockets
 	}
@@ -79,18 +80,25 @@ func (s *Server) front() *front {
 	v := s.view()
 	return &front{
 		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
-		http: &httpEndpoints{view: v, metrics: s.metrics, log: s.log, timeout: s.requestTimeout()},
+		http: &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout()},
 	}
 }
 
-// handOver lets another member lead before this one stops.
+// handOver lets another member lead before this one stops, if there is another.
 func (s *Server) handOver() {
+	if len(s.members.list()) < 2 {
+		return
+	}
 	ctx, cancel := s.withTimeout(context.Background(), s.cfg.ElectionTimeout)
 	defer cancel()
 	if err := s.parts.node.TransferLeader(ctx); err != nil {
 		s.log.Warn("stopping without handing leadership over", slog.Any("error", err))
 	}
 }
+
+// joinRetry lies between two attempts to take part in the cluster; each waits
+// for as long as a request does.
+const joinRetry = 100 * time.Millisecond
 
 // join waits until this member takes part in the cluster: it has published its
 // name and client URLs, or the cluster knows them and it has caught up. Then it
@@ -109,9 +117,12 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 		if ctx.Err() == nil {
 			s.log.Info("waiting for the cluster", slog.Any("error", err))
 		}
-		if errors.Is(err, api.ErrStopped) {
-			return
+		timer := s.clock.NewTimer(joinRetry)
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
 		}
+		timer.Stop()
 	}
 }
 
