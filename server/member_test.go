@@ -88,6 +88,7 @@ func (c *testCluster) config(name string) Config {
 
 func (c *testCluster) world(name string) world {
 	return world{
+		segment: 64 << 10,
 		engine: func(cfg *Config, path string) (engine.Engine, error) {
 			file, err := cfg.FS.Open(path)
 			if errors.Is(err, vfs.ErrNotExist) {
@@ -344,10 +345,10 @@ func TestSnapshotReplacesTheStore(t *testing.T) {
 	}
 	c.net.Partition(others, []api.MemberID{behind.id})
 	old := behind.Store()
-	value := make([]byte, 1<<20)
+	value := make([]byte, 4<<10)
 	status := func() api.Index { return first.parts.node.Status().First }
 	for i := 0; status() < 20; i++ {
-		if i > 300 {
+		if i > 3000 {
 			t.Fatalf("the log still begins at %d", status())
 		}
 		if _, err := first.kv().Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: value}); err != nil {

@@ -36,6 +36,8 @@ type world struct {
 	engine func(cfg *Config, path string) (engine.Engine, error)
 	// transport connects this member with the others.
 	transport func(s *Server, h *home) (transport.Transport, error)
+	// segment is the size of the log's files; 0 is the log's own choice.
+	segment int64
 }
 
 // real is the world of kvd: bbolt and gRPC between members.
@@ -152,7 +154,7 @@ func (s *Server) openNode() error {
 		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
 		Transport: s.parts.transport, StateMachine: s.parts.machine,
 		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
-		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes,
+		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
 		Logger: s.log, OnFatal: s.fail,
 	})
 	if err != nil {
