@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"mvcc":            {"api", "clock", "mvcc/engine"},
 	"mvcc/watchcheck": {"api", "mvcc"},
 	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine"},
+	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
@@ -66,7 +67,7 @@ var spawners = map[string]string{
 	"raft/transport/transfer.go": "one sender, and one receiver, for each snapshot on its way",
 	"scripts/cluster.go":         "one waiter for each member it started",
 	"server/lease.go":            "one loop for each keep-alive stream",
-	"server/listen.go":           "one look at the first bytes of each new connection",
+	"server/listen_gate.go":      "each gate's acceptor, and the opening of each new connection",
 	"server/listen_rpc.go":       "the gRPC and HTTP servers of the client port",
 	"server/server_open.go":      "the flusher of the store",
 	"server/server_run.go":       "the member's background tasks, joined before Run returns",
@@ -80,14 +81,19 @@ var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/t
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.
 var adapters = map[string][]string{
-	"clock/clock.go":         {"time"},
-	"raft/transport/dial.go": {"net"},
-	"raft/transport/grpc.go": {"net"},
-	"raft/vfs/os_linux.go":   {"os"},
-	"raft/vfs/os_unix.go":    {"os"},
-	"raft/vfs/os.go":         {"os"},
-	"mvcc/engine/bolt.go":    {"os"},
-	"server/listen.go":       {"os", "net"},
+	"clock/clock.go":           {"time"},
+	"raft/transport/dial.go":   {"net"},
+	"raft/transport/grpc.go":   {"net"},
+	"raft/vfs/os_linux.go":     {"os"},
+	"raft/vfs/os_unix.go":      {"os"},
+	"raft/vfs/os.go":           {"os"},
+	"mvcc/engine/bolt.go":      {"os"},
+	"server/listen.go":         {"os", "net"},
+	"server/listen_gate.go":    {"net"},
+	"server/listen_refusal.go": {"os", "net"},
+	"server/tls_address.go":    {"net"},
+	"server/tls_auto.go":       {"os", "net", "crypto/rand"},
+	"server/tls_files.go":      {"os"},
 }
 
 // clockCalls are what package time may not be used for outside an adapter.

@@ -63,6 +63,15 @@ type Config struct {
 
 	EnablePprof bool
 
+	// Who may speak with it, and how. tls.go makes every configuration of TLS.
+	ClientTLS, PeerTLS     TLS
+	CipherSuites           []string // of TLS 1.2; empty: Go's choice
+	TLSMinVersion          string   // TLS1.2 or TLS1.3
+	TLSMaxVersion          string   // empty: Go's choice
+	SelfSignedCertValidity uint     // years that certificates of our own making last
+	CORS                   []string // origins whose scripts may call; empty: none, "*": all
+	HostWhitelist          []string // names by which plain HTTP may call this member; empty or "*": all
+
 	// OnReady is called once the client listeners are served; nil: nobody waits.
 	OnReady func()
 
@@ -114,6 +123,10 @@ func DefaultConfig() Config {
 		WatchProgressInterval: defaultProgressInterval,
 		WarnUnaryDuration:     300 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
+
+		TLSMinVersion:          "TLS1.2",
+		SelfSignedCertValidity: 1,
+		HostWhitelist:          []string{"*"},
 	}
 }
 
@@ -174,6 +187,12 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkURLs(); err != nil {
+		return err
+	}
+	if err := c.checkTLS(); err != nil {
+		return err
+	}
+	if err := checkOrigins(c.CORS); err != nil {
 		return err
 	}
 	if c.MaxTxnOps == 0 || c.MaxRequestBytes == 0 {

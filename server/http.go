@@ -18,14 +18,12 @@ import (
 	"github.com/keelson-io/keelson/raft"
 )
 
-// readHeaderTimeout is how long an HTTP client may take to send its headers.
-const readHeaderTimeout = 30 * time.Second
-
 // httpEndpoints are what a member answers over HTTP/1.1. Paths and bodies are
 // etcd's: load balancers, kubelets and dashboards look for them.
 type httpEndpoints struct {
 	view    *view
 	metrics *metrics
+	guard   *httpGuard
 	log     *slog.Logger
 	timeout time.Duration // of the read that proves health
 }

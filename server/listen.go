@@ -1,65 +1,126 @@
 package server
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"syscall"
 	"time"
-
-	"github.com/keelson-io/keelson/clock"
 )
 
-// This file is where sockets enter: binding the listeners of a member, telling
-// gRPC from HTTP/1.1 on the client port, and dialling peers.
+// This file is where sockets enter: binding the listeners of a member and
+// dialling peers. listen_gate.go lets connections in.
 
 // ErrListen is wrapped when an address cannot be bound.
 var ErrListen = errors.New("cannot listen")
 
-// listeners are the bound sockets of one member. They are bound before anything
-// else starts, so that a taken port is found before the log is touched; the
-// kernel queues connections until someone accepts.
+// listeners are the bound sockets of one member, each behind its gate. They are
+// bound before anything else starts, so that a taken port is found before the
+// log is touched; the kernel queues connections until someone accepts.
 type listeners struct {
-	peer    []net.Listener
-	client  []net.Listener // gRPC, and HTTP unless clientHTTP has some
-	http    []net.Listener // --listen-client-http-urls
-	metrics []net.Listener // --listen-metrics-urls
+	peer    []*gate
+	client  []*gate // gRPC, and HTTP unless there are HTTP URLs
+	http    []*gate // --listen-client-http-urls
+	metrics []*gate // --listen-metrics-urls
 }
+
+// Bounds of connections that are open at once, for each kind of listener: no
+// kind can take the others' file descriptors, nor the store's.
+const (
+	peerPlaces    = 128
+	metricsPlaces = 64
+	// reservedFiles are kept for the log, the store and outgoing connections, as
+	// in etcd.
+	reservedFiles = 150
+	minPlaces     = 16
+	maxPlaces     = 1 << 20
+)
 
 // bind binds every listen URL, or none.
 func bind(cfg *Config) (_ *listeners, err error) {
+	files := fileLimit()
+	places := files - reservedFiles - peerPlaces - metricsPlaces
+	if places < minPlaces {
+		return nil, fmt.Errorf("%w: a process may open only %d files; at least %d are needed", ErrConfig, files, files-places+minPlaces)
+	}
 	l := &listeners{}
 	defer func() {
 		if err != nil {
 			l.Close()
 		}
 	}()
+	clients := make(chan struct{}, places)
 	for _, group := range []struct {
-		flag string
-		urls []url.URL
-		into *[]net.Listener
+		name, flag string
+		urls       []url.URL
+		into       *[]*gate
+		places     chan struct{}
 	}{
-		{"--listen-peer-urls", cfg.ListenPeerURLs, &l.peer},
-		{"--listen-client-urls", cfg.ListenClientURLs, &l.client},
-		{"--listen-client-http-urls", cfg.ListenClientHTTPURLs, &l.http},
-		{"--listen-metrics-urls", cfg.ListenMetricsURLs, &l.metrics},
+		{"peer", "--listen-peer-urls", cfg.ListenPeerURLs, &l.peer, make(chan struct{}, peerPlaces)},
+		{"client", "--listen-client-urls", cfg.ListenClientURLs, &l.client, clients},
+		{"http", "--listen-client-http-urls", cfg.ListenClientHTTPURLs, &l.http, clients},
+		{"metrics", "--listen-metrics-urls", cfg.ListenMetricsURLs, &l.metrics, make(chan struct{}, metricsPlaces)},
 	} {
 		for _, u := range group.urls {
 			one, err := listenOn(u)
 			if err != nil {
 				return nil, fmt.Errorf("%w on %s (%s): %w", ErrListen, u.String(), group.flag, err)
 			}
-			*group.into = append(*group.into, one)
+			g := newGate(one, group.name, cfg.Clock, cfg.Logger)
+			g.places, g.isSecure = group.places, isSecure(u)
+			*group.into = append(*group.into, g)
 		}
 	}
+	l.chooseProtocols()
 	return l, nil
+}
+
+// chooseProtocols says what each gate serves. On a port that serves both,
+// HTTP/1.1 comes first: whoever can speak it and is no gRPC client gets it.
+func (l *listeners) chooseProtocols() {
+	for _, g := range l.peer {
+		g.http, g.protocols = nil, []string{protocolH2}
+	}
+	for _, g := range l.client {
+		g.protocols = []string{protocolHTTP1, protocolH2}
+		if len(l.http) > 0 {
+			g.http, g.protocols = nil, []string{protocolH2}
+		}
+	}
+	for _, g := range slices.Concat(l.http, l.metrics) {
+		g.grpc, g.protocols = nil, []string{protocolHTTP1}
+	}
+}
+
+// arm gives the gates their certificates. Nothing has been accepted yet.
+func (l *listeners) arm(s *security) {
+	all := slices.Concat(l.peer, l.client, l.http, l.metrics)
+	for _, g := range all {
+		if g.isSecure {
+			g.keys = s.client
+		}
+	}
+	for _, g := range l.peer {
+		if g.isSecure {
+			g.keys, g.checkSAN = s.peer, !s.peer.rules.set.SkipClientSANVerify
+		}
+	}
+	s.gates = all
+}
+
+// fileLimit is how many files the process may have open.
+func fileLimit() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > maxPlaces {
+		return maxPlaces
+	}
+	return int(limit.Cur)
 }
 
 // Close closes what is still open.
@@ -73,15 +134,13 @@ func (l *listeners) Close() {
 // closeClients leaves the peers' listeners open: a member that stops hands
 // leadership over and must be heard until then.
 func (l *listeners) closeClients() {
-	for _, group := range [][]net.Listener{l.client, l.http, l.metrics} {
-		for _, one := range group {
-			one.Close()
-		}
+	for _, one := range slices.Concat(l.client, l.http, l.metrics) {
+		one.Close()
 	}
 }
 
 func listenOn(u url.URL) (net.Listener, error) {
-	if u.Scheme != "unix" {
+	if !isSocket(u) {
 		return net.Listen("tcp", u.Host)
 	}
 	path := socketPath(u)
@@ -90,6 +149,9 @@ func listenOn(u url.URL) (net.Listener, error) {
 	}
 	return net.Listen("unix", path)
 }
+
+// isSocket reports whether a URL names a unix socket.
+func isSocket(u url.URL) bool { return u.Scheme == "unix" || u.Scheme == "unixs" }
 
 // socketPath is the file of a unix URL: unix:///abs, unix://rel, unix:rel.
 func socketPath(u url.URL) string {
@@ -119,28 +181,36 @@ func removeStaleSocket(path string) error {
 	return os.Remove(path)
 }
 
-// DialPeer connects to a peer URL.
-func DialPeer(ctx context.Context, raw string) (net.Conn, error) {
-	u, err := ParseURL(raw)
+// dialPeer connects to a peer URL, with TLS if its scheme asks for it. There is
+// no way back to plain text: a handshake that fails ends the connection.
+func (s *security) dialPeer(ctx context.Context, raw string) (net.Conn, error) {
+	u, err := ParseURL(strings.TrimPrefix(raw, securedPrefix))
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	if u.Scheme == "unix" {
-		return d.DialContext(ctx, "unix", socketPath(u))
+	d := net.Dialer{KeepAlive: -1} // gRPC has its own
+	network, address, host := "tcp", u.Host, u.Hostname()
+	if isSocket(u) {
+		// A path is no name that a certificate could have.
+		network, address, host = "unix", socketPath(u), "localhost"
 	}
-	return d.DialContext(ctx, "tcp", u.Host)
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil || !isSecure(u) {
+		return conn, err
+	}
+	secured := tls.Client(conn, s.peer.rules.client(s.peer.fresh(), host))
+	if err := secured.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS with %s: %w", u.String(), err)
+	}
+	return secured, nil
 }
 
 // checkBind refuses URLs on which nobody can listen: a domain name other than
-// localhost, a missing port, a scheme that is not served.
+// localhost, or a missing port.
 func checkBind(u url.URL) error {
-	switch u.Scheme {
-	case "unix":
+	if isSocket(u) {
 		return nil
-	case "http":
-	default:
-		return fmt.Errorf("TLS is not served yet: %s", u.String())
 	}
 	host, _, err := net.SplitHostPort(u.Host)
 	if err != nil {
@@ -154,7 +224,7 @@ func checkBind(u url.URL) error {
 
 // checkHost refuses URLs that nobody can reach.
 func checkHost(u url.URL) error {
-	if u.Scheme == "unix" || u.Scheme == "unixs" {
+	if isSocket(u) {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(u.Host)
@@ -199,194 +269,3 @@ func resolved(ctx context.Context, urls []string) []string {
 	}
 	return out
 }
-
-// preface is how every HTTP/2 connection begins (RFC 9113, 3.4). Its first four
-// bytes cannot begin an HTTP/1.1 request.
-const (
-	preface      = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-	prefaceMatch = 4
-	// sniffTimeout is how long a connection may stay silent before it has said
-	// what it is.
-	sniffTimeout = 30 * time.Second
-)
-
-// splitter tells gRPC from HTTP/1.1 on one listener: what begins with the
-// HTTP/2 preface goes to grpc, everything else to http, where net/http answers
-// noise with 400. Each connection is looked at in a goroutine of its own, so a
-// silent one holds up nobody; all of them end at Close.
-type splitter struct {
-	net.Listener
-	clock      clock.Clock
-	grpc, http *branch
-	traffic    *traffic
-	wait       sync.WaitGroup
-	mu         struct {
-		sync.Mutex
-		sniffing map[net.Conn]struct{} // closed by Close
-		closed   bool
-	}
-}
-
-func newSplitter(l net.Listener, c clock.Clock, t *traffic) *splitter {
-	s := &splitter{Listener: l, clock: c, traffic: t}
-	s.grpc, s.http = newBranch(l.Addr()), newBranch(l.Addr())
-	s.mu.sniffing = map[net.Conn]struct{}{}
-	return s
-}
-
-// Run accepts until the listener closes; then both branches have ended.
-func (s *splitter) Run() error {
-	defer s.grpc.Close()
-	defer s.http.Close()
-	defer s.wait.Wait()
-	for {
-		conn, err := s.Accept()
-		if isPassing(err) {
-			// Too many open files: other connections must end first.
-			<-s.clock.NewTimer(acceptPause).C()
-			continue
-		}
-		if err != nil {
-			s.closeSniffing()
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
-		}
-		if !s.track(conn) {
-			conn.Close()
-			continue
-		}
-		s.wait.Add(1)
-		go s.sort(conn)
-	}
-}
-
-// acceptPause is how long a splitter rests after an error that may pass.
-const acceptPause = 50 * time.Millisecond
-
-func isPassing(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED)
-}
-
-func (s *splitter) track(conn net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.mu.closed {
-		s.mu.sniffing[conn] = struct{}{}
-	}
-	return !s.mu.closed
-}
-
-func (s *splitter) closeSniffing() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.closed = true
-	for conn := range s.mu.sniffing {
-		conn.Close()
-	}
-}
-
-// sort reads the first bytes of a connection and hands it to its branch.
-func (s *splitter) sort(conn net.Conn) {
-	defer s.wait.Done()
-	first, err := sniff(conn, s.clock.Now().Add(sniffTimeout))
-	s.mu.Lock()
-	delete(s.mu.sniffing, conn)
-	s.mu.Unlock()
-	if err != nil {
-		conn.Close()
-		return
-	}
-	to := s.http
-	if bytes.HasPrefix(first, []byte(preface[:prefaceMatch])) {
-		to = s.grpc
-	}
-	to.give(&sniffed{Conn: conn, first: first, traffic: s.traffic})
-}
-
-// sniff reads until the bytes either differ from the preface or match enough.
-func sniff(conn net.Conn, deadline time.Time) ([]byte, error) {
-	if err := conn.SetReadDeadline(deadline); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, prefaceMatch)
-	n := 0
-	for n < len(buf) {
-		m, err := conn.Read(buf[n:])
-		n += m
-		if n > 0 && !bytes.HasPrefix([]byte(preface), buf[:n]) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return buf[:n], conn.SetReadDeadline(time.Time{})
-}
-
-// traffic counts the bytes of client connections.
-type traffic struct{ sent, received atomic.Uint64 }
-
-// sniffed gives back the bytes that were looked at, and counts all bytes.
-type sniffed struct {
-	net.Conn
-	first   []byte // owned by the reader
-	traffic *traffic
-}
-
-func (c *sniffed) Read(p []byte) (n int, err error) {
-	if len(c.first) > 0 {
-		n = copy(p, c.first)
-		c.first = c.first[n:]
-	} else {
-		n, err = c.Conn.Read(p)
-	}
-	c.traffic.received.Add(uint64(n))
-	return n, err
-}
-
-func (c *sniffed) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.traffic.sent.Add(uint64(n))
-	return n, err
-}
-
-// branch is the listener that one protocol's server accepts from.
-type branch struct {
-	addr  net.Addr
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func newBranch(addr net.Addr) *branch {
-	return &branch{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-func (b *branch) give(conn net.Conn) {
-	select {
-	case b.conns <- conn:
-	case <-b.done:
-		conn.Close()
-	}
-}
-
-// Accept implements net.Listener.
-func (b *branch) Accept() (net.Conn, error) {
-	select {
-	case conn := <-b.conns:
-		return conn, nil
-	case <-b.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener. The socket itself belongs to the splitter.
-func (b *branch) Close() error {
-	b.once.Do(func() { close(b.done) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (b *branch) Addr() net.Addr { return b.addr }

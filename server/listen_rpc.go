@@ -27,6 +27,9 @@ const stopGrace = time.Second
 func grpcOptions(cfg *Config, m *metrics, node consensus) []grpc.ServerOption {
 	i := &interceptors{cfg: cfg, metrics: m, node: node, log: cfg.Logger}
 	opts := []grpc.ServerOption{
+		grpc.Creds(newGateCredentials()),
+		grpc.ConnectionTimeout(openTimeout),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes) + api.RequestOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
@@ -153,25 +156,21 @@ func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
 }
 
 func (f *front) serveClients(serve func(func() error), clients *http.Server) {
-	split := len(f.sockets.http) == 0
-	for _, l := range f.sockets.client {
-		kind := "grpc"
-		if split {
-			kind = "grpc+http"
+	for _, g := range f.sockets.client {
+		g.traffic = f.metrics.traffic
+		if g.only() != nil {
+			f.ready("grpc", g)
+			serve(func() error { return f.grpc.Serve(g) })
+			continue
 		}
-		f.ready(kind, l.Addr().String())
-		if split {
-			s := newSplitter(l, f.metrics.clock, f.metrics.traffic)
-			serve(s.Run)
-			serve(func() error { return f.grpc.Serve(s.grpc) })
-			serve(func() error { return clients.Serve(s.http) })
-		} else {
-			serve(func() error { return f.grpc.Serve(l) })
-		}
+		f.ready("grpc+http", g)
+		serve(g.Run)
+		serve(func() error { return f.grpc.Serve(g.grpc) })
+		serve(func() error { return clients.Serve(g.http) })
 	}
-	for _, l := range f.sockets.http {
-		f.ready("http", l.Addr().String())
-		serve(func() error { return clients.Serve(l) })
+	for _, g := range f.sockets.http {
+		f.ready("http", g)
+		serve(func() error { return clients.Serve(g) })
 	}
 	if f.cfg.OnReady != nil {
 		f.cfg.OnReady()
@@ -180,14 +179,17 @@ func (f *front) serveClients(serve func(func() error), clients *http.Server) {
 
 // ready tells the world, in etcd's words. Connections are queued already, so
 // nothing that reads this line and connects can be too early.
-func (f *front) ready(traffic, address string) {
-	f.log.Info("ready to serve client requests", "traffic", traffic, "address", address)
+func (f *front) ready(traffic string, g *gate) {
+	f.log.Info("ready to serve client requests", "traffic", traffic, "address", g.Addr().String(), "tls", g.isSecure)
 }
 
 func (f *front) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           f.http.guard.wrap(h),
 		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       rememberTLS,
 		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // mostly clients' mistakes
 	}
 }

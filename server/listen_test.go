@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft"
 )
 
@@ -43,7 +43,7 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	t.Helper()
 	h := stubEndpoints(node)
 	cfg = h.view.cfg
-	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Logger, cfg.Clock = h.log, clock.System()
 	cfg.ListenPeerURLs, _ = ParseURLs("http://127.0.0.1:0")
 	cfg.ListenClientURLs, _ = ParseURLs("http://127.0.0.1:0")
 	change(cfg)
@@ -51,6 +51,13 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	if err != nil {
 		t.Fatal(err)
 	}
+	security, err := openSecurity(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets.arm(security)
+	h.metrics.registry.MustRegister(tlsMetrics{security})
+	h.guard = newHTTPGuard(cfg, h.log)
 	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node)...)
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
 	h.metrics.countMethods(g)
@@ -216,29 +223,29 @@ func TestSilentConnectionsEndWithTheFront(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSplitter(l, h.metrics.clock, &traffic{})
+	g := newGate(l, "client", h.metrics.clock, h.log)
 	done := make(chan error, 1)
-	go func() { done <- s.Run() }()
+	go func() { done <- g.Run() }()
 	conn, err := net.Dial("tcp", addrOf(l))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	eventually(t, "the splitter has the connection", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.mu.sniffing) == 1
+	eventually(t, "the gate has the connection", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.mu.opening.Len() == 1
 	})
-	l.Close()
+	g.Close()
 	if err := <-done; err != nil {
-		t.Errorf("splitter: %v", err)
+		t.Errorf("gate: %v", err)
 	}
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the silent connection is still open: %v", err)
 	}
-	if _, err := s.grpc.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("a branch outlives its splitter: %v", err)
+	if _, err := g.grpc.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a branch outlives its gate: %v", err)
 	}
 }
 
@@ -279,7 +286,7 @@ func TestBindRefusals(t *testing.T) {
 	}
 	for raw, ok := range map[string]bool{
 		"http://127.0.0.1:1": true, "http://[::1]:1": true, "http://localhost:1": true, "http://0.0.0.0:1": true, "unix:///a": true,
-		"http://example.com:1": false, "https://127.0.0.1:1": false, "unixs:///a": false,
+		"https://127.0.0.1:1": true, "unixs:///a": true, "http://example.com:1": false, "https://example.com:1": false,
 	} {
 		urls, err := ParseURLs(raw)
 		if err != nil {

@@ -22,6 +22,7 @@ type parts struct {
 	world     world
 	home      *home
 	sockets   *listeners
+	security  *security
 	transport transport.Transport
 	node      *raft.Node
 	machine   *applier
@@ -46,10 +47,11 @@ var real = world{
 		return engine.OpenBolt(path, engine.BoltOptions{NoSync: cfg.UnsafeNoSync, Logger: cfg.Logger})
 	},
 	transport: func(s *Server, h *home) (transport.Transport, error) {
-		return transport.NewGRPC(transport.GRPCConfig{
-			ID: s.id, Cluster: s.cluster, Clock: s.clock, Logger: s.log, Dial: DialPeer,
+		t, err := transport.NewGRPC(transport.GRPCConfig{
+			ID: s.id, Cluster: s.cluster, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
 			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(),
 		})
+		return peerTransport{t}, err
 	},
 }
 
@@ -78,6 +80,9 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	undo = append(undo, h.Close)
 	s := newServer(cfg, h.id(), h.cluster(), newMembers(h.initial))
 	s.parts = parts{world: w, home: h, sockets: sockets, fatal: make(chan error, 1)}
+	if err := s.openSecurity(); err != nil {
+		return nil, err
+	}
 	if err := s.openStore(); err != nil {
 		return nil, err
 	}

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-
-	"github.com/keelson-io/keelson/raft/transport"
 )
 
 // Run serves until ctx ends or the member fails, and stops everything. It is
@@ -33,6 +31,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	s.servePeers(&wait)
+	wait.Go(func() { p.security.run(background) })
 	wait.Go(func() { s.lessor.follow(background) })
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })
@@ -63,7 +62,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // servePeers accepts the other members on the peer sockets.
 func (s *Server) servePeers(wait *sync.WaitGroup) {
-	t, ok := s.parts.transport.(*transport.GRPC)
+	t, ok := s.parts.transport.(peerTransport)
 	if !ok {
 		return // a network in memory has no sockets
 	}
@@ -80,7 +79,7 @@ func (s *Server) front() *front {
 	v := s.view()
 	return &front{
 		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
-		http: &httpEndpoints{view: v, metrics: s.metrics, log: s.log, timeout: s.requestTimeout()},
+		http: &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout()},
 	}
 }
 
