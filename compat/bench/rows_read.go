@@ -69,7 +69,7 @@ func listed(t *target, clients int) (*cluster.Member, []*grpc.ClientConn, error)
 	m := t.cluster.Members[0]
 	var conns []*grpc.ClientConn
 	for range clients {
-		conn, err := m.Dial(grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<20))
+		conn, err := m.Dial()
 		if err != nil {
 			return nil, nil, err
 		}
