@@ -48,31 +48,34 @@ func TestRequestSize(t *testing.T) {
 
 func second[R any](_ R, err error) error { return err }
 
+// watch opens a watch of key k.
+func (s *solo) watch(ctx context.Context, t testing.TB) pb.Watch_WatchClient {
+	t.Helper()
+	w, err := pb.NewWatchClient(s.conn).Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := &pb.WatchCreateRequest{Key: []byte("k")}
+	if err := w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
 func TestNoLeader(t *testing.T) {
 	s := newSolo(t)
 	ctx := metadata.AppendToOutgoingContext(callContext(t), "hasleader", "true")
 	if _, err := s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}); err != nil {
 		t.Fatalf("with a leader: %v", err)
 	}
-	open := func(ctx context.Context) pb.Watch_WatchClient {
-		w, err := pb.NewWatchClient(s.conn).Watch(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		create := &pb.WatchCreateRequest{Key: []byte("k")}
-		if err := w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Recv(); err != nil {
-			t.Fatal(err)
-		}
-		return w
-	}
 	keepAlive, err := s.lease.LeaseKeepAlive(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	watch, indifferent := open(ctx), open(callContext(t))
+	watch, indifferent := s.watch(ctx, t), s.watch(callContext(t), t)
 	s.log.elect(0)
 	for name, err := range map[string]error{
 		"put":   second(s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")})),
