@@ -43,10 +43,10 @@ func (o *option) env() string {
 }
 
 // The groups, in the order in which --help prints them.
-var groups = []string{"Member", "Clustering", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
+var groups = []string{"Member", "Clustering", "Security", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
 
 // options is the table. Names and meanings are etcd 3.7's.
-var options = slices.Concat(workingOptions, ignoredOptions, laterOptions)
+var options = slices.Concat(workingOptions, securityOptions, ignoredOptions, laterOptions)
 
 var workingOptions = []option{
 	text("Member", "name", "default", "Human-readable name for this member.",
@@ -55,9 +55,9 @@ var workingOptions = []option{
 		func(s *settings) *string { return &s.server.DataDir }),
 	text("Member", "wal-dir", "", "Path to a directory of its own for the log.",
 		func(s *settings) *string { return &s.server.WALDir }),
-	urls("Member", "listen-peer-urls", server.DefaultListenPeerURL, "List of URLs to listen on for peers: http:// or unix://.",
+	urls("Member", "listen-peer-urls", server.DefaultListenPeerURL, "List of URLs to listen on for peers: http, https, unix or unixs.",
 		func(s *settings) *[]url.URL { return &s.server.ListenPeerURLs }),
-	urls("Member", "listen-client-urls", server.DefaultListenClientURL, "List of URLs to listen on for clients, gRPC and HTTP: http:// or unix://.",
+	urls("Member", "listen-client-urls", server.DefaultListenClientURL, "List of URLs to listen on for clients, gRPC and HTTP: http, https, unix or unixs.",
 		func(s *settings) *[]url.URL { return &s.server.ListenClientURLs }),
 	urls("Member", "listen-client-http-urls", "", "List of URLs to listen on for clients' HTTP; takes it away from --listen-client-urls.",
 		func(s *settings) *[]url.URL { return &s.server.ListenClientHTTPURLs }),
@@ -144,9 +144,6 @@ var ignoredOptions = []option{
 	noEffect("compact-hash-check-time", "1m0s", "every record is checked when it is read"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
 	noEffect("feature-gates", "", "what etcd gates is decided here by version"),
-	noEffect("self-signed-cert-validity", "1", "TLS is not served yet"),
-	noEffect("tls-min-version", "TLS1.2", "TLS is not served yet"),
-	noEffect("tls-max-version", "", "TLS is not served yet"),
 	noEffect("bcrypt-cost", "10", "authentication is not served yet"),
 	noEffect("auth-token", "simple", "authentication is not served yet"),
 	noEffect("auth-token-ttl", "300", "authentication is not served yet"),
@@ -160,12 +157,8 @@ var ignoredOptions = []option{
 // (empty, 0, false, *) is accepted; anything else stops the start, because a
 // server that silently lacks what it was told to have is worse than none.
 var laterOptions = later(
-	"cert-file", "key-file", "client-cert-file", "client-key-file", "client-crl-file", "client-cert-allowed-hostname", "trusted-ca-file",
-	"peer-cert-file", "peer-key-file", "peer-client-cert-file", "peer-client-key-file", "peer-trusted-ca-file", "peer-crl-file",
-	"peer-cert-allowed-cn", "peer-cert-allowed-hostname", "cipher-suites", "cors", "host-whitelist",
 	"discovery", "discovery-token", "discovery-endpoints", "discovery-srv", "discovery-srv-name", "discovery-proxy",
 	"auto-compaction-retention",
-	"client-cert-auth?", "auto-tls?", "peer-client-cert-auth?", "peer-auto-tls?", "peer-skip-client-san-verification?",
 	"force-new-cluster?", "memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
 	"enable-log-rotation?", "enable-distributed-tracing?",
 )

@@ -224,7 +224,11 @@ func parseFile(b []byte) ([]assignment, error) {
 		switch {
 		case value == nil || strings.HasPrefix(key, "proxy"): // etcd's sample still has these
 		case nested && isMap:
-			out = append(out, sectionValues(key, prefix, part)...)
+			values, err := sectionValues(key, prefix, part)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, values...)
 		default:
 			o := lookup(key)
 			if o == nil || o.group == "Other" {
@@ -243,20 +247,45 @@ func parseFile(b []byte) ([]assignment, error) {
 	return out, nil
 }
 
-// sectionValues reads a nested section. None of them has a working option yet,
-// so unknown keys in it are treated like known ones: nothing may be asked for.
-func sectionValues(section, prefix string, part map[string]any) []assignment {
+// sectionNames are keys of the sections whose flags have other names.
+var sectionNames = map[string]string{
+	"allowed-cn":                   "cert-allowed-cn",
+	"allowed-hostname":             "cert-allowed-hostname",
+	"skip-client-san-verification": "skip-client-san-verification",
+	"crl-file":                     "crl-file",
+}
+
+// sectionOption finds the option of a key in a nested section. One that nobody
+// knows is an option that is not served, so that nothing may be asked for.
+func sectionOption(prefix, key string) *option {
+	name := prefix + key
+	if long, ok := sectionNames[key]; ok {
+		if prefix == "" {
+			prefix = "client-"
+		}
+		name = prefix + long
+	}
+	if o := lookup(name); o != nil {
+		return o
+	}
+	return &option{name: name, effect: notYet}
+}
+
+// sectionValues reads a nested section.
+func sectionValues(section, prefix string, part map[string]any) ([]assignment, error) {
 	var out []assignment
 	for key, value := range part {
-		o := lookup(prefix + key)
-		if o == nil || o.effect == works {
-			o = &option{name: prefix + key, effect: notYet}
+		if value == nil {
+			continue
 		}
-		if value != nil {
-			out = append(out, assignment{o, fmt.Sprint(value), section + "." + key})
+		o := sectionOption(prefix, key)
+		text, err := fileValue(o, value)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, assignment{o, text, section + "." + key})
 	}
-	return out
+	return out, nil
 }
 
 // fileValue prints a value of the file as the flag would have it.

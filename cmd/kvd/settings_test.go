@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keelson-io/keelson/server"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the pages that are printed from the table")
@@ -127,10 +130,22 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--listen-peer-urls=http://example.com:1"}, "expected IP in URL for binding (http://example.com:1)"},
 		{[]string{"--listen-peer-urls=127.0.0.1:1"}, "--listen-peer-urls"},
 		{[]string{"--listen-peer-urls=http://127.0.0.1:1/x"}, "URL must not contain a path: http://127.0.0.1:1/x"},
-		{[]string{"--listen-peer-urls=https://127.0.0.1:1"}, "TLS is not served yet"},
+		{[]string{"--listen-peer-urls=https://127.0.0.1:1"}, "cannot listen on TLS for https://127.0.0.1:1: KeyFile and CertFile are not presented"},
+		{[]string{"--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"}, "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme"},
+		{[]string{"--listen-metrics-urls=https://127.0.0.1:1"}, "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"},
+		{[]string{"--peer-cert-file=a"}, "KeyFile and CertFile must both be present[key: , cert: a]"},
+		{[]string{"--cert-file=a", "--key-file=b", "--client-cert-file=c"}, "ClientKeyFile and ClientCertFile must both be present or both absent"},
+		{[]string{"--peer-cert-allowed-cn=a,b", "--peer-cert-allowed-hostname=c"}, "are mutually exclusive"},
+		{[]string{"--tls-min-version=TLS1.1"}, `unexpected TLS version "TLS1.1" (must be one of: TLS1.2, TLS1.3)`},
+		{[]string{"--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"}, "min version (TLS1.3) is greater than max version (TLS1.2)"},
+		{[]string{"--tls-min-version=TLS1.3", "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}, "cipher suites cannot be configured when only TLS1.3 is enabled"},
+		{[]string{"--cipher-suites=TLS_NULL"}, `unexpected TLS cipher suite "TLS_NULL"`},
+		{[]string{"--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"}, `TLS cipher suite "TLS_RSA_WITH_RC4_128_SHA" is weak and not served`},
+		{[]string{"--auto-tls", "--self-signed-cert-validity=0"}, "selfSignedCertValidity is invalid,it should be greater than 0"},
+		{[]string{"--self-signed-cert-validity=-1"}, "--self-signed-cert-validity"},
+		{[]string{"--cors=example.com"}, `--cors: "example.com" is not an origin`},
 		{[]string{"--initial-cluster-state=old"}, `invalid value "old", possible values are "new", "existing"`},
-		{[]string{"--cert-file=server.crt"}, "--cert-file: this version of kvd does not serve it yet"},
-		{[]string{"--client-cert-auth"}, "--client-cert-auth: this version of kvd does not serve it yet"},
+		{[]string{"--force-new-cluster"}, "--force-new-cluster: this version of kvd does not serve it yet"},
 		{[]string{"--unsafe-no-fsync=maybe"}, `"maybe" is neither true nor false`},
 		{[]string{"--watch-progress-notify-interval=0s"}, "--watch-progress-notify-interval must be >0"},
 		{[]string{"--config-file=absent"}, "--config-file: open absent"},
@@ -220,7 +235,7 @@ func TestConfigFile(t *testing.T) {
 		"name: a\nname: b\n": "already set",
 		"name: {a: b}\n":     "is not understood",
 		"- a\n":              "cannot unmarshal",
-		"client-transport-security:\n  cert-file: x\n": "client-transport-security.cert-file: this version of kvd does not serve it yet",
+		"client-transport-security:\n  cert-file: x\n": "KeyFile and CertFile must both be present[key: , cert: x]",
 		"client-transport-security:\n  crt-file: x\n":  "client-transport-security.crt-file",
 		"watch-progress-notify-interval: 1.5\n":        "nanoseconds",
 	} {
@@ -228,6 +243,26 @@ func TestConfigFile(t *testing.T) {
 		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
+	}
+}
+
+func TestConfigFileSections(t *testing.T) {
+	c := mustLoad(t, []string{"--config-file=f"}, nil, `
+client-transport-security: {cert-file: c, key-file: k, client-cert-auth: true, trusted-ca-file: ca, auto-tls: true, allowed-hostname: [h1, h2]}
+peer-transport-security: {cert-file: pc, key-file: pk, client-cert-file: pcc, client-key-file: pck, allowed-cn: [n1, n2], skip-client-san-verification: true, auto-tls: true}
+peer-crl-file: crl
+cipher-suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
+cors: https://a.example,https://b.example
+host-whitelist: a,b
+`).server
+	client := server.TLS{CertFile: "c", KeyFile: "k", ClientCertAuth: true, TrustedCAFile: "ca", Auto: true, AllowedHostnames: []string{"h1", "h2"}}
+	peer := server.TLS{CertFile: "pc", KeyFile: "pk", ClientCertFile: "pcc", ClientKeyFile: "pck", CRLFile: "crl",
+		AllowedCNs: []string{"n1", "n2"}, SkipClientSANVerify: true, Auto: true}
+	if !reflect.DeepEqual(c.ClientTLS, client) || !reflect.DeepEqual(c.PeerTLS, peer) {
+		t.Errorf("not read as written:\n%+v\n%+v", c.ClientTLS, c.PeerTLS)
+	}
+	if len(c.CipherSuites) != 1 || len(c.CORS) != 2 || len(c.HostWhitelist) != 2 {
+		t.Errorf("lists: %q %q %q", c.CipherSuites, c.CORS, c.HostWhitelist)
 	}
 }
 
