@@ -21,17 +21,23 @@ import (
 	"github.com/keelson-io/keelson/clock"
 )
 
-// Bounds of what strangers can hold before they have shown who they are
-// (GHSA-6vch-q96h-7gc3).
+// openingLimits bound what strangers can hold before they have shown who they
+// are (GHSA-6vch-q96h-7gc3).
+type openingLimits struct {
+	// timeout bounds a connection's opening: the TLS handshake, and the first
+	// bytes that tell gRPC from HTTP/1.1.
+	timeout time.Duration
+	// most is how many connections of one gate may be opening at once.
+	most int
+	// grace: when that many are, the oldest gives way to the next one after it
+	// has had this long. A handshake takes milliseconds.
+	grace time.Duration
+}
+
+var defaultOpening = openingLimits{timeout: openTimeout, most: 1024, grace: time.Second}
+
 const (
-	// openTimeout bounds a connection's opening: the TLS handshake, and the
-	// first bytes that tell gRPC from HTTP/1.1.
 	openTimeout = 10 * time.Second
-	// maxOpening is how many connections of one gate may be opening at once.
-	maxOpening = 1024
-	// openingGrace: when that many are, the oldest gives way to the next one
-	// after it has had this long. A handshake takes milliseconds.
-	openingGrace = time.Second
 	// acceptPause is how long a gate rests after an error that may pass.
 	acceptPause = 50 * time.Millisecond
 )
@@ -67,7 +73,8 @@ type gate struct {
 	isSecure  bool     // its URL asks for TLS
 	keys      *keyring // of a secure gate; set before the first connection
 	protocols []string // what ALPN offers, best first
-	checkSAN  bool     // a certificate with addresses must name the one that connects
+	limits    openingLimits
+	checkSAN  bool // a certificate with addresses must name the one that connects
 	places    chan struct{}
 	traffic   *traffic
 	clock     clock.Clock
@@ -99,8 +106,9 @@ type opening struct {
 
 func newGate(l net.Listener, name string, c clock.Clock, log *slog.Logger) *gate {
 	g := &gate{
-		Listener: l, name: name, clock: c, log: log, traffic: &traffic{}, places: make(chan struct{}, maxOpening),
-		grpc: newBranch(l.Addr()), http: newBranch(l.Addr()),
+		Listener: l, name: name, clock: c, log: log, traffic: &traffic{}, limits: defaultOpening,
+		places: make(chan struct{}, defaultOpening.most),
+		grpc:   newBranch(l.Addr()), http: newBranch(l.Addr()),
 		freed: make(chan struct{}, 1),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
@@ -201,13 +209,13 @@ func (g *gate) makeRoom() bool {
 func (g *gate) crowded() (patience time.Duration, full bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.mu.opening.Len() < maxOpening {
+	if g.mu.opening.Len() < g.limits.most {
 		return 0, false
 	}
 	oldest := g.mu.opening.Front().Value.(*opening)
-	if patience = openingGrace - g.clock.Now().Sub(oldest.since); patience <= 0 {
+	if patience = g.limits.grace - g.clock.Now().Sub(oldest.since); patience <= 0 {
 		oldest.conn.Close() // its goroutine removes it and frees what it has
-		patience = openingGrace
+		patience = g.limits.grace
 	}
 	return patience, true
 }
@@ -259,8 +267,7 @@ func (g *gate) closeOpening() {
 
 // open brings a connection to where its server can take it.
 func (g *gate) open(conn net.Conn) (*opened, *branch, error) {
-	deadline := g.clock.Now().Add(openTimeout)
-	if err := conn.SetDeadline(deadline); err != nil {
+	if err := conn.SetDeadline(g.clock.Now().Add(g.limits.timeout)); err != nil {
 		return nil, nil, err
 	}
 	o := &opened{Conn: conn, gate: g}
@@ -322,7 +329,7 @@ func (g *gate) secure(o *opened) error {
 	}
 	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel()
-	timer := g.clock.AfterFunc(openTimeout, cancel)
+	timer := g.clock.AfterFunc(g.limits.timeout, cancel)
 	defer timer.Stop()
 	return checkAddress(ctx, state.PeerCertificates[0], conn.RemoteAddr())
 }
