@@ -346,6 +346,15 @@ func TestTree(t *testing.T) {
 			items = append(items, want[k])
 		}
 		compareTree(t, buildTree(items).root, want, r, keyOf)
+		r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+		for i, k := range keys { // down to nothing, joining nodes of every level
+			if i%2000 == 0 || len(keys)-i < 100 {
+				compareTree(t, tr.freeze(), want, r, keyOf)
+			}
+			tr.remove(k)
+			delete(want, k)
+		}
+		compareTree(t, tr.freeze(), want, r, keyOf)
 	}
 }
 
