@@ -23,7 +23,7 @@ const (
 	// answersInFlight is what may wait for slow readers before the next large
 	// answer is built. Together with the one being built it bounds the memory
 	// that lists take.
-	answersInFlight = 24 << 20
+	answersInFlight = 8 << 20
 	// answerPatience is how long a large answer waits for that. Then it is built
 	// all the same, so that readers who stopped reading stop nobody else.
 	answerPatience = 2 * time.Second
