@@ -207,6 +207,7 @@ func BenchmarkList(b *testing.B) {
 
 func heapMiB() float64 {
 	runtime.GC()
+	runtime.GC() // what pools held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc) / (1 << 20)
@@ -228,8 +229,10 @@ func BenchmarkOpen(b *testing.B) {
 			before := heapMiB()
 			b.ResetTimer()
 			for range b.N {
+				start := cpu(b)
 				s = openOn(b, e, 0)
 				b.StopTimer()
+				b.ReportMetric(float64(cpu(b)-start), "cpu-ns/op")
 				b.ReportMetric(heapMiB()-before, "heap-MiB")
 				if err := s.Close(); err != nil {
 					b.Fatal(err)
