@@ -19,7 +19,7 @@ var (
 	// ErrCorrupt marks a record whose checksum or form is wrong, or that is
 	// missing although the index names it. The member must stop and be repaired.
 	ErrCorrupt = errors.New("mvcc: corrupt record")
-	// ErrClosed is returned once the store's flusher has ended.
+	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("mvcc: store closed")
 )
 
@@ -28,7 +28,7 @@ type Config struct {
 	Clock  clock.Clock
 	Engine engine.Engine
 	// TailBytes is the size at which the tail is flushed at once; 0 means
-	// DefaultTailBytes. At maxTailFactor times it apply waits for the flusher.
+	// DefaultTailBytes. At maxTailFactor times that apply flushes it itself.
 	TailBytes int64
 	// FlushInterval bounds how long a change stays in memory only; 0 means
 	// DefaultFlushInterval. Until then a restart replays it from the log.
