@@ -38,7 +38,9 @@
 //
 // config.go says what a member needs to know, bootstrap.go whose data directory
 // it has, server_open.go puts the parts together, server_run.go runs and stops
-// them. cluster.go, maintenance.go, http.go and metrics.go tell about it.
+// them. listen.go binds the sockets, listen_gate.go lets connections in, tls.go
+// says with which certificates. cluster.go, maintenance.go, http.go and
+// metrics.go tell about it.
 //
 // # Two classes of failure
 //

@@ -181,6 +181,10 @@ func removeStaleSocket(path string) error {
 	return os.Remove(path)
 }
 
+// unackedTimeout ends connections to peers that are gone, as soon as there is
+// something to tell them.
+const unackedTimeout = 5 * time.Second
+
 // dialPeer connects to a peer URL, with TLS if its scheme asks for it. There is
 // no way back to plain text: a handshake that fails ends the connection.
 func (s *security) dialPeer(ctx context.Context, raw string) (net.Conn, error) {
@@ -188,7 +192,7 @@ func (s *security) dialPeer(ctx context.Context, raw string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := net.Dialer{KeepAlive: -1} // gRPC has its own
+	d := net.Dialer{KeepAlive: -1, Control: giveUpAfter(unackedTimeout)} // gRPC has its own keep-alive
 	network, address, host := "tcp", u.Host, u.Hostname()
 	if isSocket(u) {
 		// A path is no name that a certificate could have.

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package server
+
+import (
+	"syscall"
+	"time"
+)
+
+// giveUpAfter does nothing: gRPC's pings end dead connections, a little later.
+func giveUpAfter(time.Duration) func(network, address string, c syscall.RawConn) error { return nil }
