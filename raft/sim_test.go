@@ -249,6 +249,12 @@ func (m *simMember) write() {
 	if m.s.faults && m.s.rng.IntN(300) == 0 {
 		m.crashAt = 1 + m.s.rng.IntN(4)
 	}
+	// A wake left over from work that m.apply is planned for would let the two
+	// run at once; from here on only an install wakes, and its sender waits.
+	select {
+	case <-m.node.applies.wake:
+	default:
+	}
 	done := make(chan error, 1)
 	tasks := m.node.append.tasks.take(nil)
 	go func() { done <- m.node.append.process(context.Background(), tasks) }()
