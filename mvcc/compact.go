@@ -33,6 +33,7 @@ const (
 // compaction is the work under way, owned by the holder of flushing.
 type compaction struct {
 	active   bool
+	hash     *hashScan // what it covers is hashed first, or nil
 	target   api.Revision
 	work     []string   // keys yet to be looked at
 	doomed   []revision // records yet to be deleted
@@ -58,6 +59,9 @@ func (s *Store) compactStep() (more bool, err error) {
 			return false, err
 		}
 	}
+	if s.hashSome(c) {
+		return true, nil
+	}
 	if !c.sorted && s.trimSome(c) {
 		return true, nil
 	}
@@ -71,9 +75,10 @@ func (s *Store) startCompaction(c *compaction) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	c.active, c.target = true, s.mu.view.compact
 	c.work, s.mu.dirty = s.mu.dirty, nil
+	s.mu.Unlock()
+	s.startHash(c)
 	return nil
 }
 
@@ -161,7 +166,7 @@ func (s *Store) deleteSome(c *compaction) (more bool, err error) {
 	}
 	s.mu.Lock()
 	v := s.mu.view
-	next := &sharedView{index: v.index, term: v.term, rev: v.rev, compact: v.compact, ops: v.ops, trusted: v.trusted}
+	next := &sharedView{index: v.index, term: v.term, rev: v.rev, compact: v.compact, ops: v.ops, trusted: v.trusted, chain: v.chain}
 	s.mu.Unlock()
 	if err := s.commitLocked(&batch, next); err != nil {
 		return false, err

@@ -17,6 +17,7 @@ const compactionPause = 10 * time.Millisecond
 // has grown, and deletes what compaction gave up. It returns nil after a last
 // flush when ctx ends, or the error after which the store cannot go on.
 func (s *Store) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { s.defrag.ending.Store(true) })()
 	ticker := s.cfg.Clock.NewTicker(s.cfg.FlushInterval)
 	defer ticker.Stop()
 	var pause clockTimer
@@ -77,9 +78,10 @@ func (s *Store) flushLocked() error {
 		putRevision(&batch, metaScheduled, st.compact)
 	}
 	putPosition(&batch, st.index, st.term, st.view.trusted)
+	putChain(&batch, st.view.chain, st.rev, st.chain)
 	next := &sharedView{
 		index: st.index, term: st.term, rev: st.rev, compact: st.compact,
-		ops: st.opsEnd, trusted: st.view.trusted,
+		ops: st.opsEnd, trusted: st.view.trusted, chain: st.view.chain,
 	}
 	return s.commitLocked(&batch, next)
 }
@@ -141,6 +143,7 @@ func (s *Store) commitLocked(batch *engine.Batch, next *sharedView) error {
 	next.View = view
 	next.refs.Store(1)
 	s.adoptView(next)
+	s.space.measure(e.Stats())
 	return nil
 }
 
@@ -151,6 +154,7 @@ func (s *Store) adoptView(next *sharedView) {
 	old := s.mu.view
 	s.mu.view, s.mu.durable = next, next.index
 	s.mu.tail.drop(next.rev)
+	s.space.tail.Store(s.mu.tail.bytes)
 	if n := next.ops - s.mu.opsBase; n > 0 {
 		s.mu.ops = append([]engine.Op(nil), s.mu.ops[n:]...)
 		s.mu.opsBase = next.ops

@@ -35,6 +35,7 @@ func Open(cfg Config) (*Store, error) {
 		kick: make(chan struct{}, 1), failed: make(chan struct{}),
 	}
 	s.adopt(cfg.Engine, l)
+	s.space.measure(cfg.Engine.Stats())
 	s.hub = newHub(s, l.rev)
 	return s, nil
 }
@@ -50,11 +51,12 @@ type loaded struct {
 	revisions int
 	keyBytes  int64
 	leases    map[api.LeaseID]*lease
+	rolling   chain
 }
 
 // adopt makes what was loaded the store's state, working and exposed.
 func (s *Store) adopt(e engine.Engine, l *loaded) {
-	view := &sharedView{View: l.view, index: l.index, term: l.term, rev: l.rev, compact: l.compact(), trusted: l.trusted}
+	view := &sharedView{View: l.view, index: l.index, term: l.term, rev: l.rev, compact: l.compact(), trusted: l.trusted, chain: l.rolling.base}
 	view.refs.Store(1)
 	s.leases.mu.Lock()
 	s.leases.mu.leases = l.leases
@@ -67,12 +69,12 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 	defer s.mu.Unlock()
 	s.mu.working = working{
 		tree: l.tree, rev: l.rev, compact: l.compact(),
-		dirty: l.dirty, revisions: l.revisions, keyBytes: l.keyBytes,
+		dirty: l.dirty, revisions: l.revisions, keyBytes: l.keyBytes, chain: l.rolling,
 	}
 	s.mu.engine, s.mu.view, s.mu.durable = e, view, l.index
 	s.state.Store(&state{
 		rev: l.rev, compact: l.compact(), index: l.index, term: l.term,
-		root: l.tree.freeze(), view: view,
+		root: l.tree.freeze(), view: view, chain: l.rolling.value,
 	})
 }
 
@@ -108,6 +110,9 @@ func load(e engine.Engine) (l *loaded, err error) {
 		if len(records) == 0 && l.index == 0 {
 			l.trusted = 0
 		}
+	}
+	if l.rolling, err = readChain(view, l.rev); err != nil {
+		return nil, err
 	}
 	if err := l.loadLeases(); err != nil {
 		return nil, err

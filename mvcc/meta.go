@@ -23,6 +23,9 @@ var (
 	metaTrusted = []byte("keelson_checksums")
 )
 
+// metaStorageVersion is the schema's version, which the server writes.
+var metaStorageVersion = []byte("storageVersion")
+
 // position is what bucket meta says.
 type position struct {
 	index     api.Index

@@ -22,6 +22,9 @@ type Store struct {
 	hub    *hub
 	leases *leaseTable
 	pins   pinCache
+	hashes compactionHashes
+	space  space
+	defrag defrag
 
 	// state is what readers see. It is replaced under mu.
 	state atomic.Pointer[state]
@@ -79,6 +82,8 @@ type working struct {
 	revisions int   // records that the index names
 	keyBytes  int64 // of all keys in the tree
 
+	chain chain // the rolling hash
+
 	txn WriteTxn // the one transaction, used again and again
 }
 
@@ -91,7 +96,8 @@ type state struct {
 	index   api.Index
 	term    api.Term
 	root    node
-	opsEnd  int64 // number of the first op that is not part of the state
+	opsEnd  int64  // number of the first op that is not part of the state
+	chain   uint64 // the rolling hash at rev
 
 	tail tailView
 	view *sharedView
@@ -109,6 +115,7 @@ type sharedView struct {
 	compact api.Revision // as stored: what a restart would take for compacted
 	ops     int64        // ops before this number are in the engine
 	trusted api.Revision // records from here on must have checksums
+	chain   api.Revision // where the rolling hash began
 }
 
 func (v *sharedView) acquire() bool {
@@ -174,7 +181,7 @@ func (s *Store) Seal(index api.Index, term api.Term) {
 	w := &s.mu.working
 	s.sealed = &state{
 		rev: w.rev, compact: w.compact, index: index, term: term,
-		root: w.tree.freeze(), opsEnd: w.opsBase + int64(len(w.ops)),
+		root: w.tree.freeze(), opsEnd: w.opsBase + int64(len(w.ops)), chain: w.chain.value,
 	}
 	w.touched = false
 	s.sealedEvents = append(s.sealedEvents, w.events...)
@@ -207,6 +214,7 @@ func (s *Store) expose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sealed.tail, s.sealed.view = s.mu.tail.view(), s.mu.view
+	s.space.tail.Store(s.mu.tail.bytes)
 	s.state.Store(s.sealed)
 	s.sealed = nil
 }
@@ -217,8 +225,12 @@ func (s *Store) limitTail() {
 	s.mu.Lock()
 	size := s.mu.tail.bytes
 	s.mu.Unlock()
+	factor := int64(maxTailFactor)
+	if s.defrag.active.Load() {
+		factor = rewriteTailFactor
+	}
 	switch {
-	case size > maxTailFactor*s.cfg.TailBytes:
+	case size > factor*s.cfg.TailBytes:
 		if err := s.Flush(); err != nil && !errors.Is(err, ErrClosed) {
 			s.log.Error("cannot flush the tail", "bytes", size, "error", err)
 		}
@@ -278,6 +290,7 @@ func (s *Store) fail(err error) {
 func (s *Store) Close() error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
+	s.dropHash(&s.flushing.compaction)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.view == nil {

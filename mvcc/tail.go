@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"encoding/binary"
 	"sort"
 
 	"github.com/keelson-io/keelson/api"
@@ -72,6 +73,9 @@ func (t *tail) append(it *item, value []byte) Record {
 	t.bytes += int64(len(data)) + recordOverhead
 	return Record(data[: len(data)-trailerLen : len(data)-trailerLen])
 }
+
+// sum returns the checksum of the record that was appended last.
+func (t *tail) sum() uint32 { return binary.LittleEndian.Uint32(t.buf[len(t.buf)-4:]) }
 
 // cut makes the next record start a new chunk, so that what is there now can
 // be dropped as a whole.

@@ -36,6 +36,9 @@ func (s *Store) Begin() *WriteTxn {
 func (t *WriteTxn) End() Result {
 	r := Result{Revision: t.Revision(), Changed: t.sub > 0}
 	t.w.rev = r.Revision
+	if r.Changed {
+		t.w.chain.close(r.Revision)
+	}
 	t.open = false
 	t.s.mu.Unlock()
 	return r
@@ -161,6 +164,7 @@ func (t *WriteTxn) replace(it, old *item, value []byte) {
 	w.tree.place(it)
 	w.revisions++
 	rec := w.tail.append(it, value)
+	w.chain.add(w.tail.sum())
 	e := &Event{
 		Rev: it.mod, Sub: int64(it.sub), Key: bytesOf(it.key), KV: rec, Source: t.s,
 		Delete: it.tomb, Create: it.create == it.mod, Lease: it.lease,

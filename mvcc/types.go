@@ -36,6 +36,9 @@ type Config struct {
 	// CompactionBatch is how many records one physical step of a compaction
 	// deletes; 0 means DefaultCompactionBatch.
 	CompactionBatch int
+	// HashCompactions makes each compaction hash the history it covers; it then
+	// reads all of it. See CompactionHashes.
+	HashCompactions bool
 	Logger          *slog.Logger
 	// OnFatal is called once when the store cannot go on: the engine failed or
 	// an invariant broke. The node must stop.

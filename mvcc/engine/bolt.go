@@ -211,7 +211,7 @@ func (b *Bolt) View() (View, error) {
 
 // Rewrite copies the content into a new file and swaps it in. The caller is the
 // only one who commits, so the copy misses nothing.
-func (b *Bolt) Rewrite() error {
+func (b *Bolt) Rewrite(rest func() error) error {
 	if b.poisoned != nil {
 		return b.poisoned
 	}
@@ -219,7 +219,7 @@ func (b *Bolt) Rewrite() error {
 	if err != nil {
 		return err
 	}
-	next, err := b.copyFile(old)
+	next, err := b.copyFile(old, rest)
 	if err != nil {
 		return errors.Join(err, os.Remove(b.path+".rewrite"))
 	}
@@ -243,12 +243,24 @@ func (b *Bolt) Rewrite() error {
 	return old.release()
 }
 
-func (b *Bolt) copyFile(old *boltFile) (*boltFile, error) {
+func (b *Bolt) copyFile(old *boltFile, rest func() error) (*boltFile, error) {
 	next, err := openFile(b.path+".rewrite", BoltOptions{NoSync: true, LockTimeout: b.opt.LockTimeout})
 	if err != nil {
 		return nil, err
 	}
-	err = old.db.View(func(from *bbolt.Tx) error { return copyBuckets(from, next.db) })
+	portion := func() error {
+		// Little by little, so that the log's syncs need not wait for one large one.
+		if !b.opt.NoSync {
+			if err := next.db.Sync(); err != nil {
+				return err
+			}
+		}
+		if rest == nil {
+			return nil
+		}
+		return rest()
+	}
+	err = old.db.View(func(from *bbolt.Tx) error { return copyBuckets(from, next.db, portion) })
 	if err == nil && !b.opt.NoSync {
 		err = next.db.Sync()
 	}
@@ -260,16 +272,17 @@ func (b *Bolt) copyFile(old *boltFile) (*boltFile, error) {
 }
 
 // copyBuckets writes all pairs in key order, a bounded number of bytes in each
-// transaction.
-func copyBuckets(from *bbolt.Tx, to *bbolt.DB) error {
+// transaction, and calls portion after each that was full.
+func copyBuckets(from *bbolt.Tx, to *bbolt.DB, portion func() error) error {
 	for _, name := range Buckets {
 		c := from.Bucket([]byte(name)).Cursor()
 		k, v := c.First()
 		for k != nil {
+			size := 0
 			err := to.Update(func(tx *bbolt.Tx) error {
 				bucket := tx.Bucket([]byte(name))
 				bucket.FillPercent = keyFill
-				for size := 0; k != nil && size < rewriteBatch; k, v = c.Next() {
+				for ; k != nil && size < rewriteBatch; k, v = c.Next() {
 					if err := bucket.Put(k, v); err != nil {
 						return err
 					}
@@ -277,6 +290,9 @@ func copyBuckets(from *bbolt.Tx, to *bbolt.DB) error {
 				}
 				return nil
 			})
+			if err == nil && size >= rewriteBatch {
+				err = portion()
+			}
 			if err != nil {
 				return err
 			}
@@ -302,7 +318,9 @@ func (b *Bolt) Stats() Stats {
 	}
 	defer v.Release()
 	db := v.(*boltView).file.db
-	free := int64(db.Stats().FreePageN) * int64(db.Info().PageSize)
+	// A page is pending until no reader can need it, at a later commit.
+	stats := db.Stats()
+	free := int64(stats.FreePageN+stats.PendingPageN) * int64(db.Info().PageSize)
 	return Stats{Allocated: v.Size(), InUse: v.Size() - free}
 }
 

@@ -118,7 +118,9 @@ type Engine interface {
 	Commit(t *Batch) error
 	// Rewrite copies the live content into a fresh file and swaps it in, giving
 	// freed space back. Views taken before go on reading the old file.
-	Rewrite() error
+	// It calls rest, unless that is nil, after each portion of some megabytes; an
+	// error ends the rewrite, is returned, and nothing has changed.
+	Rewrite(rest func() error) error
 	// Stats reports the engine's size.
 	Stats() Stats
 	// Close waits for no one: views must be released before.

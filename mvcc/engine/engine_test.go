@@ -77,7 +77,7 @@ func TestEnginesAgree(t *testing.T) {
 				}
 				switch rng.IntN(10) {
 				case 0:
-					if err := bolt.Rewrite(); err != nil {
+					if err := bolt.Rewrite(nil); err != nil {
 						t.Fatal(err)
 					}
 				case 1:
@@ -241,7 +241,7 @@ func TestBoltConcurrentViews(t *testing.T) {
 	for i := range 300 {
 		commit(i)
 		if i%50 == 0 {
-			if err := b.Rewrite(); err != nil {
+			if err := b.Rewrite(nil); err != nil {
 				t.Error(err)
 			}
 		}
@@ -280,7 +280,7 @@ func TestRewriteGivesSpaceBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := b.Stats()
-	if err := b.Rewrite(); err != nil {
+	if err := b.Rewrite(nil); err != nil {
 		t.Fatal(err)
 	}
 	if after := b.Stats(); after.Allocated*4 > before.Allocated || after.InUse > after.Allocated {

@@ -135,8 +135,13 @@ func merge(old []pair, changed map[string]Op) []pair {
 	return append(out, old[i:]...)
 }
 
-// Rewrite does nothing: memory keeps no free pages.
-func (m *Memory) Rewrite() error { return nil }
+// Rewrite has nothing to do: memory keeps no free pages.
+func (m *Memory) Rewrite(rest func() error) error {
+	if rest == nil {
+		return nil
+	}
+	return rest()
+}
 
 // Stats reports the bytes of keys and values.
 func (m *Memory) Stats() Stats {
