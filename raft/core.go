@@ -56,6 +56,7 @@ type coreConfig struct {
 	tick                          time.Duration
 	timeoutTicks                  uint64 // of a proposal
 	rng                           *rand.Rand
+	judge                         func(op ConfOp, member api.MemberID, context []byte) error // nil: all are good
 	logger                        etcdraft.Logger
 }
 
@@ -348,15 +349,27 @@ func (c *core) changeConf(e *raftpb.Entry) (*ConfChange, *ownFrame) {
 		}
 	}
 	c.confIndex = e.GetIndex()
-	lastVoter := len(c.conf.GetVoters()) == 1 && c.conf.GetVoters()[0] == cc.GetNodeId()
-	if lastVoter && (change.Op == ConfRemove || change.Op == ConfAddLearner) {
-		change.Refused, change.State = true, c.conf
+	if change.Err = c.judge(change); change.Err != nil {
+		change.State, change.Command.Err = c.conf, change.Err
 		return change, own
 	}
 	c.conf = c.rn.ApplyConfChange(cc)
 	c.fx.changed = true
 	change.State = c.conf
 	return change, own
+}
+
+// judge says why a change must not be made. What would leave no voter is not
+// even shown to the judge.
+func (c *core) judge(change *ConfChange) error {
+	lastVoter := len(c.conf.GetVoters()) == 1 && c.conf.GetVoters()[0] == uint64(change.Member)
+	if lastVoter && (change.Op == ConfRemove || change.Op == ConfAddLearner) {
+		return api.ErrMemberNotEnoughStarted
+	}
+	if c.cfg.judge == nil {
+		return nil
+	}
+	return c.cfg.judge(change.Op, change.Member, change.Context)
 }
 
 // restored accounts for a snapshot that replaces the log.

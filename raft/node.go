@@ -92,7 +92,7 @@ func Open(cfg Config) (*Node, error) {
 	n.core, err = newCore(coreConfig{
 		id: cfg.ID, storage: n.log, applied: r.state.Index, appliedTerm: r.state.Term,
 		electionTicks: cfg.ElectionTicks, heartbeatTicks: cfg.HeartbeatTicks, tick: cfg.TickInterval,
-		timeoutTicks: n.timeoutTicks, rng: rng, logger: raftLogger{cfg.Logger},
+		timeoutTicks: n.timeoutTicks, rng: rng, judge: cfg.Judge, logger: raftLogger{cfg.Logger},
 	})
 	if err != nil {
 		r.wal.Close()
@@ -337,6 +337,12 @@ func (h handler) PeerDown(id api.MemberID) {
 
 func (h handler) PeerUp(id api.MemberID) {
 	h.n.inbox.post(func() { h.n.core.peerUp(uint64(id)) })
+}
+
+func (h handler) Refused(by api.MemberID, err error) {
+	if h.n.cfg.OnRefused != nil {
+		h.n.cfg.OnRefused(by, err)
+	}
 }
 
 func (h handler) SnapshotSent(to api.MemberID, ok bool) {

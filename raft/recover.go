@@ -104,6 +104,11 @@ func (r *recovered) fit(cfg *Config) error {
 		r.hard.Term, r.hard.Vote = lastTerm, 0
 	}
 	r.hard.Commit = min(max(r.hard.Commit, applied), r.wal.Last())
+	if cfg.Alone {
+		if err := r.standAlone(cfg); err != nil {
+			return err
+		}
+	}
 	if r.hard.Term == 0 {
 		return nil // nothing to remember yet
 	}
@@ -135,11 +140,7 @@ func (r *recovered) bootstrap(cfg *Config) error {
 		if p.Learner {
 			op = ConfAddLearner
 		}
-		typ, data, err := raftpb.MarshalConfChange(&raftpb.ConfChange{
-			Type:    raftpb.ConfChangeType(op).Enum(),
-			NodeId:  new(uint64(p.ID)),
-			Context: appendConfFrame(nil, frameKey{}, &confFrame{op: op, member: p.ID, context: p.Context}),
-		})
+		data, typ, err := confEntry(op, p.ID, p.Context)
 		if err != nil {
 			return err
 		}

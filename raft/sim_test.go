@@ -473,7 +473,11 @@ type simTransport struct {
 
 func (t *simTransport) Start(transport.Handler) error { return nil }
 func (t *simTransport) SetPeers([]transport.Peer)     {}
-func (t *simTransport) Close() error                  { return nil }
+func (t *simTransport) Refuse(...api.MemberID)        {}
+func (t *simTransport) ActiveSince(api.MemberID) time.Time {
+	return time.Time{}
+}
+func (t *simTransport) Close() error { return nil }
 
 func (t *simTransport) Send(to api.MemberID, msgs []*raftpb.Message) {
 	if t.m.dead != nil {

@@ -79,10 +79,11 @@ type ConfChange struct {
 	Member  api.MemberID
 	Context []byte // the proposer's own data, for instance the member's description
 
-	// State is the membership after the change. Refused says that the change
-	// was not made because it would leave no voter; every member decides alike.
-	State   *raftpb.ConfState
-	Refused bool
+	// State is the membership after the change. Err says why the change was not
+	// made: it would leave no voter, or Config.Judge refused it. Every member
+	// decides alike.
+	State *raftpb.ConfState
+	Err   error
 
 	// Command carries Wanted, Result and Err as for commands; never nil.
 	Command *Command
@@ -148,6 +149,19 @@ type Config struct {
 	// default 64 MiB. SegmentSize is the log's, default 64 MiB.
 	LogRetention int64
 	SegmentSize  int64
+
+	// Judge, if set, says why a committed membership change must not be made. The
+	// loop goroutine calls it once for each change after the state machine's
+	// applied index, in order; a change counts as made when it returns nil. It
+	// depends on the changes before alone, so that all members decide alike.
+	Judge func(op ConfOp, member api.MemberID, context []byte) error
+	// OnRefused is told when a peer refuses to talk with this member; any goroutine.
+	OnRefused func(by api.MemberID, err error)
+	// Alone makes this member the only one of its cluster: it takes its whole log
+	// for committed and removes all others at its end. AloneContext
+	// is the Context of the change that makes it a voter, if it was a learner.
+	Alone        bool
+	AloneContext []byte
 
 	Logger *slog.Logger
 	// OnFatal is told of the failure that stops the node, before Run returns it.

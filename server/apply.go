@@ -28,6 +28,8 @@ type applier struct {
 	run    txnRun
 	path   []bool
 	broken bool // nothing is applied any more
+
+	followed *memberSet // the members that membersChanged was told of last; nil: nobody is told
 }
 
 // Apply evaluates the commands of the entries in order, makes the outcome one
@@ -54,6 +56,7 @@ func (a *applier) Apply(entries []raft.Entry) {
 	// entries come again, up to the index that the engine stored with the state.
 	a.store.Seal(last.Index, last.Term)
 	a.store.Publish()
+	a.followMembers()
 }
 
 // keptAnswer is how large a buffer for answers is kept for the next command.

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"google.golang.org/protobuf/proto"
-
-	"go.etcd.io/etcd/api/v3/membershippb"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
@@ -24,12 +21,13 @@ const confStateKey = "confState"
 // of them go to disk with the entry that brought them.
 func (a *applier) confChange(e *raft.Entry) {
 	cc := e.Conf
-	if cc.Refused {
-		return
+	if cc.Err != nil {
+		return // as on all other members
 	}
 	tx := a.store.Begin()
-	if err := a.s.members.applyConf(tx, cc); err != nil && cc.Command != nil {
-		cc.Command.Err = err
+	a.s.members.applyConf(tx, cc)
+	if cc.Command.Wanted {
+		cc.Command.Result = a.s.members.list()
 	}
 	row, err := json.Marshal(cc.State)
 	if err != nil {
@@ -39,34 +37,21 @@ func (a *applier) confChange(e *raft.Entry) {
 	tx.End()
 }
 
-// applyConf brings the member rows in line with a change. The context of an
-// addition or update is the member's row in JSON.
-func (m *members) applyConf(tx rawWriter, cc *raft.ConfChange) error {
-	if cc.Op == raft.ConfRemove {
-		m.remove(tx, cc.Member)
-		return nil
-	}
-	row, _ := m.find(cc.Member)
-	if len(cc.Context) > 0 {
-		if err := json.Unmarshal(cc.Context, &row); err != nil {
-			return fmt.Errorf("membership change of %s: %w", cc.Member, err)
-		}
-	}
-	row.ID = cc.Member
-	row.Learner = cc.Op == raft.ConfAddLearner || cc.Op == raft.ConfUpdate && row.Learner
-	m.set(tx, row)
-	return nil
-}
-
 func (a *applier) attributes(tx *mvcc.WriteTxn, body []byte) error {
-	var r membershippb.ClusterMemberAttrSetRequest
-	if err := proto.Unmarshal(body, &r); err != nil {
+	var p publication
+	if err := json.Unmarshal(body, &p); err != nil {
 		return err
 	}
-	if !a.s.members.setAttributes(tx, &r) {
-		return api.ErrMemberNotFound
+	return a.s.members.publish(tx, &p)
+}
+
+// followMembers tells the parts of this member that are about others, when the
+// members have changed.
+func (a *applier) followMembers() {
+	if now := a.s.members.current.Load(); a.followed != nil && now != a.followed {
+		a.s.membersChanged(a.followed, now)
+		a.followed = now
 	}
-	return nil
 }
 
 // Applied tells raft where the store stands at start.
@@ -138,5 +123,10 @@ func (a *applier) Install(meta transport.SnapshotMeta, path string) error {
 		return fmt.Errorf("snapshot of entry %d (term %d) holds the state of entry %d (term %d)", meta.Index, meta.Term, index, term)
 	}
 	a.store = store
-	return a.s.members.load(store)
+	if err := a.s.members.load(store); err != nil {
+		return err
+	}
+	a.s.judge.replace(a.s.members.current.Load())
+	a.followMembers()
+	return nil
 }

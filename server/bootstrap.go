@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,16 +39,20 @@ var (
 type home struct {
 	cfg      *Config
 	identity identity
-	// fresh: no log was made yet. The member bootstraps, with initial.
+	// fresh: no log was made yet. The member bootstraps, with initial, unless it
+	// joins a cluster that exists.
 	fresh   bool
-	initial []Member // the members the cluster was made of, by id
+	initial []Member // the members the cluster was made of, or had when this one joined
 	lock    io.Closer
 }
+
+// bootstraps reports whether the member begins its log with the initial members.
+func (h *home) bootstraps() bool { return h.fresh && h.identity.Joined == "" }
 
 // openHome locks the data directory, makes it if it is absent, and finds out
 // whose it is. It refuses a directory that this member must not touch; then it
 // has changed nothing in it but the lock file.
-func openHome(cfg *Config) (_ *home, err error) {
+func openHome(cfg *Config, ask asker) (_ *home, err error) {
 	if err := makeDir(cfg.FS, cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -69,7 +74,7 @@ func openHome(cfg *Config) (_ *home, err error) {
 	case err == nil:
 		err = h.resume(id)
 	case errors.Is(err, vfs.ErrNotExist):
-		err = h.found()
+		err = h.found(ask)
 	}
 	if err != nil {
 		return nil, err
@@ -116,32 +121,45 @@ func makeDir(fs vfs.FS, dir string) error {
 // next start comes here again. After: the next start resumes with the cluster
 // written down here, whatever its flags say by then, and still bootstraps,
 // because no log exists and the identity is not marked started.
-func (h *home) found() error {
+func (h *home) found(ask asker) error {
 	if err := h.refuseForeign(); err != nil {
 		return err
 	}
 	cfg := h.cfg
-	if !cfg.NewCluster {
-		return fmt.Errorf("%w: %s is empty, and joining an existing cluster (--initial-cluster-state existing) "+
-			"is not served yet; use --initial-cluster-state new for a new cluster", ErrConfig, cfg.DataDir)
+	if cfg.ForceNewCluster {
+		return fmt.Errorf("%w: --force-new-cluster makes a cluster of the data in %s, but there is none", ErrConfig, cfg.DataDir)
 	}
 	members, err := parseInitialCluster(cfg.InitialCluster, cfg.ClusterToken)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	self, err := findSelf(cfg, members)
+	var id identity
+	if cfg.NewCluster {
+		id, err = h.beginCluster(members)
+	} else {
+		id, members, err = h.joinExisting(ask, members)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		return err
 	}
-	h.identity = identity{
-		Cluster: clusterID(members), Member: self.ID, Name: cfg.Name,
-		Token: cfg.ClusterToken, Initial: formatInitialCluster(members),
-	}
-	h.fresh, h.initial = true, members
+	id.Incarnation = newIncarnation(cfg.Seed, id.Member)
+	h.identity, h.fresh, h.initial = id, true, members
 	if err := makeDir(cfg.FS, cfg.memberDir()); err != nil {
 		return err
 	}
 	return writeIdentity(cfg.FS, cfg.identityPath(), h.identity)
+}
+
+// beginCluster is the identity of a member of a new cluster.
+func (h *home) beginCluster(members []Member) (identity, error) {
+	self, err := findSelf(h.cfg, members)
+	if err != nil {
+		return identity{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return identity{
+		Cluster: clusterID(members), Member: self.ID, Name: h.cfg.Name,
+		Token: h.cfg.ClusterToken, Initial: formatInitialCluster(members),
+	}, nil
 }
 
 // resume checks that an existing directory is this member's.
@@ -153,6 +171,12 @@ func (h *home) resume(id identity) error {
 	}
 	if err := h.refuseOther(id, members); err != nil {
 		return err
+	}
+	if id.Joined != "" {
+		members = nil
+		if err := json.Unmarshal([]byte(id.Joined), &members); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDirDamaged, cfg.identityPath(), err)
+		}
 	}
 	h.identity, h.initial = id, members
 	logged, err := h.hasLog()

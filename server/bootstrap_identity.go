@@ -21,6 +21,8 @@ import (
 //	name "default"
 //	token "etcd-cluster"
 //	initial "default=http://localhost:2380"
+//	joined ""
+//	incarnation 5f1c30e3a9b2d8c4
 //	started true
 //	crc32c 1a2b3c4d
 //
@@ -31,7 +33,12 @@ type identity struct {
 	Name    string // as the member was called when the directory was made
 	Token   string
 	Initial string // the initial cluster, as --initial-cluster writes it
-	Started bool   // the log was made; it must be there
+	// Joined is the members of the cluster that this one was added to, in JSON;
+	// empty when the member began the cluster.
+	Joined string
+	// Incarnation marks this directory. The cluster knows the member by it.
+	Incarnation uint64
+	Started     bool // the log was made; it must be there
 }
 
 const (
@@ -41,9 +48,16 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// newIncarnation draws the mark of a new data directory; it is never 0.
+func newIncarnation(seed uint64, id api.MemberID) uint64 {
+	var s idSource
+	s.state.Store(seed ^ uint64(id) ^ 0x6b65656c736f6e00) // not the sequence of request ids
+	return max(s.next(), 1)
+}
+
 func (id identity) encode() []byte {
-	body := fmt.Sprintf("keelson-member %d\ncluster %s\nmember %s\nname %q\ntoken %q\ninitial %q\nstarted %t\n",
-		identityFormat, id.Cluster, id.Member, id.Name, id.Token, id.Initial, id.Started)
+	body := fmt.Sprintf("keelson-member %d\ncluster %s\nmember %s\nname %q\ntoken %q\ninitial %q\njoined %q\nincarnation %016x\nstarted %t\n",
+		identityFormat, id.Cluster, id.Member, id.Name, id.Token, id.Initial, id.Joined, id.Incarnation, id.Started)
 	return fmt.Appendf(nil, "%scrc32c %08x\n", body, crc32.Checksum([]byte(body), castagnoli))
 }
 
@@ -64,7 +78,7 @@ func decodeIdentity(b []byte) (identity, error) {
 		return identity{}, errors.New("its checksum does not match")
 	}
 	lines := strings.Split(strings.TrimSuffix(text[:at], "\n"), "\n")
-	names := []string{"keelson-member", "cluster", "member", "name", "token", "initial", "started"}
+	names := []string{"keelson-member", "cluster", "member", "name", "token", "initial", "joined", "incarnation", "started"}
 	if len(lines) != len(names) {
 		return identity{}, fmt.Errorf("it has %d lines, not %d", len(lines), len(names))
 	}
@@ -85,8 +99,10 @@ func identityOf(values []string) (identity, error) {
 	name, err3 := strconv.Unquote(values[3])
 	token, err4 := strconv.Unquote(values[4])
 	initial, err5 := strconv.Unquote(values[5])
-	started, err6 := strconv.ParseBool(values[6])
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	joined, err6 := strconv.Unquote(values[6])
+	incarnation, err7 := strconv.ParseUint(values[7], 16, 64)
+	started, err8 := strconv.ParseBool(values[8])
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return identity{}, err
 	}
 	if member == 0 {
@@ -94,7 +110,7 @@ func identityOf(values []string) (identity, error) {
 	}
 	return identity{
 		Cluster: api.ClusterID(cluster), Member: api.MemberID(member),
-		Name: name, Token: token, Initial: initial, Started: started,
+		Name: name, Token: token, Initial: initial, Joined: joined, Incarnation: incarnation, Started: started,
 	}, nil
 }
 

@@ -2,12 +2,16 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
 
@@ -15,15 +19,19 @@ import (
 func homeConfig(fs vfs.FS, name string) *Config {
 	c := DefaultConfig()
 	c.Name, c.DataDir, c.FS = name, "/data", fs
+	c.Clock, c.Logger = clock.System(), slog.New(slog.DiscardHandler)
 	c.InitialCluster = "a=http://127.0.0.1:1,b=http://127.0.0.1:2,c=http://127.0.0.1:3"
 	port := map[string]string{"a": "1", "b": "2", "c": "3"}[name]
 	c.AdvertisePeerURLs, _ = ParseURLs("http://127.0.0.1:" + port)
 	return &c
 }
 
+// nobody is a network on which no member answers.
+func nobody(context.Context, string) (*announcement, error) { return nil, syscall.ECONNREFUSED }
+
 func mustOpenHome(t *testing.T, cfg *Config) *home {
 	t.Helper()
-	h, err := openHome(cfg)
+	h, err := openHome(cfg, nobody)
 	if err != nil {
 		t.Fatalf("openHome: %v", err)
 	}
@@ -51,7 +59,7 @@ func TestHomeIsRemembered(t *testing.T) {
 		t.Fatalf("an empty directory is fresh: %+v", h)
 	}
 	first := h.identity
-	if _, err := openHome(cfg); !errors.Is(err, ErrDirInUse) {
+	if _, err := openHome(cfg, nobody); !errors.Is(err, ErrDirInUse) {
 		t.Errorf("a second member opened the directory: %v", err)
 	}
 	h.Close()
@@ -91,13 +99,13 @@ func TestHomeRefusals(t *testing.T) {
 		runOnce(t, homeConfig(fs, "a"))
 		cfg := homeConfig(fs, "a")
 		c.change(cfg)
-		h, err := openHome(cfg)
+		h, err := openHome(cfg, nobody)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 		if err == nil {
 			h.Close()
-		} else if h, err := openHome(homeConfig(fs, "a")); err != nil {
+		} else if h, err := openHome(homeConfig(fs, "a"), nobody); err != nil {
 			t.Errorf("%s: the refusal left the directory unusable: %v", c.name, err)
 		} else {
 			h.Close()
@@ -123,7 +131,7 @@ func TestHomeRefusesForeignData(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		_, err = openHome(cfg)
+		_, err = openHome(cfg, nobody)
 		if !errors.Is(err, ErrForeignDir) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", file, err, want)
 		}
@@ -135,17 +143,17 @@ func TestHomeRefusesForeignData(t *testing.T) {
 
 func TestHomeRefusesImpossibleClusters(t *testing.T) {
 	for name, change := range map[string]func(*Config){
-		"couldn't find local name":           func(c *Config) { c.Name = "z" },
-		"--initial-advertise-peer-urls is":   func(c *Config) { c.AdvertisePeerURLs, _ = ParseURLs("http://127.0.0.1:9") },
-		"has duplicate url":                  func(c *Config) { c.InitialCluster = "a=http://127.0.0.1:1,b=http://127.0.0.1:1" },
-		"is not of the form":                 func(c *Config) { c.InitialCluster = "a" },
-		"URL scheme must be":                 func(c *Config) { c.InitialCluster = "a=ftp://127.0.0.1:1" },
-		"joining an existing cluster":        func(c *Config) { c.NewCluster = false },
-		`does not have the form "host:port"`: func(c *Config) { c.InitialCluster = "a=http://127.0.0.1" },
+		"couldn't find local name":                 func(c *Config) { c.Name = "z" },
+		"--initial-advertise-peer-urls is":         func(c *Config) { c.AdvertisePeerURLs, _ = ParseURLs("http://127.0.0.1:9") },
+		"has duplicate url":                        func(c *Config) { c.InitialCluster = "a=http://127.0.0.1:1,b=http://127.0.0.1:1" },
+		"is not of the form":                       func(c *Config) { c.InitialCluster = "a" },
+		"URL scheme must be":                       func(c *Config) { c.InitialCluster = "a=ftp://127.0.0.1:1" },
+		"cannot fetch cluster info from peer urls": func(c *Config) { c.NewCluster = false },
+		`does not have the form "host:port"`:       func(c *Config) { c.InitialCluster = "a=http://127.0.0.1" },
 	} {
 		cfg := homeConfig(vfs.NewMem(1), "a")
 		change(cfg)
-		if _, err := openHome(cfg); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), name) {
+		if _, err := openHome(cfg, nobody); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)
 		}
 	}
@@ -169,13 +177,13 @@ func TestHomeSurvivesCrashes(t *testing.T) {
 			mem := vfs.NewMem(1)
 			fault := vfs.NewFault(mem, vfs.Rule{Nth: n, Times: 1 << 20})
 			cfg := homeConfig(fault, "a")
-			h, err := openHome(cfg)
+			h, err := openHome(cfg, nobody)
 			clone := mem.CrashClone(rng)
 			if err == nil {
 				err = h.started()
 				clone = mem.CrashClone(rng)
 			}
-			left, err2 := openHome(homeConfig(clone, "a"))
+			left, err2 := openHome(homeConfig(clone, "a"), nobody)
 			if err2 != nil {
 				// Started with no log is damage; here the log was never made.
 				if err == nil && errors.Is(err2, ErrDirDamaged) {
@@ -194,7 +202,7 @@ func TestHomeSurvivesCrashes(t *testing.T) {
 func TestHomeWithoutSpace(t *testing.T) {
 	mem := vfs.NewMem(1)
 	mem.SetSpace(10)
-	if _, err := openHome(homeConfig(mem, "a")); !errors.Is(err, vfs.ErrNoSpace) {
+	if _, err := openHome(homeConfig(mem, "a"), nobody); !errors.Is(err, vfs.ErrNoSpace) {
 		t.Errorf("got %v, want %v", err, vfs.ErrNoSpace)
 	}
 	mem.SetSpace(-1)
@@ -235,7 +243,7 @@ func TestIdentityDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if _, err := openHome(cfg); !errors.Is(err, ErrDirDamaged) || !strings.Contains(fmt.Sprint(err), "checksum") {
+	if _, err := openHome(cfg, nobody); !errors.Is(err, ErrDirDamaged) || !strings.Contains(fmt.Sprint(err), "checksum") {
 		t.Errorf("got %v, want %v", err, ErrDirDamaged)
 	}
 }

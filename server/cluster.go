@@ -46,11 +46,11 @@ func (v *view) header(rev api.Revision) *pb.ResponseHeader {
 	}
 }
 
-// clusterService answers etcdserverpb.Cluster. Changes of the membership are
-// not served yet.
+// clusterService answers etcdserverpb.Cluster. membership.go has its changes.
 type clusterService struct {
-	pb.UnimplementedClusterServer
-	view *view
+	pb.UnsafeClusterServer
+	view   *view
+	change *reconfiguration
 }
 
 // MemberList lists the members, by id. A linearizable list waits until this
@@ -61,9 +61,14 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 			return nil, err
 		}
 	}
-	resp := &pb.MemberListResponse{Header: s.view.header(0)} // etcd's has no revision either
-	for _, m := range s.view.members.list() {
-		resp.Members = append(resp.Members, &pb.Member{
+	list := memberMessages(s.view.members.list())
+	return &pb.MemberListResponse{Header: s.view.header(0), Members: list}, nil // etcd's header has no revision either
+}
+
+func memberMessages(list []Member) []*pb.Member {
+	out := make([]*pb.Member, 0, len(list))
+	for _, m := range list {
+		out = append(out, &pb.Member{
 			ID:         uint64(m.ID),
 			Name:       m.Name,
 			PeerURLs:   m.PeerURLs,
@@ -71,5 +76,5 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 			IsLearner:  m.Learner,
 		})
 	}
-	return resp, nil
+	return out
 }

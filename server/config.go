@@ -26,6 +26,12 @@ type Config struct {
 	// counts only when the data directory is empty.
 	InitialCluster string
 	NewCluster     bool // false: join a cluster that exists
+	// ForceNewCluster makes this member the only one of its cluster, with the
+	// data that it has: the way back when the quorum is lost for good.
+	ForceNewCluster bool
+	StrictReconfig  bool // refuse membership changes that would cost the quorum
+	MaxLearners     int  // how many learners the cluster may have at a time
+	AutoPromote     bool // while leading, make voters of learners that have caught up
 	// TokenGiven and InitialClusterGiven say that a person set these, rather than
 	// a default: then they must not contradict the data directory.
 	TokenGiven          bool
@@ -107,6 +113,8 @@ func DefaultConfig() Config {
 		Name:                  DefaultName,
 		ClusterToken:          DefaultClusterToken,
 		NewCluster:            true,
+		StrictReconfig:        true,
+		MaxLearners:           DefaultMaxLearners,
 		ListenPeerURLs:        []url.URL{peer},
 		ListenClientURLs:      []url.URL{client},
 		AdvertisePeerURLs:     []url.URL{peer},
@@ -200,6 +208,9 @@ func (c *Config) Check() error {
 	}
 	if c.MaxRequestBytes > math.MaxInt32-api.RequestOverheadBytes {
 		return fmt.Errorf("--max-request-bytes must be at most %d", math.MaxInt32-api.RequestOverheadBytes)
+	}
+	if c.MaxLearners < 0 {
+		return fmt.Errorf("--max-learners must not be negative (set to %d)", c.MaxLearners)
 	}
 	if c.WatchProgressInterval <= 0 {
 		return fmt.Errorf("--watch-progress-notify-interval must be >0 (set to %v)", c.WatchProgressInterval)

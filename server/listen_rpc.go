@@ -58,7 +58,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	method := i.metrics.methods[info.FullMethod]
 	i.metrics.begin(method)
 	begin := i.metrics.clock.Now()
-	resp, err := any(nil), i.refuse(ctx)
+	resp, err := any(nil), i.refuse(ctx, servedByLearner(req))
 	if err == nil {
 		resp, err = handler(ctx, req)
 	}
@@ -72,7 +72,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	method := i.metrics.methods[info.FullMethod]
 	i.metrics.begin(method)
-	err := i.refuse(ss.Context())
+	err := i.refuse(ss.Context(), info.FullMethod == snapshotMethod)
 	if err == nil {
 		err = handler(srv, ss)
 	}
@@ -80,9 +80,14 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	return err
 }
 
-// refuse ends an RPC whose client asked for a leader when none is known.
-func (i *interceptors) refuse(ctx context.Context) error {
-	if needsLeader(ctx) && i.node.Status().Leader == 0 {
+// refuse ends an RPC that a learner does not serve, if this member is one, and
+// one whose client asked for a leader when none is known.
+func (i *interceptors) refuse(ctx context.Context, byLearner bool) error {
+	at := i.node.Status()
+	if at.Learner && !byLearner {
+		return api.ErrNotSupportedForLearner
+	}
+	if needsLeader(ctx) && at.Leader == 0 {
 		return api.ErrNoLeader
 	}
 	return nil

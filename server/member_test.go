@@ -2,12 +2,16 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,22 +38,35 @@ type testCluster struct {
 	disks   map[string]*vfs.Mem
 	engines map[string]*engine.Memory // what is durable of each member's database
 	change  func(*Config)
+	joins   map[string]bool // members that were added to the running cluster
+	mu      struct {
+		sync.Mutex
+		running map[string]*Server
+	}
 }
 
 func newTestCluster(size int) *testCluster {
 	c := &testCluster{
 		net: transport.NewMemoryNetwork(1, clock.System()), disks: map[string]*vfs.Mem{}, engines: map[string]*engine.Memory{},
 	}
-	for i := range size {
-		name := fmt.Sprint("m", i)
-		c.names = append(c.names, name)
-		c.disks[name], c.engines[name] = vfs.NewMem(uint64(i)), engine.NewMemory()
-		if i > 0 {
-			c.initial += ","
-		}
-		c.initial += fmt.Sprintf("%s=http://127.0.0.1:%d", name, 2380+i)
+	c.mu.running, c.joins = map[string]*Server{}, map[string]bool{}
+	for range size {
+		c.place()
 	}
 	return c
+}
+
+// place makes room for one more member: a name, a peer URL and an empty disk.
+func (c *testCluster) place() (name, url string) {
+	i := len(c.names)
+	name, url = fmt.Sprint("m", i), fmt.Sprintf("http://127.0.0.1:%d", 2380+i)
+	c.names = append(c.names, name)
+	c.disks[name], c.engines[name] = vfs.NewMem(uint64(i)), engine.NewMemory()
+	if c.initial != "" {
+		c.initial += ","
+	}
+	c.initial += name + "=" + url
+	return name, url
 }
 
 // testMember is a running member.
@@ -76,6 +93,7 @@ func (c *testCluster) config(name string) Config {
 	}
 	cfg.HeartbeatInterval, cfg.ElectionTimeout = 10*time.Millisecond, 100*time.Millisecond
 	cfg.Clock, cfg.FS, cfg.Seed = clock.System(), c.disks[name], uint64(len(name))*77+uint64(name[1])
+	cfg.NewCluster = !c.joins[name]
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	if os.Getenv("KEELSON_TEST_LOG") != "" {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("member", name)
@@ -109,6 +127,8 @@ func (c *testCluster) world(name string) world {
 		transport: func(s *Server, _ *home) (transport.Transport, error) {
 			return c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir()), nil
 		},
+		ask:    c.ask,
+		steady: 50 * time.Millisecond,
 	}
 }
 
@@ -151,7 +171,18 @@ func (c *testCluster) start(t testing.TB, name string) *testMember {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &testMember{Server: s, stop: cancel, done: make(chan error, 1)}
-	go func() { m.done <- s.Run(ctx) }()
+	c.mu.Lock()
+	c.mu.running[name] = s
+	c.mu.Unlock()
+	go func() {
+		err := s.Run(ctx)
+		c.mu.Lock()
+		if c.mu.running[name] == s {
+			delete(c.mu.running, name)
+		}
+		c.mu.Unlock()
+		m.done <- err
+	}()
 	m.conn, err = grpc.NewClient("passthrough:///"+s.parts.sockets.client[0].Addr().String(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
@@ -381,5 +412,28 @@ func TestSnapshotReplacesTheStore(t *testing.T) {
 	}
 	if len(behind.members.list()) != 3 {
 		t.Errorf("members are %v", behind.members.list())
+	}
+}
+
+// ask answers for the peer port of a running member.
+func (c *testCluster) ask(*Config) asker {
+	return func(ctx context.Context, url string) (*announcement, error) {
+		c.mu.Lock()
+		var found *Server
+		for _, s := range c.mu.running {
+			if slices.Contains(urlStrings(s.cfg.AdvertisePeerURLs), url) {
+				found = s
+			}
+		}
+		c.mu.Unlock()
+		if found == nil {
+			return nil, syscall.ECONNREFUSED
+		}
+		b, err := found.announce(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a := &announcement{}
+		return a, json.Unmarshal(b, a)
 	}
 }

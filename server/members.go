@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"go.etcd.io/etcd/api/v3/membershippb"
-
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
@@ -27,10 +25,14 @@ type Member struct {
 	Learner    bool         `json:"isLearner,omitempty"`
 	Name       string       `json:"name,omitempty"` // empty until the member has started once
 	ClientURLs []string     `json:"clientURLs,omitempty"`
+	// Incarnation marks the member's data directory. It is ours alone; etcd skips
+	// the field. 0 until the member has started once.
+	Incarnation uint64 `json:"keelsonIncarnation,omitempty"`
 }
 
 // memberID is etcd's rule: the first eight bytes of the SHA-1 of the sorted
-// peer URLs followed by the token.
+// peer URLs followed by the token. For a member that is added later the token is
+// the time, in whole seconds since 1970.
 func memberID(peerURLs []string, token string) api.MemberID {
 	return api.MemberID(firstEight(strings.Join(slices.Sorted(slices.Values(peerURLs)), "") + token))
 }
@@ -125,6 +127,32 @@ type memberSet struct {
 	removed map[api.MemberID]bool
 }
 
+// with is the set after a member was added or changed.
+func (s *memberSet) with(row Member) *memberSet {
+	next := &memberSet{removed: s.removed, list: []Member{row}}
+	for _, o := range s.list {
+		if o.ID != row.ID {
+			next.list = append(next.list, o)
+		}
+	}
+	sortMembers(next.list)
+	return next
+}
+
+// without is the set after a member was removed.
+func (s *memberSet) without(id api.MemberID) *memberSet {
+	next := &memberSet{removed: map[api.MemberID]bool{id: true}}
+	for r := range s.removed {
+		next.removed[r] = true
+	}
+	for _, o := range s.list {
+		if o.ID != id {
+			next.list = append(next.list, o)
+		}
+	}
+	return next
+}
+
 func (s *memberSet) find(id api.MemberID) (Member, bool) {
 	for _, m := range s.list {
 		if m.ID == id {
@@ -207,65 +235,45 @@ func (m *members) set(w rawWriter, row Member) {
 		panic(fmt.Sprintf("members: cannot encode %+v: %v", row, err)) // strings and numbers only
 	}
 	w.SetRaw(engine.Members, []byte(row.ID.String()), value)
-	old := m.current.Load()
-	next := &memberSet{removed: old.removed}
-	for _, o := range old.list {
-		if o.ID != row.ID {
-			next.list = append(next.list, o)
-		}
-	}
-	next.list = append(next.list, row)
-	sortMembers(next.list)
-	m.current.Store(next)
+	m.current.Store(m.current.Load().with(row))
 }
 
 // remove deletes a member for ever. Apply goroutine only.
 func (m *members) remove(w rawWriter, id api.MemberID) {
 	w.DeleteRaw(engine.Members, []byte(id.String()))
 	w.SetRaw(engine.MembersRemoved, []byte(id.String()), []byte("removed"))
-	old := m.current.Load()
-	next := &memberSet{removed: map[api.MemberID]bool{id: true}}
-	for r := range old.removed {
-		next.removed[r] = true
-	}
-	for _, o := range old.list {
-		if o.ID != id {
-			next.list = append(next.list, o)
-		}
-	}
-	m.current.Store(next)
+	m.current.Store(m.current.Load().without(id))
 }
 
-// setAttributes applies what a member published about itself at its start: its
-// name and where its clients find it. It reports false for an unknown member.
-// Apply goroutine only.
-func (m *members) setAttributes(w rawWriter, req *membershippb.ClusterMemberAttrSetRequest) bool {
-	row, ok := m.find(api.MemberID(req.GetMember_ID()))
-	if !ok {
-		return false
+// publication is what a member says about itself at its start: its name, where
+// its clients find it, and the mark of its data directory.
+type publication struct {
+	ID          api.MemberID `json:"id"`
+	Name        string       `json:"name"`
+	ClientURLs  []string     `json:"clientURLs"`
+	Incarnation uint64       `json:"incarnation"`
+}
+
+// publish applies a publication. The first data directory that a member has
+// shown is its only one. Apply goroutine only.
+func (m *members) publish(w rawWriter, p *publication) error {
+	row, ok := m.find(p.ID)
+	switch {
+	case !ok:
+		return api.ErrMemberNotFound
+	case row.Incarnation != 0 && row.Incarnation != p.Incarnation:
+		return fmt.Errorf("%w: member %s", ErrForgotten, p.ID)
 	}
-	row.Name = req.GetMemberAttributes().GetName()
-	row.ClientURLs = req.GetMemberAttributes().GetClientUrls()
+	row.Name, row.ClientURLs, row.Incarnation = p.Name, p.ClientURLs, p.Incarnation
 	m.set(w, row)
-	return true
+	return nil
 }
 
-// published reports whether the cluster already knows these attributes, so
-// that a restart does not propose them again.
-func (m *members) published(id api.MemberID, name string, clientURLs []string) bool {
-	row, ok := m.find(id)
-	return ok && row.Name == name && slices.Equal(row.ClientURLs, clientURLs)
-}
-
-// attributesOf is the publication of this member.
-func attributesOf(id api.MemberID, cfg *Config) *membershippb.ClusterMemberAttrSetRequest {
-	return &membershippb.ClusterMemberAttrSetRequest{
-		Member_ID: uint64(id),
-		MemberAttributes: &membershippb.Attributes{
-			Name:       cfg.Name,
-			ClientUrls: urlStrings(cfg.AdvertiseClientURLs),
-		},
-	}
+// published reports whether the cluster already knows all this, so that a
+// restart does not propose it again.
+func (m *members) published(p *publication) bool {
+	row, ok := m.find(p.ID)
+	return ok && row.Name == p.Name && row.Incarnation == p.Incarnation && slices.Equal(row.ClientURLs, p.ClientURLs)
 }
 
 func urlStrings(urls []url.URL) []string {

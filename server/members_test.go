@@ -1,14 +1,14 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"go.etcd.io/etcd/api/v3/membershippb"
-
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
 
@@ -69,22 +69,29 @@ func TestMemberRows(t *testing.T) {
 		m.set(store, row)
 	}
 	a := initial[slices.IndexFunc(initial, func(m Member) bool { return m.Name == "a" })]
-	if !m.setAttributes(store, &membershippb.ClusterMemberAttrSetRequest{
-		Member_ID:        uint64(a.ID),
-		MemberAttributes: &membershippb.Attributes{Name: "a2", ClientUrls: []string{"http://127.0.0.1:3"}},
-	}) {
-		t.Fatal("an initial member is unknown")
+	first := &publication{ID: a.ID, Name: "a2", ClientURLs: []string{"http://127.0.0.1:3"}}
+	if err := m.publish(store, first); err != nil {
+		t.Fatal(err)
 	}
-	if m.setAttributes(store, &membershippb.ClusterMemberAttrSetRequest{Member_ID: 77}) {
-		t.Error("a stranger's attributes were taken")
+	if err := m.publish(store, &publication{ID: 77}); err != api.ErrMemberNotFound {
+		t.Errorf("a stranger's attributes: %v", err)
 	}
 	// etcd reads and writes exactly this.
 	want := fmt.Sprintf(`{"id":%d,"peerURLs":["http://127.0.0.1:1"],"name":"a2","clientURLs":["http://127.0.0.1:3"]}`, uint64(a.ID))
 	if got := store["members/"+a.ID.String()]; got != want {
 		t.Errorf("row: got %s, want %s", got, want)
 	}
-	if !m.published(a.ID, "a2", []string{"http://127.0.0.1:3"}) || m.published(a.ID, "a", nil) {
+	other := *first
+	other.Incarnation = 5
+	if !m.published(first) || m.published(&other) || m.published(&publication{ID: a.ID, Name: "a"}) {
 		t.Error("published does not say what is known")
+	}
+	if err := m.publish(store, &other); err != nil || !m.published(&other) {
+		t.Errorf("the first incarnation: %v", err)
+	}
+	other.Incarnation = 6
+	if err := m.publish(store, &other); !errors.Is(err, ErrForgotten) {
+		t.Errorf("another incarnation: %v", err)
 	}
 	again := newMembers(nil)
 	if err := again.load(store); err != nil || !reflect.DeepEqual(again.list(), m.list()) {

@@ -18,7 +18,7 @@ const (
 	commandLeaseRevoke     uint8 = 6  // etcdserverpb.LeaseRevokeRequest
 	commandLeaseExpire     uint8 = 7  // leaseBatch: a leader saw these leases expire
 	commandLeaseCheckpoint uint8 = 8  // leaseBatch: what remains of these leases
-	commandAttributes      uint8 = 16 // membershippb.ClusterMemberAttrSetRequest
+	commandAttributes      uint8 = 16 // publication, in JSON
 )
 
 // replica is the part of raft.Node that the services of clients use. Tests put

@@ -40,6 +40,7 @@ type Server struct {
 	ids     idSource
 
 	startConf *raftpb.ConfState // the membership that the store had at start
+	judge     *judge            // of membership changes; owned by raft's loop
 
 	unserved chan struct{} // closed when no client is served any more
 
@@ -92,7 +93,7 @@ func (s *Server) services() *grpc.Server {
 	g.RegisterService(&kvService, s)
 	g.RegisterService(&leaseService, s)
 	g.RegisterService(&watchService, s.watches())
-	pb.RegisterClusterServer(g, &clusterService{view: v})
+	pb.RegisterClusterServer(g, &clusterService{view: v, change: s.parts.members})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	s.metrics.countMethods(g)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -26,6 +27,8 @@ type parts struct {
 	transport transport.Transport
 	node      *raft.Node
 	machine   *applier
+	members   *reconfiguration
+	leaving   leaving
 	grpc      *grpc.Server
 	storage   storage
 	fatal     chan error // the failure that ends Run; any goroutine sends, never waiting
@@ -37,6 +40,11 @@ type world struct {
 	engine func(cfg *Config, path string) (engine.Engine, error)
 	// transport connects this member with the others.
 	transport func(s *Server, h *home) (transport.Transport, error)
+	// ask asks other members before this one has its identity.
+	ask func(cfg *Config) asker
+	// steady is how long a connection must last to count when the membership
+	// changes; 0 is etcd's.
+	steady time.Duration
 	// segment is the size of the log's files; 0 is the log's own choice.
 	segment int64
 }
@@ -48,11 +56,12 @@ var real = world{
 	},
 	transport: func(s *Server, h *home) (transport.Transport, error) {
 		t, err := transport.NewGRPC(transport.GRPCConfig{
-			ID: s.id, Cluster: s.cluster, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
+			ID: s.id, Cluster: s.cluster, Incarnation: h.identity.Incarnation, Announce: s.announce, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
 			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(),
 		})
 		return peerTransport{t}, err
 	},
+	ask: askOver,
 }
 
 // New opens a member: its sockets, its directory, its store and its log, in this
@@ -73,7 +82,8 @@ func open(cfg Config, w world) (_ *Server, err error) {
 			undo.close()
 		}
 	}()
-	h, err := openHome(&cfg)
+	ask := w.ask(&cfg)
+	h, err := openHome(&cfg, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +97,19 @@ func open(cfg Config, w world) (_ *Server, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() error { return s.parts.storage.close(s.Store()) })
+	if cfg.ForceNewCluster {
+		if err := h.refuseForce(ask, s.members.list()); err != nil {
+			return nil, err
+		}
+	}
 	if s.parts.transport, err = w.transport(s, h); err != nil {
 		return nil, fmt.Errorf("open the transport: %w", err)
 	}
 	closeTransport := len(undo)
 	undo = append(undo, s.parts.transport.Close)
+	if err := s.refuseRemoved(); err != nil {
+		return nil, err
+	}
 	if err := s.openNode(); err != nil {
 		return nil, err
 	}
@@ -113,6 +131,10 @@ func (s *Server) openStore() error {
 	s.parts.storage.engine = db
 	s.parts.machine = &applier{s: s, store: store}
 	if err := s.members.load(store); err != nil {
+		return err
+	}
+	s.parts.machine.followed = s.members.current.Load()
+	if s.judge, err = newJudge(store); err != nil {
 		return err
 	}
 	s.startConf, err = readConfState(store)
@@ -153,13 +175,18 @@ func (s *Server) openNode() error {
 		}
 		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: row})
 	}
+	alone, err := json.Marshal(&memberChange{Member: Member{ID: s.id}, Promote: true})
+	if err != nil {
+		return err
+	}
 	node, err := raft.Open(raft.Config{
-		ID: s.id, Cluster: s.cluster, Peers: peers, Bootstrap: h.fresh,
+		ID: s.id, Cluster: s.cluster, Peers: peers, Bootstrap: h.bootstraps(),
 		FS: s.metrics.timedFS(s.cfg.FS), Dir: s.cfg.walDir(), SnapDir: s.cfg.snapDir(),
 		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
 		Transport: s.parts.transport, StateMachine: s.parts.machine,
 		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
 		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
+		Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
 		Logger: s.log, OnFatal: s.fail,
 	})
 	if err != nil {
@@ -168,6 +195,8 @@ func (s *Server) openNode() error {
 	node.Handle(callLease, s.answerLease)
 	s.parts.node = node
 	s.lead(node)
+	s.parts.members = s.reconfiguration()
+	node.Handle(callMember, s.parts.members.answer)
 	return nil
 }
 

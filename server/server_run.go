@@ -2,13 +2,12 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 )
 
 // Run serves until ctx ends or the member fails, and stops everything. It is
@@ -30,6 +29,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.fail(err)
 		}
 	})
+	s.setPeers() // with the marks of their directories
 	s.servePeers(&wait)
 	wait.Go(func() { p.security.run(background) })
 	wait.Go(func() { s.lessor.follow(background) })
@@ -37,6 +37,9 @@ func (s *Server) Run(ctx context.Context) error {
 	wait.Go(func() { s.watchLeader(background) })
 	wait.Go(func() { s.metrics.followLeader(background, s.node) })
 	wait.Go(func() { s.join(background, ready) })
+	if s.cfg.AutoPromote {
+		wait.Go(func() { p.members.promoteCaughtUp(background) })
+	}
 	go func() {
 		defer close(served)
 		if err := s.front().Run(serving, ready); err != nil {
@@ -103,11 +106,14 @@ const joinRetry = 100 * time.Millisecond
 // name and client URLs, or the cluster knows them and it has caught up. Then it
 // closes ready.
 func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
-	urls := urlStrings(s.cfg.AdvertiseClientURLs)
+	self := &publication{
+		ID: s.id, Name: s.cfg.Name, ClientURLs: urlStrings(s.cfg.AdvertiseClientURLs),
+		Incarnation: s.parts.home.identity.Incarnation,
+	}
 	for ctx.Err() == nil {
 		err := s.node.ReadBarrier(ctx)
-		if err == nil && !s.members.published(s.id, s.cfg.Name, urls) {
-			err = s.publish(ctx)
+		if err == nil && !s.members.published(self) {
+			err = s.publish(ctx, self)
 		}
 		if err == nil {
 			close(ready)
@@ -125,9 +131,9 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 	}
 }
 
-// publish replicates this member's attributes.
-func (s *Server) publish(ctx context.Context) error {
-	body, err := proto.Marshal(attributesOf(s.id, &s.cfg))
+// publish replicates what this member says about itself.
+func (s *Server) publish(ctx context.Context, self *publication) error {
+	body, err := json.Marshal(self)
 	if err != nil {
 		return err
 	}

@@ -25,9 +25,11 @@
 //	   member's, or not kvd's at all
 //	4  no space left on the device
 //	5  a write or sync of the storage failed
-//	6  stored data is damaged
+//	6  stored data is damaged, or is not the data with which the cluster knows
+//	   this member
 //	7  an address cannot be listened on
 //	8  any other failure
+//	9  the member was removed from the cluster; starting it again is no use
 //
 // # Signals
 //

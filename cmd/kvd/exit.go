@@ -25,6 +25,7 @@ const (
 	exitDamaged   = 6
 	exitListen    = 7
 	exitOther     = 8
+	exitRemoved   = 9
 	exitSignalled = 128 // plus the signal's number
 )
 
@@ -44,11 +45,13 @@ func exitCode(err error) int {
 	case errors.Is(err, server.ErrWrongCluster), errors.Is(err, server.ErrWrongMember),
 		errors.Is(err, server.ErrForeignDir), errors.Is(err, wal.ErrWrongIdentity):
 		return exitNotOurs
+	case errors.Is(err, server.ErrRemoved):
+		return exitRemoved
 	case errors.Is(err, server.ErrListen):
 		return exitListen
 	case errors.Is(err, vfs.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return exitNoSpace
-	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, api.ErrCorrupt), errors.Is(err, mvcc.ErrCorrupt):
+	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, server.ErrForgotten), errors.Is(err, api.ErrCorrupt), errors.Is(err, mvcc.ErrCorrupt):
 		return exitDamaged
 	case errors.Is(err, wal.ErrPoisoned), errors.As(err, &path), errors.As(err, &errno):
 		return exitStorage

@@ -46,7 +46,7 @@ func (o *option) env() string {
 var groups = []string{"Member", "Clustering", "Security", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
 
 // options is the table. Names and meanings are etcd 3.7's.
-var options = slices.Concat(workingOptions, securityOptions, ignoredOptions, laterOptions)
+var options = slices.Concat(workingOptions, clusterOptions, securityOptions, ignoredOptions, laterOptions)
 
 var workingOptions = []option{
 	text("Member", "name", "default", "Human-readable name for this member.",
@@ -72,8 +72,6 @@ var workingOptions = []option{
 		func(s *settings) *[]url.URL { return &s.server.AdvertisePeerURLs }),
 	text("Clustering", "initial-cluster", "${name}=http://localhost:2380", "The members of a new cluster: name=url,name=url. Counts only for an empty data directory.",
 		func(s *settings) *string { return &s.server.InitialCluster }),
-	{group: "Clustering", name: "initial-cluster-state", def: "new", set: setClusterState,
-		help: "'new' or 'existing'; joining an existing cluster is not served yet. Ignored once the data directory exists."},
 	text("Clustering", "initial-cluster-token", server.DefaultClusterToken, "A word that keeps clusters with equal URLs apart.",
 		func(s *settings) *string { return &s.server.ClusterToken }),
 	urls("Clustering", "advertise-client-urls", server.DefaultListenClientURL, "List of this member's client URLs to advertise to the public.",
@@ -133,8 +131,6 @@ var ignoredOptions = []option{
 	noEffect("compaction-sleep-interval", "10ms", "compaction paces itself"),
 	noEffect("raft-read-timeout", "5s", "peers use gRPC's keepalive"),
 	noEffect("raft-write-timeout", "5s", "peers use gRPC's keepalive"),
-	noEffect("strict-reconfig-check", "true", "membership changes are not served yet"),
-	noEffect("max-learners", "1", "membership changes are not served yet"),
 	noEffect("metrics", "basic", "there is one set of metrics"),
 	noEffect("logger", "zap", "the log's format is --log-format"),
 	noEffect("log-rotation-config-json", "", "rotation is not served yet"),
@@ -159,7 +155,7 @@ var ignoredOptions = []option{
 var laterOptions = later(
 	"discovery", "discovery-token", "discovery-endpoints", "discovery-srv", "discovery-srv-name", "discovery-proxy",
 	"auto-compaction-retention",
-	"force-new-cluster?", "memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
+	"memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
 	"enable-log-rotation?", "enable-distributed-tracing?",
 )
 

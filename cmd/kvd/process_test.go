@@ -327,7 +327,7 @@ func TestExitCodes(t *testing.T) {
 	expect(t, "another member's directory", used.start(t, "--name=a", initial+",solo=http://127.0.0.1:2"), exitNotOurs, "belongs to another member")
 	expect(t, "an unknown flag", used.start(t, "--nmae=x"), exitConfig, "did you mean --name?")
 	expect(t, "a missing URL", start(t, "", "--listen-client-urls=http://127.0.0.1:1"), exitConfig, "--advertise-client-urls is required")
-	expect(t, "joining", newSite(t).start(t, "--initial-cluster-state=existing"), exitConfig, "not served yet")
+	expect(t, "joining", newSite(t).start(t, "--initial-cluster-state=existing"), exitConfig, "cannot fetch cluster info from peer urls")
 
 	etcd := newSite(t)
 	mustWrite(t, filepath.Join(etcd.dir, "member", "wal", "0000000000000000-0000000000000000.wal"), "log")

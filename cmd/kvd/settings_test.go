@@ -145,7 +145,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--self-signed-cert-validity=-1"}, "--self-signed-cert-validity"},
 		{[]string{"--cors=example.com"}, `--cors: "example.com" is not an origin`},
 		{[]string{"--initial-cluster-state=old"}, `invalid value "old", possible values are "new", "existing"`},
-		{[]string{"--force-new-cluster"}, "--force-new-cluster: this version of kvd does not serve it yet"},
+		{[]string{"--memory-mlock"}, "--memory-mlock: this version of kvd does not serve it yet"},
 		{[]string{"--unsafe-no-fsync=maybe"}, `"maybe" is neither true nor false`},
 		{[]string{"--watch-progress-notify-interval=0s"}, "--watch-progress-notify-interval must be >0"},
 		{[]string{"--config-file=absent"}, "--config-file: open absent"},

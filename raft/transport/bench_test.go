@@ -44,6 +44,7 @@ func (a *answerer) Forwarded(api.MemberID, api.Term, []byte)               {}
 func (a *answerer) Unreachable(api.MemberID)                               {}
 func (a *answerer) PeerDown(api.MemberID)                                  {}
 func (a *answerer) PeerUp(api.MemberID)                                    { a.up <- struct{}{} }
+func (a *answerer) Refused(api.MemberID, error)                            {}
 func (a *answerer) SnapshotSent(api.MemberID, bool)                        {}
 func (a *answerer) SnapshotReceived(*raftpb.Message, SnapshotMeta, string) {}
 func (a *answerer) Call(_ context.Context, _ api.MemberID, _ uint8, p []byte) ([]byte, error) {

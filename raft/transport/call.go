@@ -43,7 +43,7 @@ func (t *GRPC) Call(ctx context.Context, to api.MemberID, kind uint8, payload []
 	}
 	request := mem.BufferSlice{mem.SliceBuffer{kind}, mem.SliceBuffer(payload)}
 	var answer mem.BufferSlice
-	if err := cc.Invoke(l.identity().outgoing(ctx), callMethod, &request, &answer); err != nil {
+	if err := cc.Invoke(l.outgoing(ctx), callMethod, &request, &answer); err != nil {
 		return nil, t.callError(ctx, to, err)
 	}
 	body := answer.Materialize()

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/keelson-io/keelson/clock"
 )
@@ -170,4 +172,41 @@ func (t *GRPC) serverCredentials() credentials.TransportCredentials {
 // call with its small head.
 func (t *GRPC) maxMessage() int {
 	return max(t.cfg.MaxFrame, maxPart) + 1024
+}
+
+// Ask asks the member behind conn what it announces. It closes conn.
+func Ask(ctx context.Context, conn net.Conn) ([]byte, error) {
+	once := make(chan net.Conn, 1)
+	once <- conn
+	cc, err := grpc.NewClient("passthrough:///keelson-peer",
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case conn := <-once:
+				return conn, nil
+			default:
+				return nil, ErrUnreachable
+			}
+		}),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // conn brings its own
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(announceBytes)),
+		grpc.WithMaxHeaderListSize(headerBytes),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+	)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer func() {
+		cc.Close()
+		conn.Close()
+	}()
+	ctx = metadata.AppendToOutgoingContext(ctx, keyProtocol, protocolVersion)
+	request := mem.BufferSlice{mem.SliceBuffer(nil)}
+	var answer mem.BufferSlice
+	if err := cc.Invoke(ctx, announceMethod, &request, &answer); err != nil {
+		return nil, err
+	}
+	defer answer.Free()
+	return answer.Materialize(), nil
 }

@@ -13,6 +13,8 @@ var (
 	ErrUnknownOutcome = errors.New("transport: connection lost during the call")
 	// ErrClosed: this transport was closed.
 	ErrClosed = errors.New("transport: closed")
+	// errStranger: the address of a peer is held by one that has lost its data.
+	errStranger = errors.New("transport: the peer has another data directory than the cluster knows")
 	// ErrTooLarge: the payload or the answer is beyond the limit.
 	ErrTooLarge = errors.New("transport: payload is too large")
 )

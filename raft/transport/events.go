@@ -26,11 +26,13 @@ const (
 	eventUp eventKind = iota
 	eventDown
 	eventUnreachable
+	eventRefused
 )
 
 type event struct {
 	kind eventKind
 	peer api.MemberID
+	err  error // of eventRefused
 }
 
 func newEventQueue() *eventQueue {
@@ -39,11 +41,15 @@ func newEventQueue() *eventQueue {
 	return q
 }
 
-func (q *eventQueue) up(peer api.MemberID)   { q.put(event{eventUp, peer}) }
-func (q *eventQueue) down(peer api.MemberID) { q.put(event{eventDown, peer}) }
+func (q *eventQueue) up(peer api.MemberID)   { q.put(event{kind: eventUp, peer: peer}) }
+func (q *eventQueue) down(peer api.MemberID) { q.put(event{kind: eventDown, peer: peer}) }
 
 func (q *eventQueue) unreachable(peer api.MemberID) {
-	q.put(event{eventUnreachable, peer})
+	q.put(event{kind: eventUnreachable, peer: peer})
+}
+
+func (q *eventQueue) refused(peer api.MemberID, err error) {
+	q.put(event{eventRefused, peer, err})
 }
 
 func (q *eventQueue) put(e event) {
@@ -82,6 +88,8 @@ func (q *eventQueue) run(ctx context.Context, h Handler) {
 				h.PeerDown(e.peer)
 			case eventUnreachable:
 				h.Unreachable(e.peer)
+			case eventRefused:
+				h.Refused(e.peer, e.err)
 			}
 		}
 		select {

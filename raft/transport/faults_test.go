@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
@@ -275,7 +276,7 @@ func intruder(t *testing.T, m *member, method string, desc *grpc.StreamDesc, fro
 	if from != 1 {
 		id.from = 0
 	}
-	stream, err := cc.NewStream(id.outgoing(t.Context()), desc, method)
+	stream, err := cc.NewStream(metadata.NewOutgoingContext(t.Context(), id.metadata()), desc, method)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,13 @@ import (
 type GRPCConfig struct {
 	ID      api.MemberID
 	Cluster api.ClusterID
-	Clock   clock.Clock
-	Logger  *slog.Logger
+	// Incarnation marks this member's data directory; see Peer.
+	Incarnation uint64
+	// Announce answers who belongs to the cluster, to anybody who may connect;
+	// nil means nobody is told. See Ask.
+	Announce func(ctx context.Context) ([]byte, error)
+	Clock    clock.Clock
+	Logger   *slog.Logger
 	// Dial opens a connection to a peer URL (http, https or unix). It must say
 	// ECONNREFUSED when nobody listens there. Nil means DialURL.
 	Dial func(ctx context.Context, url string) (net.Conn, error)
@@ -66,7 +71,9 @@ type GRPC struct {
 		closed  bool
 		links   map[api.MemberID]*link
 		inbound map[inboundKey]*inboundStream
-		removed map[api.MemberID]bool // were peers once; ids are never used again
+		removed map[api.MemberID]bool // refused for ever; ids are never used again
+		// incarnations are the known ones of the peers.
+		incarnations map[api.MemberID]uint64
 
 		lastRefusal   string
 		lastRefusalAt time.Time
@@ -143,12 +150,13 @@ func (t *GRPC) SetPeers(peers []Peer) {
 		return
 	}
 	keep := map[api.MemberID]bool{}
+	t.mu.incarnations = map[api.MemberID]uint64{}
 	for _, p := range peers {
 		if p.ID == t.cfg.ID {
 			continue
 		}
+		t.mu.incarnations[p.ID] = p.Incarnation
 		keep[p.ID] = true
-		delete(t.mu.removed, p.ID) // a test may do this; the product never does
 		l := t.mu.links[p.ID]
 		if l != nil && slices.Equal(l.urls, p.URLs) {
 			continue
@@ -166,7 +174,19 @@ func (t *GRPC) SetPeers(peers []Peer) {
 		if !keep[id] {
 			l.end()
 			delete(t.mu.links, id)
-			t.mu.removed[id] = true
+		}
+	}
+}
+
+// Refuse implements Transport.
+func (t *GRPC) Refuse(ids ...api.MemberID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		t.mu.removed[id] = true
+		if l := t.mu.links[id]; l != nil {
+			l.end()
+			delete(t.mu.links, id)
 		}
 	}
 	for key, in := range t.mu.inbound {
@@ -174,6 +194,16 @@ func (t *GRPC) SetPeers(peers []Peer) {
 			in.end(ErrRemoved)
 		}
 	}
+}
+
+// ActiveSince implements Transport.
+func (t *GRPC) ActiveSince(id api.MemberID) time.Time {
+	if l := t.link(id); l != nil {
+		if up := l.upSince.Load(); up != nil {
+			return *up
+		}
+	}
+	return time.Time{}
 }
 
 func (t *GRPC) link(id api.MemberID) *link {

@@ -46,6 +46,9 @@ type memberOptions struct {
 	handler  Handler // instead of the recorder
 	files    string  // a real directory for snapshots, instead of memory
 	network  string
+
+	incarnation uint64
+	announce    func(context.Context) ([]byte, error)
 }
 
 func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
@@ -80,6 +83,7 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 	m.GRPC, err = NewGRPC(GRPCConfig{
 		ID: id, Cluster: opt.cluster, Clock: clock.System(), Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
 		Dial: opt.dial, TLS: opt.tls, FS: m.fs, SnapDir: dir, MaxFrame: opt.maxFrame,
+		Incarnation: opt.incarnation, Announce: opt.announce,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +288,7 @@ func TestGRPCWrongMember(t *testing.T) {
 
 func TestGRPCRemovedMember(t *testing.T) {
 	a, b := pair(t)
-	a.SetPeers(nil)
+	a.Refuse(2)
 	b.awaitLog(t, ErrRemoved.Error())
 	b.Send(1, []*raftpb.Message{heartbeat(2, 1, 77)})
 	b.await(t, 1, "unreachable 1")

@@ -24,7 +24,9 @@ const (
 	keyCluster  = "keelson-cluster"
 	keyFrom     = "keelson-from"
 	keyTo       = "keelson-to"
-	keyRefusal  = "keelson-refusal" // in the trailer: which refusal it was
+	// keyIncarnation is the mark of the sender's data directory.
+	keyIncarnation = "keelson-incarnation"
+	keyRefusal     = "keelson-refusal" // in the trailer: which refusal it was
 )
 
 // Refusals of a handshake.
@@ -32,6 +34,7 @@ var (
 	ErrWrongCluster  = errors.New("the peer belongs to another cluster")
 	ErrWrongMember   = errors.New("another member answers at this address")
 	ErrRemoved       = errors.New("this member was removed from the cluster")
+	ErrForgotten     = errors.New("this member has lost the data directory with which it belongs to the cluster")
 	ErrWrongProtocol = errors.New("the peer speaks another protocol version")
 )
 
@@ -40,6 +43,7 @@ var refusals = map[string]error{
 	"wrong-cluster":  ErrWrongCluster,
 	"wrong-member":   ErrWrongMember,
 	"removed":        ErrRemoved,
+	"forgotten":      ErrForgotten,
 	"wrong-protocol": ErrWrongProtocol,
 }
 
@@ -49,9 +53,34 @@ type identity struct {
 	from, to api.MemberID
 }
 
-// outgoing returns a context that carries the handshake of an RPC.
-func (id identity) outgoing(ctx context.Context) context.Context {
-	return metadata.NewOutgoingContext(ctx, id.metadata())
+// outgoing returns a context that carries the handshake of an RPC to the peer.
+func (l *link) outgoing(ctx context.Context) context.Context {
+	return metadata.NewOutgoingContext(ctx, l.t.metadata(l.identity()))
+}
+
+// metadata is a handshake of this member's.
+func (t *GRPC) metadata(id identity) metadata.MD {
+	md := id.metadata()
+	md.Set(keyIncarnation, strconv.FormatUint(t.cfg.Incarnation, 16))
+	return md
+}
+
+// checkIncarnation refuses a member that comes with another data directory than
+// the cluster knows it by. Such a member has forgotten its log and its votes:
+// heard as its old self, it could elect a leader that lacks acknowledged writes.
+func (t *GRPC) checkIncarnation(md metadata.MD, from api.MemberID) error {
+	t.mu.Lock()
+	known := t.mu.incarnations[from]
+	t.mu.Unlock()
+	if known == 0 {
+		return nil // it has not told the cluster yet
+	}
+	if v := md.Get(keyIncarnation); len(v) == 1 {
+		if n, err := strconv.ParseUint(v[0], 16, 64); err == nil && n == known {
+			return nil
+		}
+	}
+	return ErrForgotten
 }
 
 func (id identity) metadata() metadata.MD {

@@ -36,7 +36,7 @@ const (
 var serviceDesc = grpc.ServiceDesc{
 	ServiceName: serviceName,
 	HandlerType: (*any)(nil),
-	Methods:     []grpc.MethodDesc{{MethodName: "Call", Handler: serveCall}},
+	Methods:     []grpc.MethodDesc{{MethodName: "Call", Handler: serveCall}, {MethodName: "Announce", Handler: serveAnnounce}},
 	Streams: []grpc.StreamDesc{
 		{StreamName: "Control", ClientStreams: true, ServerStreams: true, Handler: serveControl},
 		{StreamName: "Bulk", ClientStreams: true, ServerStreams: true, Handler: serveBulk},
@@ -84,6 +84,9 @@ func (t *GRPC) admit(ctx context.Context) (identity, Handler, error) {
 	if err == nil && t.isRemoved(id.from) {
 		err = ErrRemoved
 	}
+	if err == nil {
+		err = t.checkIncarnation(md, id.from)
+	}
 	if err != nil {
 		return id, nil, err
 	}
@@ -106,7 +109,7 @@ func (t *GRPC) admitStream(stream grpc.ServerStream) (identity, Handler, error) 
 	id, h, err := t.admit(stream.Context())
 	if err == nil {
 		back := identity{cluster: t.cfg.Cluster, from: t.cfg.ID, to: id.from}
-		return id, h, stream.SendHeader(back.metadata())
+		return id, h, stream.SendHeader(t.metadata(back))
 	}
 	if _, is := status.FromError(err); is {
 		return id, nil, err

@@ -105,13 +105,16 @@ func (l *link) run() {
 			return
 		}
 		l.logEnd(up, refused, err)
+		if isRefusal(err) {
+			l.t.events.refused(l.peer, err)
+		}
 		if refused && !l.isDown.Swap(true) {
 			l.t.events.down(l.peer)
 		}
 		switch {
 		case up && l.t.cfg.Clock.Now().Sub(started) >= steadySession:
 			wait = 0 // a broken stream is looked into at once
-		case isRefusal(err):
+		case isRefusal(err), errors.Is(err, errStranger):
 			wait = backoffRefused
 		default:
 			wait = min(max(2*wait, backoffMin), backoffMax)
@@ -199,7 +202,7 @@ func (l *link) open(ctx context.Context, c class) (ch channel, refused bool, err
 	if ch.client, refused, err = l.connect(ctx); err != nil {
 		return ch, refused, err
 	}
-	ch.stream, err = ch.client.NewStream(l.identity().outgoing(ctx), &serviceDesc.Streams[c], streamMethod(c))
+	ch.stream, err = ch.client.NewStream(l.outgoing(ctx), &serviceDesc.Streams[c], streamMethod(c))
 	if err != nil {
 		return ch, false, err
 	}
@@ -231,7 +234,13 @@ func (l *link) accepted(stream grpc.ClientStream) error {
 	if id.from != l.peer {
 		return fmt.Errorf("%w: %s was meant, %s answered", ErrWrongMember, l.peer, id.from)
 	}
-	return id.check(l.t.cfg.Cluster, l.t.cfg.ID)
+	if err := id.check(l.t.cfg.Cluster, l.t.cfg.ID); err != nil {
+		return err
+	}
+	if l.t.checkIncarnation(header, l.peer) != nil {
+		return errStranger // the peer's loss, not ours
+	}
+	return nil
 }
 
 // exchange runs the senders and watchers until the first of them ends.
@@ -318,7 +327,12 @@ func encodeFrame(records []record, size int) mem.Buffer {
 }
 
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrWrongCluster) || errors.Is(err, ErrWrongMember) || errors.Is(err, ErrRemoved) || errors.Is(err, ErrWrongProtocol)
+	for _, sentinel := range refusals {
+		if errors.Is(err, sentinel) {
+			return true
+		}
+	}
+	return false
 }
 
 // logEnd writes a line for each new reason why there is no connection, and then

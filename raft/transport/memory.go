@@ -34,7 +34,9 @@ type MemoryNode struct {
 		sync.Mutex
 		handler Handler
 		started bool
+		since   time.Time // of Start
 		peers   map[api.MemberID]bool
+		refused map[api.MemberID]bool
 		inbox   inbox
 		events  uint64 // told so far
 		fs      vfs.FS
@@ -65,7 +67,7 @@ func (m *MemoryNode) Start(h Handler) error {
 		m.mu.Unlock()
 		return fmt.Errorf("transport: member %s was started twice", m.id)
 	}
-	m.mu.handler, m.mu.started = h, true
+	m.mu.handler, m.mu.started, m.mu.since = h, true, m.net.clock.Now()
 	m.mu.Unlock()
 	go m.run(h)
 	for _, other := range m.net.mu.nodes {
@@ -97,6 +99,46 @@ func (m *MemoryNode) SetPeers(peers []Peer) {
 			m.tell(func(h Handler) { h.PeerUp(id) })
 		}
 	}
+}
+
+// Refuse implements Transport. The refused one is told at its next message.
+func (m *MemoryNode) Refuse(ids ...api.MemberID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.refused == nil {
+		m.mu.refused = map[api.MemberID]bool{}
+	}
+	for _, id := range ids {
+		m.mu.refused[id] = true
+		delete(m.mu.peers, id)
+	}
+}
+
+func (m *MemoryNode) refuses(id api.MemberID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.refused[id]
+}
+
+// ActiveSince implements Transport: since both have run, if they can talk now.
+func (m *MemoryNode) ActiveSince(id api.MemberID) time.Time {
+	m.net.mu.Lock()
+	defer m.net.mu.Unlock()
+	other := m.net.mu.nodes[id]
+	if other == nil || !other.isStarted() || !m.hasPeer(id) || m.net.linkLocked(m.id, id).cut || m.net.linkLocked(id, m.id).cut {
+		return time.Time{}
+	}
+	if mine, its := m.startedAt(), other.startedAt(); its.Before(mine) {
+		return mine
+	} else {
+		return its
+	}
+}
+
+func (m *MemoryNode) startedAt() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.since
 }
 
 // meetLocked tells two started nodes of each other. The network's lock is held.

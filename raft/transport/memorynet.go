@@ -181,6 +181,10 @@ func (n *MemoryNetwork) decide(from *MemoryNode, to api.MemberID, class class) (
 	if target == nil || !target.isStarted() || n.mu.nodes[from.id] != from {
 		return fate{dead: true}, 0
 	}
+	if target.refuses(from.id) {
+		from.tell(func(h Handler) { h.Refused(to, ErrRemoved) })
+		return fate{dead: true}, 0
+	}
 	l := n.linkLocked(from.id, to)
 	faults := n.mu.faults
 	if l.own != nil {

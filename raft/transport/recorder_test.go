@@ -58,6 +58,10 @@ func (r *recorder) Forwarded(from api.MemberID, term api.Term, batch []byte) {
 func (r *recorder) Unreachable(id api.MemberID) { r.note("unreachable %s", id) }
 func (r *recorder) PeerDown(id api.MemberID)    { r.note("down %s", id) }
 func (r *recorder) PeerUp(id api.MemberID)      { r.note("up %s", id) }
+func (r *recorder) Refused(by api.MemberID, err error) {
+	r.note("refused by %s: %v", by, err)
+}
+
 func (r *recorder) SnapshotSent(to api.MemberID, ok bool) {
 	r.note("snapshot to %s sent %v", to, ok)
 }

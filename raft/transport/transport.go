@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"io"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -13,6 +14,9 @@ import (
 type Peer struct {
 	ID   api.MemberID
 	URLs []string // peer URLs, tried in turn
+	// Incarnation is the mark of the member's data directory, 0 while it is not
+	// known. A member that shows another one has lost what it had promised.
+	Incarnation uint64
 }
 
 // SnapshotMeta says which state a snapshot holds.
@@ -36,8 +40,12 @@ type Transport interface {
 	// Start begins to deliver to h. It is called once, before anything else.
 	Start(h Handler) error
 	// SetPeers replaces the set of peers (this member excluded); streams to
-	// removed ones end.
+	// those that left the set end. They may still speak to this member.
 	SetPeers(peers []Peer)
+	// Refuse never lets these members, which were removed, speak again.
+	Refuse(ids ...api.MemberID)
+	// ActiveSince is since when the peer has been connected; zero when it is not.
+	ActiveSince(id api.MemberID) time.Time
 	// Send queues messages, whose To is `to`. When the queue is full they are
 	// dropped and Handler.Unreachable is called.
 	Send(to api.MemberID, msgs []*raftpb.Message)
@@ -68,6 +76,9 @@ type Handler interface {
 	PeerDown(id api.MemberID)
 	// PeerUp: the streams with id work (again).
 	PeerUp(id api.MemberID)
+	// Refused: the peer does not talk with this member, for one of the reasons
+	// of the handshake (ErrRemoved, ErrForgotten and so on).
+	Refused(by api.MemberID, err error)
 	// SnapshotSent: the snapshot to id was taken (verified and stored) or not.
 	SnapshotSent(to api.MemberID, ok bool)
 	// SnapshotReceived hands over a verified, synced file. The handler removes

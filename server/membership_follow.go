@@ -1,0 +1,121 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft/transport"
+)
+
+// ErrRemoved: the cluster has removed this member; it will never be one again.
+var ErrRemoved = errors.New("this member was removed from the cluster")
+
+// ErrForgotten: the cluster knows this member by a data directory that it has
+// lost. What it had promised with it, votes above all, is lost too.
+var ErrForgotten = errors.New("this member's data directory is not the one with which it belongs to the cluster; " +
+	"remove the member and add it again")
+
+const (
+	// stopAfterRemoval lets a removed member answer whoever asked for it.
+	stopAfterRemoval = time.Second
+)
+
+// leaving are members that were removed a moment ago. They are still spoken to,
+// so that they learn of it by themselves; then they are refused.
+type leaving struct {
+	mu    sync.Mutex
+	peers map[api.MemberID]transport.Peer
+}
+
+// membersChanged makes the transport follow the applied membership. Apply
+// goroutine only.
+func (s *Server) membersChanged(old, now *memberSet) {
+	for id := range now.removed {
+		if old.removed[id] {
+			continue
+		}
+		m, was := old.find(id)
+		switch {
+		case id == s.id:
+			s.log.Warn("this member was removed from the cluster; it stops", slog.Any("member", id))
+			s.clock.AfterFunc(stopAfterRemoval, func() { s.fail(fmt.Errorf("%w (member %s)", ErrRemoved, id)) })
+		case was:
+			s.sendOff(m)
+		default:
+			s.parts.transport.Refuse(id)
+		}
+	}
+	s.setPeers()
+}
+
+// sendOff keeps the connection with a removed member for a moment.
+func (s *Server) sendOff(m Member) {
+	l := &s.parts.leaving
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.peers == nil {
+		l.peers = map[api.MemberID]transport.Peer{}
+	}
+	l.peers[m.ID] = peerOf(m)
+	s.clock.AfterFunc(2*s.cfg.HeartbeatInterval, func() {
+		l.mu.Lock()
+		delete(l.peers, m.ID)
+		l.mu.Unlock()
+		s.parts.transport.Refuse(m.ID)
+	})
+}
+
+func peerOf(m Member) transport.Peer {
+	return transport.Peer{ID: m.ID, URLs: m.PeerURLs, Incarnation: m.Incarnation}
+}
+
+func (s *Server) setPeers() {
+	var peers []transport.Peer
+	for _, m := range s.members.list() {
+		if m.ID != s.id {
+			peers = append(peers, peerOf(m))
+		}
+	}
+	l := &s.parts.leaving
+	l.mu.Lock()
+	for _, p := range l.peers {
+		peers = append(peers, p)
+	}
+	l.mu.Unlock()
+	s.parts.transport.SetPeers(peers)
+}
+
+// refuseRemoved closes the door to all that were ever removed. Before Run.
+func (s *Server) refuseRemoved() error {
+	for id := range s.members.current.Load().removed {
+		if id == s.id {
+			return fmt.Errorf("%w (member %s)", ErrRemoved, id)
+		}
+		s.parts.transport.Refuse(id)
+	}
+	return nil
+}
+
+// refusedBy hears that a peer does not talk with this member. The peer may be
+// the one in the wrong, so this member stops only when it finds no leader either:
+// whoever belongs to the cluster has one. Any goroutine.
+func (s *Server) refusedBy(peer api.MemberID, err error) {
+	var reason error
+	switch {
+	case errors.Is(err, transport.ErrRemoved):
+		reason = ErrRemoved
+	case errors.Is(err, transport.ErrForgotten):
+		reason = ErrForgotten
+	default:
+		return // logged by the transport; nothing that ends a member
+	}
+	s.clock.AfterFunc(3*s.cfg.ElectionTimeout, func() {
+		if s.node.Status().Leader == 0 {
+			s.fail(fmt.Errorf("%w (member %s, says member %s)", reason, s.id, peer))
+		}
+	})
+}
