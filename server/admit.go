@@ -14,7 +14,7 @@ const envelopeBytes = 18
 
 // admit decides whether a command may be proposed. Every command of a client
 // passes here, after its fields were checked and before it costs anything: the
-// place of the space quota and of permissions. The backlog is bounded by raft,
+// place of permissions. The space quota (admitCost) comes even before the fields. The backlog is bounded by raft,
 // which alone knows it; the interceptors have refused clients that demand a
 // leader.
 func (s *Server) admit(_ uint8, body []byte) error {

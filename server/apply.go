@@ -64,6 +64,9 @@ const keptAnswer = 64 << 10
 
 // command evaluates one command in a transaction of its own.
 func (a *applier) command(term api.Term, c *raft.Command) {
+	if c.Err = a.s.upkeep.alarms.refuses(c.Kind, c.Body); c.Err != nil {
+		return
+	}
 	tx := a.store.Begin()
 	a.view = writeView{tx: tx}
 	a.run = txnRun{ctx: context.Background(), view: &a.view, write: tx, wanted: c.Wanted, b: a.run.b[:0]}
@@ -89,6 +92,8 @@ func (a *applier) command(term api.Term, c *raft.Command) {
 		err = a.leaseCheckpoint(tx, term, c.Body)
 	case commandAttributes:
 		err = a.attributes(tx, c.Body)
+	case commandAlarm, commandQuotaAlarm, commandClusterVersion, commandDowngrade:
+		err = a.s.upkeep.apply(x, tx, c)
 	default:
 		err = fmt.Errorf("unknown kind of command %d", c.Kind)
 	}

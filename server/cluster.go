@@ -34,6 +34,7 @@ type view struct {
 	node    consensus
 	store   func() storeState // a snapshot that is installed brings another store
 	members *members
+	upkeep  *upkeep
 }
 
 // header is the header of an answer that belongs to no revision of its own.

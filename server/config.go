@@ -69,6 +69,8 @@ type Config struct {
 
 	EnablePprof bool
 
+	Maintenance Maintenance
+
 	// Who may speak with it, and how. tls.go makes every configuration of TLS.
 	ClientTLS, PeerTLS     TLS
 	CipherSuites           []string // of TLS 1.2; empty: Go's choice
@@ -131,6 +133,7 @@ func DefaultConfig() Config {
 		WatchProgressInterval: defaultProgressInterval,
 		WarnUnaryDuration:     300 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
+		Maintenance:           defaultMaintenance(),
 
 		TLSMinVersion:          "TLS1.2",
 		SelfSignedCertValidity: 1,
@@ -195,6 +198,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkURLs(); err != nil {
+		return err
+	}
+	if err := c.Maintenance.check(); err != nil {
 		return err
 	}
 	if err := c.checkTLS(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/version"
 
 	"github.com/keelson-io/keelson/api"
@@ -56,7 +57,7 @@ func (h *httpEndpoints) handleHealth(mux *http.ServeMux) {
 	serializable := healthCheck{"serializable_read", func(context.Context) error { return h.readOwn() }}
 	h.handleChecks(mux, "livez", []healthCheck{serializable})
 	h.handleChecks(mux, "readyz", []healthCheck{
-		{"data_corruption", func(context.Context) error { return nil }}, // no alarm can be raised yet
+		{"data_corruption", h.notCorrupt},
 		{"linearizable_read", h.readAgreed},
 		{"non_learner", func(context.Context) error { return h.nonLearner() }},
 		serializable,
@@ -77,6 +78,15 @@ func (h *httpEndpoints) readAgreed(ctx context.Context) error {
 	return h.readOwn()
 }
 
+func (h *httpEndpoints) notCorrupt(context.Context) error {
+	for _, m := range h.view.alarms() {
+		if m.Alarm == pb.AlarmType_CORRUPT {
+			return fmt.Errorf("alarm activated: %s", m.Alarm)
+		}
+	}
+	return nil
+}
+
 func (h *httpEndpoints) nonLearner() error {
 	if h.view.node.Status().Learner {
 		return fmt.Errorf("not supported for learner")
@@ -90,7 +100,7 @@ func (h *httpEndpoints) version(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	h.writeJSON(w, version.Versions{Server: apiVersion, Cluster: clusterVersion, Storage: storageVersion})
+	h.writeJSON(w, version.Versions{Server: apiVersion, Cluster: h.view.versions().cluster.String(), Storage: h.view.versions().storage})
 }
 
 func (h *httpEndpoints) writeJSON(w http.ResponseWriter, v any) {
@@ -115,7 +125,10 @@ func (h *httpEndpoints) health(w http.ResponseWriter, r *http.Request) {
 	if !onlyGet(w, r) {
 		return
 	}
-	v := h.judge(r.Context(), r.URL.Query().Get("serializable") == "true")
+	v := h.judgeAlarms(r.URL.Query()["exclude"])
+	if v.Health == "true" {
+		v = h.judge(r.Context(), r.URL.Query().Get("serializable") == "true")
+	}
 	h.metrics.health(v.Health == "true")
 	if v.Health == "true" {
 		h.writeJSON(w, v)
@@ -124,6 +137,21 @@ func (h *httpEndpoints) health(w http.ResponseWriter, r *http.Request) {
 	h.log.Warn("serving /health false", "reason", v.Reason)
 	b, _ := json.Marshal(v) // strings only
 	http.Error(w, string(b), http.StatusServiceUnavailable)
+}
+
+// judgeAlarms finds the first alarm that is not excluded by its name.
+func (h *httpEndpoints) judgeAlarms(excluded []string) verdict {
+	for _, m := range h.view.alarms() {
+		if slices.Contains(excluded, m.Alarm.String()) {
+			continue
+		}
+		switch m.Alarm {
+		case pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT:
+			return verdict{"false", "ALARM " + m.Alarm.String()}
+		}
+		return verdict{"false", "ALARM UNKNOWN"}
+	}
+	return verdict{Health: "true"}
 }
 
 func (h *httpEndpoints) judge(ctx context.Context, serializable bool) verdict {

@@ -128,6 +128,9 @@ func (s *Server) get(tx *mvcc.ReadTxn, r *rangeRequest, term api.Term) (*Encoded
 
 // Put proposes a put; its answer is made by the apply step.
 func (s *Server) Put(ctx context.Context, r *putRequest) (*Encoded, error) {
+	if err := s.admitCost(ctx, putCost(r)); err != nil {
+		return nil, err
+	}
 	if err := checkPut(r); err != nil {
 		return nil, err
 	}
@@ -144,6 +147,9 @@ func (s *Server) DeleteRange(ctx context.Context, r *deleteRequest) (*Encoded, e
 
 // Txn proposes a transaction, or reads here if it cannot write.
 func (s *Server) Txn(ctx context.Context, r *txnRequest) (*Encoded, error) {
+	if err := s.admitCost(ctx, txnCost(r)); err != nil {
+		return nil, err
+	}
 	if err := checkTxn(r, int(s.cfg.MaxTxnOps)); err != nil {
 		return nil, err
 	}

@@ -59,6 +59,9 @@ func (r *grantRequest) decode(body []byte) error { return proto.Unmarshal(body, 
 // before the command is replicated: the id, and the least TTL, which depends on
 // this member's election timeout.
 func (s *Server) LeaseGrant(ctx context.Context, r *grantRequest) (*Encoded, error) {
+	if err := s.admitCost(ctx, leaseOverhead); err != nil {
+		return nil, err
+	}
 	for r.ID == 0 {
 		r.ID = int64(s.ids.next() & math.MaxInt64)
 	}

@@ -21,8 +21,7 @@ const (
 // apiVersion is the release of etcd whose messages we are built with.
 var apiVersion = version.Version
 
-// maintenanceService answers etcdserverpb.Maintenance: Status, and the list of
-// alarms, of which there are none yet. The rest is not served yet.
+// maintenanceService answers etcdserverpb.Maintenance.
 type maintenanceService struct {
 	pb.UnimplementedMaintenanceServer
 	view *view
@@ -45,11 +44,14 @@ func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.Sta
 		DbSizeInUse:      stats.Engine.InUse,
 		DbSizeQuota:      v.quota(),
 		IsLearner:        now.Learner,
-		StorageVersion:   storageVersion,
-		DowngradeInfo:    &pb.DowngradeInfo{},
+		StorageVersion:   v.versions().storage,
+		DowngradeInfo:    v.versions().info(),
 	}
 	if now.Leader == 0 {
 		resp.Errors = append(resp.Errors, api.ErrNoLeader.Error())
+	}
+	for _, m := range v.alarms() {
+		resp.Errors = append(resp.Errors, m.String())
 	}
 	return resp, nil
 }
@@ -62,10 +64,22 @@ func (v *view) quota() int64 {
 	return v.cfg.QuotaBytes
 }
 
-// Alarm lists no alarms: none can be raised yet. etcdctl's endpoint health asks.
-func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	if r.GetAction() != pb.AlarmRequest_GET {
-		return s.UnimplementedMaintenanceServer.Alarm(ctx, r)
+// versions are those of the cluster, as far as this member knows.
+func (v *view) versions() *versionSet {
+	if v.upkeep == nil {
+		return initialVersions()
 	}
-	return &pb.AlarmResponse{Header: s.view.header(s.view.store().Revision())}, nil
+	return v.upkeep.versions.current.Load()
+}
+
+func (s *versionSet) info() *pb.DowngradeInfo {
+	return &pb.DowngradeInfo{Enabled: s.downgrade.Enabled, TargetVersion: s.downgrade.Target}
+}
+
+// alarms are all that are raised, by type and member.
+func (v *view) alarms() []*pb.AlarmMember {
+	if v.upkeep == nil {
+		return nil
+	}
+	return v.upkeep.alarms.current.Load().list
 }

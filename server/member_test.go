@@ -376,7 +376,7 @@ func TestSnapshotReplacesTheStore(t *testing.T) {
 	}
 	c.net.Partition(others, []api.MemberID{behind.id})
 	old := behind.Store()
-	value := make([]byte, 4<<10)
+	value := make([]byte, 16<<10) // the tail is flushed by its size, not by time
 	status := func() api.Index { return first.parts.node.Status().First }
 	for i := 0; status() < 20; i++ {
 		if i > 3000 {

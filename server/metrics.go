@@ -4,7 +4,6 @@ import (
 	"context"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -267,7 +266,7 @@ func (s *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge("etcd_server_version", "Which version is running. 1 for 'server_version' label with current version.", 1, "server_version", apiVersion)
 	gauge("etcd_server_go_version", "Which Go version server is running with. 1 for 'server_go_version' label with current version.", 1, "server_go_version", runtime.Version())
 	gauge("etcd_cluster_version", "Which version is running. 1 for 'cluster_version' label with current cluster version", 1,
-		"cluster_version", clusterVersion[:strings.LastIndexByte(clusterVersion, '.')])
+		"cluster_version", s.view.versions().cluster.short())
 	gauge("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", float64(stats.Engine.Allocated))
 	gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", float64(stats.Engine.InUse))
 	gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", float64(stats.Keys))

@@ -19,6 +19,10 @@ const (
 	commandLeaseExpire     uint8 = 7  // leaseBatch: a leader saw these leases expire
 	commandLeaseCheckpoint uint8 = 8  // leaseBatch: what remains of these leases
 	commandAttributes      uint8 = 16 // publication, in JSON
+	commandAlarm           uint8 = 24 // etcdserverpb.AlarmRequest of a person or a check
+	commandQuotaAlarm      uint8 = 25 // etcdserverpb.AlarmRequest of a member's quota
+	commandClusterVersion  uint8 = 26 // membershippb.ClusterVersionSetRequest
+	commandDowngrade       uint8 = 27 // membershippb.DowngradeInfoSetRequest
 )
 
 // replica is the part of raft.Node that the services of clients use. Tests put

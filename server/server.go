@@ -36,6 +36,7 @@ type Server struct {
 	lessor  *lessor
 	answers *answers
 	metrics *metrics
+	upkeep  *upkeep
 	led     streams
 	ids     idSource
 
@@ -67,11 +68,15 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 		expired: s.metrics.leaseExpired.Add,
 		kick:    make(chan struct{}, 1),
 	}
+	s.upkeep = newUpkeep(s)
 	return s
 }
 
 // lead gives the member its log.
-func (s *Server) lead(node replica) { s.node, s.lessor.node = node, node }
+func (s *Server) lead(node replica) {
+	s.node, s.lessor.node = node, node
+	s.upkeep.view = s.view()
+}
 
 // Store returns the store of the moment. Take it once for each request.
 func (s *Server) Store() *mvcc.Store { return s.store.Load() }
@@ -80,7 +85,7 @@ func (s *Server) Store() *mvcc.Store { return s.store.Load() }
 func (s *Server) view() *view {
 	return &view{
 		cfg: &s.cfg, id: s.id, cluster: s.cluster, node: s.node, members: s.members,
-		store: func() storeState { return s.Store() },
+		store: func() storeState { return s.Store() }, upkeep: s.upkeep,
 	}
 }
 

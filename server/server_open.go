@@ -130,7 +130,7 @@ func (s *Server) openStore() error {
 	s.store.Store(store)
 	s.parts.storage.engine = db
 	s.parts.machine = &applier{s: s, store: store}
-	if err := s.members.load(store); err != nil {
+	if err := errors.Join(s.members.load(store), s.upkeep.load(store)); err != nil {
 		return err
 	}
 	s.parts.machine.followed = s.members.current.Load()
@@ -153,6 +153,7 @@ func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
 	store, err := mvcc.Open(mvcc.Config{
 		Clock: s.clock, Engine: s.metrics.timedEngine(db), Logger: s.log,
 		CompactionBatch: s.cfg.CompactionBatch,
+		HashCompactions: s.cfg.Maintenance.CompactHashCheck,
 		OnFatal:         s.fail,
 		OnLease:         s.lessor.changed,
 	})
@@ -193,6 +194,7 @@ func (s *Server) openNode() error {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	node.Handle(callLease, s.answerLease)
+	s.upkeep.handle(node)
 	s.parts.node = node
 	s.lead(node)
 	s.parts.members = s.reconfiguration()

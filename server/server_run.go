@@ -36,6 +36,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })
 	wait.Go(func() { s.metrics.followLeader(background, s.node) })
+	s.upkeep.start(background, &wait)
 	wait.Go(func() { s.join(background, ready) })
 	if s.cfg.AutoPromote {
 		wait.Go(func() { p.members.promoteCaughtUp(background) })
@@ -112,6 +113,12 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 	}
 	for ctx.Err() == nil {
 		err := s.node.ReadBarrier(ctx)
+		if err == nil && s.cfg.Maintenance.InitialCorruptCheck {
+			if err := s.upkeep.checkInitially(ctx); err != nil {
+				s.fail(err)
+				return
+			}
+		}
 		if err == nil && !s.members.published(self) {
 			err = s.publish(ctx, self)
 		}
