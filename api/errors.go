@@ -53,8 +53,9 @@ var (
 	ErrWatchCanceled = refusal(codes.Canceled, "etcdserver: watch canceled")
 
 	// Members.
-	ErrMemberExists           = refusal(codes.FailedPrecondition, "etcdserver: member ID already exist")
-	ErrPeerURLExists          = refusal(codes.FailedPrecondition, "etcdserver: Peer URLs already exists")
+	ErrMemberExists  = refusal(codes.FailedPrecondition, "etcdserver: member ID already exist")
+	ErrPeerURLExists = refusal(codes.FailedPrecondition, "etcdserver: Peer URLs already exists")
+	// The code is a slip of etcd's, which its clients see.
 	ErrMemberNotEnoughStarted = refusal(codes.Unknown, "etcdserver: re-configuration failed due to not enough started members")
 	ErrMemberBadURLs          = refusal(codes.InvalidArgument, "etcdserver: given member URLs are invalid")
 	ErrMemberNotFound         = refusal(codes.NotFound, "etcdserver: member not found")

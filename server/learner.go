@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -45,7 +44,8 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 	for ctx.Err() == nil && c.cfg.Clock.Now().Before(stop) {
 		changed := c.node.LeaderChanges()
 		list, err := c.call(ctx, 0, memberQuestion{Op: questionPromote, ID: id})
-		if !errors.Is(err, api.ErrNotLeader) && !errors.Is(err, api.ErrNoLeader) && status.Code(err) != codes.Unknown {
+		var refusal *api.Error
+		if err == nil || errors.As(err, &refusal) && refusal != api.ErrNotLeader && refusal != api.ErrNoLeader {
 			return list, err
 		}
 		c.await(ctx, changed, c.cfg.HeartbeatInterval)

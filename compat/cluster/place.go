@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Place makes room for one more member: ports and a directory. It is not
+// started, and counts as one of Members only after Join.
+func (c *Cluster) Place(name string) (*Member, error) {
+	client, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	peer, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{
+		Name:     name,
+		Endpoint: fmt.Sprintf("127.0.0.1:%d", client),
+		PeerURL:  fmt.Sprintf("http://127.0.0.1:%d", peer),
+		Dir:      filepath.Join(filepath.Dir(c.Members[0].Dir), name),
+		sys:      c.System,
+	}
+	return m, os.MkdirAll(m.Dir, 0o755)
+}
+
+// Join starts a member that was added to the cluster. initial is the value of
+// --initial-cluster, state of --initial-cluster-state.
+func (c *Cluster) Join(m *Member, initial, state string, args ...string) error {
+	m.args = append(memberArgs(m, Options{NoSync: true}, initial), "--initial-cluster-state", state)
+	m.args = append(m.args, args...)
+	c.Members = append(c.Members, m)
+	return m.Start()
+}
