@@ -43,10 +43,10 @@ func (o *option) env() string {
 }
 
 // The groups, in the order in which --help prints them.
-var groups = []string{"Member", "Clustering", "Security", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
+var groups = []string{"Member", "Clustering", "Security", "Maintenance", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
 
 // options is the table. Names and meanings are etcd 3.7's.
-var options = slices.Concat(workingOptions, clusterOptions, securityOptions, ignoredOptions, laterOptions)
+var options = slices.Concat(workingOptions, clusterOptions, securityOptions, maintenanceOptions, ignoredOptions, laterOptions)
 
 var workingOptions = []option{
 	text("Member", "name", "default", "Human-readable name for this member.",
@@ -65,8 +65,6 @@ var workingOptions = []option{
 		func(s *settings) *time.Duration { return &s.server.HeartbeatInterval }),
 	millis("election-timeout", "1000", "Time (in milliseconds) for an election to timeout.",
 		func(s *settings) *time.Duration { return &s.server.ElectionTimeout }),
-	number("Member", "quota-backend-bytes", "0", "Size the database may reach; 0 means 2 GiB. Reported; not enforced yet.", math.MaxInt64,
-		func(s *settings, n uint64) { s.server.QuotaBytes = int64(n) }),
 
 	urls("Clustering", "initial-advertise-peer-urls", server.DefaultListenPeerURL, "List of this member's peer URLs to advertise to the rest of the cluster.",
 		func(s *settings) *[]url.URL { return &s.server.AdvertisePeerURLs }),
@@ -135,18 +133,14 @@ var ignoredOptions = []option{
 	noEffect("logger", "zap", "the log's format is --log-format"),
 	noEffect("log-rotation-config-json", "", "rotation is not served yet"),
 	noEffect("warning-apply-duration", "100ms", "slow requests are logged by --warning-unary-request-duration"),
-	noEffect("downgrade-check-time", "5s", "there is no older version to go back to"),
-	noEffect("corrupt-check-time", "0s", "every record is checked when it is read"),
-	noEffect("compact-hash-check-time", "1m0s", "every record is checked when it is read"),
+	noEffect("downgrade-check-time", "5s", "the leader looks every four seconds"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
-	noEffect("feature-gates", "", "what etcd gates is decided here by version"),
 	noEffect("bcrypt-cost", "10", "authentication is not served yet"),
 	noEffect("auth-token", "simple", "authentication is not served yet"),
 	noEffect("auth-token-ttl", "300", "authentication is not served yet"),
 	noEffect("enable-grpc-gateway", "true", "the gateway is not served yet"),
 	noEffect("pre-vote", "true", "pre-votes are always held"),
 	noEffect("discovery-fallback", "exit", "discovery is not served yet"),
-	noEffect("auto-compaction-mode", "periodic", "automatic compaction is not served yet"),
 }
 
 // laterOptions ask for what kvd cannot do yet. A value that asks for nothing
@@ -154,7 +148,6 @@ var ignoredOptions = []option{
 // server that silently lacks what it was told to have is worse than none.
 var laterOptions = later(
 	"discovery", "discovery-token", "discovery-endpoints", "discovery-srv", "discovery-srv-name", "discovery-proxy",
-	"auto-compaction-retention",
 	"memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
 	"enable-log-rotation?", "enable-distributed-tracing?",
 )
