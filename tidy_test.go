@@ -27,6 +27,7 @@ const module = "github.com/keelson-io/keelson/"
 var arrows = map[string][]string{
 	"api":             {},
 	"clock":           {},
+	"auth":            {"api", "clock", "mvcc/engine"},
 	"raft/vfs":        {},
 	"raft/wal":        {"api", "raft/vfs"},
 	"raft/transport":  {"api", "clock", "raft/vfs"},
@@ -34,7 +35,7 @@ var arrows = map[string][]string{
 	"mvcc/engine":     {},
 	"mvcc":            {"api", "clock", "mvcc/engine"},
 	"mvcc/watchcheck": {"api", "mvcc"},
-	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine"},
+	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth"},
 	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
@@ -77,7 +78,7 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "server"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.
@@ -89,6 +90,8 @@ var adapters = map[string][]string{
 	"raft/vfs/os_unix.go":      {"os"},
 	"raft/vfs/os.go":           {"os"},
 	"mvcc/engine/bolt.go":      {"os"},
+	"server/auth.go":           {"net"},
+	"server/auth_random.go":    {"crypto/rand"},
 	"server/listen.go":         {"os", "net"},
 	"server/listen_gate.go":    {"net"},
 	"server/listen_refusal.go": {"os", "net"},

@@ -71,6 +71,30 @@ var (
 	ErrDowngradeInProcess          = refusal(codes.FailedPrecondition, "etcdserver: cluster has a downgrade job in progress")
 	ErrNoInflightDowngrade         = refusal(codes.FailedPrecondition, "etcdserver: no inflight downgrade job")
 
+	// Users, roles and permissions.
+	ErrRootUserNotExist     = refusal(codes.FailedPrecondition, "etcdserver: root user does not exist")
+	ErrRootRoleNotExist     = refusal(codes.FailedPrecondition, "etcdserver: root user does not have root role")
+	ErrUserExists           = refusal(codes.FailedPrecondition, "etcdserver: user name already exists")
+	ErrUserEmpty            = refusal(codes.InvalidArgument, "etcdserver: user name is empty")
+	ErrUserNotFound         = refusal(codes.FailedPrecondition, "etcdserver: user name not found")
+	ErrRoleExists           = refusal(codes.FailedPrecondition, "etcdserver: role name already exists")
+	ErrRoleNotFound         = refusal(codes.FailedPrecondition, "etcdserver: role name not found")
+	ErrRoleEmpty            = refusal(codes.InvalidArgument, "etcdserver: role name is empty")
+	ErrRoleNotGranted       = refusal(codes.FailedPrecondition, "etcdserver: role is not granted to the user")
+	ErrPermissionNotGiven   = refusal(codes.InvalidArgument, "etcdserver: permission not given")
+	ErrPermissionNotGranted = refusal(codes.FailedPrecondition, "etcdserver: permission is not granted to the role")
+	ErrPermissionDenied     = refusal(codes.PermissionDenied, "etcdserver: permission denied")
+	ErrAuthFailed           = refusal(codes.InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+	ErrAuthNotEnabled       = refusal(codes.FailedPrecondition, "etcdserver: authentication is not enabled")
+	ErrAuthOldRevision      = refusal(codes.InvalidArgument, "etcdserver: revision of auth store is old")
+	ErrInvalidAuthToken     = refusal(codes.Unauthenticated, "etcdserver: invalid auth token")
+	ErrInvalidAuthMgmt      = refusal(codes.InvalidArgument, "etcdserver: invalid auth management")
+	// etcd has no code for these; its clients see its inner text.
+	ErrNoPasswordUser = refusal(codes.Unknown, "auth: authentication failed, password was given for no password user")
+	ErrVerifyOnly     = refusal(codes.Unknown, "auth: token signing attempted with verify-only key")
+	// ErrPasswordTooShort is ours: etcd has no policy.
+	ErrPasswordTooShort = refusal(codes.InvalidArgument, "keelson: the password is shorter than this cluster's policy allows")
+
 	// Availability.
 	ErrTooManyRequests   = refusal(codes.ResourceExhausted, "etcdserver: too many requests")
 	ErrNoLeader          = refusal(codes.Unavailable, "etcdserver: no leader")

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/auth"
 	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/raft"
 )
@@ -27,7 +28,8 @@ type applier struct {
 	view   writeView // reused by each command, as the rest
 	run    txnRun
 	path   []bool
-	broken bool // nothing is applied any more
+	guard  guard // the rights of who sent the command
+	broken bool  // nothing is applied any more
 
 	followed *memberSet // the members that membersChanged was told of last; nil: nobody is told
 }
@@ -71,6 +73,15 @@ func (a *applier) command(term api.Term, c *raft.Command) {
 	a.view = writeView{tx: tx}
 	a.run = txnRun{ctx: context.Background(), view: &a.view, write: tx, wanted: c.Wanted, b: a.run.b[:0]}
 	x := &a.run
+	a.guard = guard{state: a.s.auth.now.Load()}
+	if a.guard.state.Enabled {
+		a.guard.who, a.guard.leaseKeys = auth.ParsePrincipal(c.Principal), leaseKeysOf(a.store)
+	}
+	if err := a.guard.admitCommand(c.Kind); err != nil {
+		tx.End()
+		a.refuse(c, err)
+		return
+	}
 	var err error
 	switch c.Kind {
 	case commandPut:
@@ -94,6 +105,10 @@ func (a *applier) command(term api.Term, c *raft.Command) {
 		err = a.attributes(tx, c.Body)
 	case commandAlarm, commandQuotaAlarm, commandClusterVersion, commandDowngrade:
 		err = a.s.upkeep.apply(x, tx, c)
+	case commandAuthEnable, commandAuthDisable, commandAuthSecret,
+		commandUserAdd, commandUserDelete, commandUserChangePassword, commandUserGrantRole, commandUserRevokeRole,
+		commandRoleAdd, commandRoleDelete, commandRoleGrantPermission, commandRoleRevokePermission:
+		err = a.changeAuth(tx, c.Kind, c.Body)
 	default:
 		err = fmt.Errorf("unknown kind of command %d", c.Kind)
 	}
@@ -146,6 +161,12 @@ func (a *applier) put(x *txnRun, body []byte) error {
 	if err := r.decode(body); err != nil {
 		return err
 	}
+	if a.guard.state.Enabled {
+		asked := r // a copy, so that r itself stays off the heap
+		if err := a.guard.check(&asked); err != nil {
+			return err
+		}
+	}
 	if err := verifyPut(x.view, &r, nil); err != nil {
 		return err
 	}
@@ -157,12 +178,21 @@ func (a *applier) delete(x *txnRun, body []byte) error {
 	if err := r.decode(body); err != nil {
 		return err
 	}
+	if a.guard.state.Enabled {
+		asked := r
+		if err := a.guard.check(&asked); err != nil {
+			return err
+		}
+	}
 	return x.delete(&r)
 }
 
 func (a *applier) txn(x *txnRun, body []byte) error {
 	var r txnRequest
 	if err := r.decode(body); err != nil {
+		return err
+	}
+	if err := a.guard.check(&r); err != nil {
 		return err
 	}
 	path, err := x.prepare(&r, a.path[:0])
@@ -215,6 +245,9 @@ func (a *applier) leaseGrant(x *txnRun, body []byte) error {
 func (a *applier) leaseRevoke(tx *mvcc.WriteTxn, body []byte) error {
 	var r pb.LeaseRevokeRequest
 	if err := proto.Unmarshal(body, &r); err != nil {
+		return err
+	}
+	if err := a.guard.check(leaseAccess{useLease, api.LeaseID(r.ID)}); err != nil {
 		return err
 	}
 	return tx.LeaseRevoke(api.LeaseID(r.ID))

@@ -124,7 +124,7 @@ func (a *applier) Install(meta transport.SnapshotMeta, path string) error {
 		return fmt.Errorf("snapshot of entry %d (term %d) holds the state of entry %d (term %d)", meta.Index, meta.Term, index, term)
 	}
 	a.store = store
-	if err := errors.Join(a.s.members.load(store), a.s.upkeep.load(store)); err != nil {
+	if err := errors.Join(a.s.members.load(store), a.s.auth.load(store), a.s.upkeep.load(store)); err != nil {
 		return err
 	}
 	a.s.judge.replace(a.s.members.current.Load())

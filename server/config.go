@@ -80,6 +80,13 @@ type Config struct {
 	CORS                   []string // origins whose scripts may call; empty: none, "*": all
 	HostWhitelist          []string // names by which plain HTTP may call this member; empty or "*": all
 
+	// How users are known.
+	AuthToken         string // etcd's --auth-token: simple, jwt,…, or empty
+	AuthTokenTTL      uint   // seconds that a simple token lives unused
+	BcryptCost        uint
+	MinPasswordLength uint // shorter ones are refused
+	AuthFreeFailures  uint // failed logins in a row before the client has to wait; 0: never
+
 	// OnReady is called once the client listeners are served; nil: nobody waits.
 	OnReady func()
 
@@ -134,6 +141,12 @@ func DefaultConfig() Config {
 		WarnUnaryDuration:     300 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
+
+		AuthToken:         "simple",
+		AuthTokenTTL:      300,
+		BcryptCost:        10,
+		MinPasswordLength: 1,
+		AuthFreeFailures:  10,
 
 		TLSMinVersion:          "TLS1.2",
 		SelfSignedCertValidity: 1,

@@ -79,6 +79,22 @@ func (s *Server) Range(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 			return nil, err
 		}
 	}
+	who, err := s.permitRead(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.read(ctx, r)
+	if err == nil {
+		err = s.fresh(who)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// read answers a range from the state of the moment.
+func (s *Server) read(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 	tx, err := s.Store().Read(max(r.revision, 0))
 	if err != nil {
 		return nil, err
@@ -134,7 +150,7 @@ func (s *Server) Put(ctx context.Context, r *putRequest) (*Encoded, error) {
 	if err := checkPut(r); err != nil {
 		return nil, err
 	}
-	return s.propose(ctx, commandPut, r.body)
+	return s.propose(ctx, commandPut, r.body, r)
 }
 
 // DeleteRange proposes a delete.
@@ -142,7 +158,7 @@ func (s *Server) DeleteRange(ctx context.Context, r *deleteRequest) (*Encoded, e
 	if err := checkDelete(r); err != nil {
 		return nil, err
 	}
-	return s.propose(ctx, commandDelete, r.body)
+	return s.propose(ctx, commandDelete, r.body, r)
 }
 
 // Txn proposes a transaction, or reads here if it cannot write.
@@ -159,7 +175,7 @@ func (s *Server) Txn(ctx context.Context, r *txnRequest) (*Encoded, error) {
 	if r.readOnly() {
 		return s.readTxn(ctx, r)
 	}
-	return s.propose(ctx, commandTxn, r.body)
+	return s.propose(ctx, commandTxn, r.body, r)
 }
 
 // readTxn evaluates a transaction of ranges against one published state.
@@ -168,6 +184,10 @@ func (s *Server) readTxn(ctx context.Context, r *txnRequest) (*Encoded, error) {
 		if err := s.node.ReadBarrier(ctx); err != nil {
 			return nil, err
 		}
+	}
+	who, err := s.permitRead(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	store := s.Store()
 	tx, err := store.Read(0)
@@ -181,6 +201,9 @@ func (s *Server) readTxn(ctx context.Context, r *txnRequest) (*Encoded, error) {
 		return nil, err
 	}
 	if _, err := x.run(r, path); err != nil {
+		return nil, err
+	}
+	if err := s.fresh(who); err != nil {
 		return nil, err
 	}
 	return s.answer(x.b, tx.Revision(), s.node.Status().Term), nil
@@ -225,5 +248,5 @@ func (r *compactRequest) decode(body []byte) error {
 
 // Compact proposes a compaction. It is answered when history is logically gone.
 func (s *Server) Compact(ctx context.Context, r *compactRequest) (*Encoded, error) {
-	return s.propose(ctx, commandCompact, r.body)
+	return s.propose(ctx, commandCompact, r.body, nil)
 }

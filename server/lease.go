@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/auth"
 )
 
 // leaseService is etcdserverpb.Lease.
@@ -70,7 +71,7 @@ func (s *Server) LeaseGrant(ctx context.Context, r *grantRequest) (*Encoded, err
 	if err != nil {
 		return nil, err
 	}
-	return s.propose(ctx, commandLeaseGrant, body)
+	return s.propose(ctx, commandLeaseGrant, body, nil)
 }
 
 // minLeaseTTL is etcd's: one and a half election timeouts, in whole seconds, so
@@ -80,18 +81,22 @@ func (s *Server) minLeaseTTL() int64 {
 	return int64(math.Ceil(least.Seconds()))
 }
 
-// revokeRequest is etcdserverpb.LeaseRevokeRequest; nothing in it needs a look.
-type revokeRequest struct{ body []byte }
+// revokeRequest is etcdserverpb.LeaseRevokeRequest.
+type revokeRequest struct {
+	body []byte
+	id   api.LeaseID
+}
 
 func (r *revokeRequest) decode(body []byte) error {
 	var m pb.LeaseRevokeRequest
-	r.body = body
-	return proto.Unmarshal(body, &m)
+	err := proto.Unmarshal(body, &m)
+	r.body, r.id = body, api.LeaseID(m.ID)
+	return err
 }
 
 // LeaseRevoke proposes the end of a lease and of its keys.
 func (s *Server) LeaseRevoke(ctx context.Context, r *revokeRequest) (*Encoded, error) {
-	return s.propose(ctx, commandLeaseRevoke, r.body)
+	return s.propose(ctx, commandLeaseRevoke, r.body, leaseAccess{useLease, r.id})
 }
 
 // ttlRequest is etcdserverpb.LeaseTimeToLiveRequest.
@@ -103,13 +108,25 @@ func (r *ttlRequest) decode(body []byte) error {
 
 // LeaseTimeToLive asks the leader, whose clock alone counts. An absent lease is
 // no error: its TTL is -1.
+//
+// Keys are shown to those only who may read all of them. The leader's answer is
+// checked, not what this member knew of the lease before.
 func (s *Server) LeaseTimeToLive(ctx context.Context, r *ttlRequest) (*Encoded, error) {
+	who, err := s.permit(ctx, (*auth.State).MustBeKnown)
+	if err != nil {
+		return nil, err
+	}
 	state, err := s.askLeader(ctx, leaseQuestion{id: api.LeaseID(r.ID), keys: r.Keys})
 	if errors.Is(err, api.ErrLeaseNotFound) {
 		state, err = leaseState{ttl: -1}, nil
 	}
 	if err != nil {
 		return nil, err
+	}
+	if r.Keys {
+		if err := s.showLeaseKeys(who, state.keys); err != nil {
+			return nil, err
+		}
 	}
 	b := appendInt(nil, fieldTTLID, r.ID)
 	b = appendInt(b, fieldTTL, state.ttl)
@@ -129,10 +146,20 @@ func (*listRequest) decode(body []byte) error {
 
 // LeaseLeases lists what this member knows, without asking anybody: on the
 // leader the next to expire first, elsewhere by id.
-func (s *Server) LeaseLeases(context.Context, *listRequest) (*Encoded, error) {
+//
+// It is all or nothing, as in etcd: whoever may not read a key of one of them is
+// refused.
+func (s *Server) LeaseLeases(ctx context.Context, _ *listRequest) (*Encoded, error) {
 	ids, ok := s.lessor.byExpiry()
 	if !ok {
 		ids = s.Store().Leases()
+	}
+	who, err := s.permitRead(ctx, leaseList(ids))
+	if err == nil {
+		err = s.fresh(who)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var b []byte
 	for _, id := range ids {
@@ -169,6 +196,9 @@ func (s *Server) keepAliveLoop(ctx context.Context, stream grpc.ServerStream) er
 			return err
 		}
 		b := s.appendFullHeader(make([]byte, 0, headerBytes+24), s.Store().Revision(), s.node.Status().Term)
+		if err := s.permitRenew(ctx, api.LeaseID(req.ID)); err != nil {
+			return err
+		}
 		state, err := s.askLeader(ctx, leaseQuestion{id: api.LeaseID(req.ID), renew: true})
 		if errors.Is(err, api.ErrLeaseNotFound) {
 			state, err = leaseState{}, nil

@@ -24,8 +24,8 @@ const stopGrace = time.Second
 
 // grpcOptions are the limits and interceptors of the client port. The codec is
 // the caller's to add.
-func grpcOptions(cfg *Config, m *metrics, node consensus) []grpc.ServerOption {
-	i := &interceptors{cfg: cfg, metrics: m, node: node, log: cfg.Logger}
+func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error) []grpc.ServerOption {
+	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, log: cfg.Logger}
 	opts := []grpc.ServerOption{
 		grpc.Creds(newGateCredentials()),
 		grpc.ConnectionTimeout(openTimeout),
@@ -46,11 +46,12 @@ func grpcOptions(cfg *Config, m *metrics, node consensus) []grpc.ServerOption {
 }
 
 // interceptors stand before every RPC: they count it, refuse it when its client
-// demands a leader and there is none, and log it when it was slow.
+// demands a leader and there is none or lacks what the RPC needs, and log it when it was slow.
 type interceptors struct {
 	cfg     *Config
 	metrics *metrics
 	node    consensus
+	admit   func(ctx context.Context, method string, req any) error // by the table of needs
 	log     *slog.Logger
 }
 
@@ -58,7 +59,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	method := i.metrics.methods[info.FullMethod]
 	i.metrics.begin(method)
 	begin := i.metrics.clock.Now()
-	resp, err := any(nil), i.refuse(ctx, servedByLearner(req))
+	resp, err := any(nil), i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
 	if err == nil {
 		resp, err = handler(ctx, req)
 	}
@@ -72,7 +73,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	method := i.metrics.methods[info.FullMethod]
 	i.metrics.begin(method)
-	err := i.refuse(ss.Context(), info.FullMethod == snapshotMethod)
+	err := i.refuse(ss.Context(), info.FullMethod == snapshotMethod, info.FullMethod, nil)
 	if err == nil {
 		err = handler(srv, ss)
 	}
@@ -80,9 +81,10 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	return err
 }
 
-// refuse ends an RPC that a learner does not serve, if this member is one, and
-// one whose client asked for a leader when none is known.
-func (i *interceptors) refuse(ctx context.Context, byLearner bool) error {
+// refuse ends an RPC that a learner does not serve, if this member is one, one
+// whose client asked for a leader when none is known, and one whose caller must
+// not make it.
+func (i *interceptors) refuse(ctx context.Context, byLearner bool, method string, req any) error {
 	at := i.node.Status()
 	if at.Learner && !byLearner {
 		return api.ErrNotSupportedForLearner
@@ -90,7 +92,7 @@ func (i *interceptors) refuse(ctx context.Context, byLearner bool) error {
 	if needsLeader(ctx) && at.Leader == 0 {
 		return api.ErrNoLeader
 	}
-	return nil
+	return rpcError(i.admit(ctx, method, req))
 }
 
 // needsLeader reports whether the client put "hasleader" into the metadata.

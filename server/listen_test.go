@@ -58,7 +58,7 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	sockets.arm(security)
 	h.metrics.registry.MustRegister(tlsMetrics{security})
 	h.guard = newHTTPGuard(cfg, h.log)
-	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node)...)
+	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil })...)
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
 	h.metrics.countMethods(g)
 	f = &front{cfg: cfg, sockets: sockets, grpc: g, http: h, metrics: h.metrics, log: h.log}

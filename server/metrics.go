@@ -56,7 +56,9 @@ type methodMetrics struct {
 }
 
 // proposing are the RPCs that go through the log.
-var proposing = []string{"Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke"}
+var proposing = []string{"Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke",
+	"AuthEnable", "AuthDisable", "UserAdd", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole",
+	"RoleAdd", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission"}
 
 // diskBuckets are etcd's: from 1 ms, doubling, to 8 s.
 var diskBuckets = prometheus.ExponentialBuckets(0.001, 2, 14)

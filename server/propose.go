@@ -23,6 +23,21 @@ const (
 	commandQuotaAlarm      uint8 = 25 // etcdserverpb.AlarmRequest of a member's quota
 	commandClusterVersion  uint8 = 26 // membershippb.ClusterVersionSetRequest
 	commandDowngrade       uint8 = 27 // membershippb.DowngradeInfoSetRequest
+
+	// 32 to 47: users, roles and permissions. Bodies are etcd's requests of these
+	// names, with a hash in place of the password.
+	commandAuthEnable           uint8 = 32 // the secret of simple tokens
+	commandAuthDisable          uint8 = 33
+	commandAuthSecret           uint8 = 34 // the secret, for a cluster that has none
+	commandUserAdd              uint8 = 35
+	commandUserDelete           uint8 = 36
+	commandUserChangePassword   uint8 = 37
+	commandUserGrantRole        uint8 = 38
+	commandUserRevokeRole       uint8 = 39
+	commandRoleAdd              uint8 = 40
+	commandRoleDelete           uint8 = 41
+	commandRoleGrantPermission  uint8 = 42
+	commandRoleRevokePermission uint8 = 43
 )
 
 // replica is the part of raft.Node that the services of clients use. Tests put
@@ -36,15 +51,31 @@ type replica interface {
 	Call(ctx context.Context, to api.MemberID, kind uint8, payload []byte) ([]byte, error)
 }
 
+// staleRounds bounds how often a command is proposed again because users or
+// roles changed while it was on its way.
+const staleRounds = 3
+
 // propose replicates a client's command and returns the answer that the apply
-// step encoded.
-func (s *Server) propose(ctx context.Context, kind uint8, body []byte) (*Encoded, error) {
-	if err := s.admit(kind, body); err != nil {
-		return nil, err
-	}
-	result, err := s.node.Propose(ctx, kind, "", body)
-	if err != nil {
-		return nil, proposalError(err)
+// step encoded. does tells what the command does with keys; nil: nothing.
+//
+// A command that was refused for its old auth revision had no effect, and this
+// member has seen the change by then: the caller is established anew and the
+// command proposed again, unless the caller's token itself names the revision.
+func (s *Server) propose(ctx context.Context, kind uint8, body []byte, does accessor) (*Encoded, error) {
+	var result any
+	for round := 1; ; round++ {
+		who, err := s.admit(ctx, kind, body, does)
+		if err != nil {
+			return nil, err
+		}
+		result, err = s.node.Propose(ctx, kind, who.String(), body)
+		if err == error(api.ErrAuthOldRevision) && round < staleRounds && !s.auth.tokens.Pinned() {
+			continue
+		}
+		if err != nil {
+			return nil, proposalError(err)
+		}
+		break
 	}
 	answer, ok := result.(*Encoded)
 	if !ok {

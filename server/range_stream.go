@@ -31,10 +31,17 @@ func (s *Server) rangeStream(r *rangeRequest, stream grpc.ServerStream) error {
 			return err
 		}
 	}
+	who, err := s.permitRead(ctx, r)
+	if err != nil {
+		return err
+	}
 	c := streamCursor{s: s, r: *r, at: max(r.revision, 0), next: r.key}
 	for !c.done {
 		m, err := c.message(ctx)
 		if err != nil {
+			return err
+		}
+		if err := s.fresh(who); err != nil {
 			return err
 		}
 		if err := stream.SendMsg(m); err != nil {

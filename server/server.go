@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/auth"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/mvcc"
 )
@@ -34,6 +35,7 @@ type Server struct {
 	store   atomic.Pointer[mvcc.Store] // an installed snapshot brings another one
 	members *members
 	lessor  *lessor
+	auth    *authority
 	answers *answers
 	metrics *metrics
 	upkeep  *upkeep
@@ -60,6 +62,7 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 		unserved: make(chan struct{}),
 	}
 	s.ids.state.Store(cfg.Seed ^ uint64(id))
+	s.auth = newAuthority(s)
 	s.lessor = &lessor{
 		id: id, clock: cfg.Clock, log: cfg.Logger,
 		store:   s.Store,
@@ -91,13 +94,14 @@ func (s *Server) view() *view {
 
 // services registers every service of the client port on a new gRPC server.
 func (s *Server) services() *grpc.Server {
-	opts := append(grpcOptions(&s.cfg, s.metrics, s.node),
+	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC),
 		grpc.ForceServerCodecV2(Codec()), grpc.ChainStreamInterceptor(s.admitStream))
 	g := grpc.NewServer(opts...)
 	v := s.view()
 	g.RegisterService(&kvService, s)
 	g.RegisterService(&leaseService, s)
 	g.RegisterService(&watchService, s.watches())
+	g.RegisterService(&authService, s)
 	pb.RegisterClusterServer(g, &clusterService{view: v, change: s.parts.members})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())
@@ -122,8 +126,15 @@ type watchAccess struct{ s *Server }
 func (w watchAccess) NewWatchStream() *mvcc.WatchStream { return w.s.Store().NewWatchStream() }
 func (w watchAccess) Term() api.Term                    { return w.s.node.Status().Term }
 
-// WatchPermitted lets everybody watch everything: there are no permissions yet.
-func (w watchAccess) WatchPermitted(context.Context, []byte, []byte) error { return nil }
+// WatchPermitted asks for the right to read the range. As in etcd a watch goes on
+// when the right is taken away; a stream that is opened again is asked again.
+func (w watchAccess) WatchPermitted(ctx context.Context, key, end []byte) error {
+	_, err := w.s.permit(ctx, func(state *auth.State, who auth.Principal) error {
+		g := guard{state: state, who: who}
+		return g.check(watchRange{key, end})
+	})
+	return err
+}
 
 // requestTimeout is how long a request may wait for consensus.
 func (s *Server) requestTimeout() time.Duration { return s.cfg.requestTimeout() }

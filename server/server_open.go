@@ -90,6 +90,9 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	undo = append(undo, h.Close)
 	s := newServer(cfg, h.id(), h.cluster(), newMembers(h.initial))
 	s.parts = parts{world: w, home: h, sockets: sockets, fatal: make(chan error, 1)}
+	if s.auth.invalid != nil {
+		return nil, s.auth.invalid
+	}
 	if err := s.openSecurity(); err != nil {
 		return nil, err
 	}
@@ -131,6 +134,9 @@ func (s *Server) openStore() error {
 	s.parts.storage.engine = db
 	s.parts.machine = &applier{s: s, store: store}
 	if err := errors.Join(s.members.load(store), s.upkeep.load(store)); err != nil {
+		return err
+	}
+	if err := s.auth.load(store); err != nil {
 		return err
 	}
 	s.parts.machine.followed = s.members.current.Load()

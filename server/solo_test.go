@@ -50,7 +50,7 @@ func (l *soloLog) Propose(ctx context.Context, kind uint8, principal string, bod
 	if l.mu.fail != nil {
 		return nil, l.mu.fail
 	}
-	c := &raft.Command{Kind: kind, Body: body, Wanted: true}
+	c := &raft.Command{Kind: kind, Principal: principal, Body: body, Wanted: true}
 	l.applyLocked(c)
 	return c.Result, c.Err
 }
