@@ -46,7 +46,7 @@ func (o *option) env() string {
 var groups = []string{"Member", "Clustering", "Security", "Maintenance", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
 
 // options is the table. Names and meanings are etcd 3.7's.
-var options = slices.Concat(workingOptions, clusterOptions, securityOptions, maintenanceOptions, ignoredOptions, laterOptions)
+var options = slices.Concat(workingOptions, clusterOptions, securityOptions, authOptions, maintenanceOptions, ignoredOptions, laterOptions)
 
 var workingOptions = []option{
 	text("Member", "name", "default", "Human-readable name for this member.",
@@ -135,9 +135,6 @@ var ignoredOptions = []option{
 	noEffect("warning-apply-duration", "100ms", "slow requests are logged by --warning-unary-request-duration"),
 	noEffect("downgrade-check-time", "5s", "the leader looks every four seconds"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
-	noEffect("bcrypt-cost", "10", "authentication is not served yet"),
-	noEffect("auth-token", "simple", "authentication is not served yet"),
-	noEffect("auth-token-ttl", "300", "authentication is not served yet"),
 	noEffect("enable-grpc-gateway", "true", "the gateway is not served yet"),
 	noEffect("pre-vote", "true", "pre-votes are always held"),
 	noEffect("discovery-fallback", "exit", "discovery is not served yet"),
