@@ -174,19 +174,15 @@ func TestLoginIsThrottled(t *testing.T) {
 	refused(t, "a guess again", guess("x"), api.ErrAuthFailed)
 }
 
-// TestRights asks what each user may do, by every kind of request.
-func TestRights(t *testing.T) {
-	s := newSecured(t)
-	denied, empty, invalid := api.ErrPermissionDenied, api.ErrUserEmpty, api.ErrInvalidAuthToken
-	ctxs := map[string]context.Context{"": callContext(t), "forged": withToken(callContext(t), "forged")}
-	for _, u := range []string{"root", "ann", "bob", "writer", "idle"} {
-		ctxs[u] = s.as(t, u)
-	}
-	for _, c := range []struct {
-		what string
-		call func(ctx context.Context) error
-		may  []string
-	}{
+// question is one kind of request, and who may make it.
+type question struct {
+	what string
+	call func(ctx context.Context) error
+	may  []string
+}
+
+func (s *secured) keyQuestions() []question {
+	return []question{
 		{"put a", func(ctx context.Context) error { return second(s.kv.Put(ctx, &pb.PutRequest{Key: []byte("a")})) }, []string{"root", "ann", "writer"}},
 		{"put a, prev_kv", func(ctx context.Context) error {
 			return second(s.kv.Put(ctx, &pb.PutRequest{Key: []byte("a"), PrevKv: true}))
@@ -217,6 +213,11 @@ func TestRights(t *testing.T) {
 		{"delete, prev_kv", func(ctx context.Context) error {
 			return second(s.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte("b"), RangeEnd: []byte("bb"), PrevKv: true}))
 		}, []string{"root", "ann", "bob"}},
+	}
+}
+
+func (s *secured) otherQuestions() []question {
+	return []question{
 		{"compact", func(ctx context.Context) error {
 			return second(s.kv.Compact(ctx, &pb.CompactionRequest{Revision: int64(s.store.Revision())}))
 		}, []string{"root"}},
@@ -244,7 +245,18 @@ func TestRights(t *testing.T) {
 		{"grant", func(ctx context.Context) error {
 			return second(s.lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 100}))
 		}, []string{"root", "ann", "bob", "writer", "idle"}},
-	} {
+	}
+}
+
+// TestRights asks what each user may do, by every kind of request.
+func TestRights(t *testing.T) {
+	s := newSecured(t)
+	denied, empty, invalid := api.ErrPermissionDenied, api.ErrUserEmpty, api.ErrInvalidAuthToken
+	ctxs := map[string]context.Context{"": callContext(t), "forged": withToken(callContext(t), "forged")}
+	for _, u := range []string{"root", "ann", "bob", "writer", "idle"} {
+		ctxs[u] = s.as(t, u)
+	}
+	for _, c := range append(s.keyQuestions(), s.otherQuestions()...) {
 		for who, ctx := range ctxs {
 			want := denied
 			switch {
