@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ type testCluster struct {
 	disks   map[string]*vfs.Mem
 	engines map[string]*engine.Memory // what is durable of each member's database
 	change  func(*Config)
+	lives   atomic.Uint64   // a seed of its own for each start: proposals are told apart by it
 	joins   map[string]bool // members that were added to the running cluster
 	mu      struct {
 		sync.Mutex
@@ -92,7 +94,7 @@ func (c *testCluster) config(name string) Config {
 		}
 	}
 	cfg.HeartbeatInterval, cfg.ElectionTimeout = 10*time.Millisecond, 100*time.Millisecond
-	cfg.Clock, cfg.FS, cfg.Seed = clock.System(), c.disks[name], uint64(len(name))*77+uint64(name[1])
+	cfg.Clock, cfg.FS, cfg.Seed = clock.System(), c.disks[name], c.lives.Add(1)<<8+uint64(name[1])
 	cfg.NewCluster = !c.joins[name]
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	if os.Getenv("KEELSON_TEST_LOG") != "" {
