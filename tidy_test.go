@@ -67,6 +67,7 @@ var spawners = map[string]string{
 	"raft/transport/memory.go":     "one deliverer for each simulated member",
 	"raft/transport/transfer.go":   "one sender, and one receiver, for each snapshot on its way",
 	"scripts/cluster.go":           "one waiter for each member it started",
+	"server/gateway_conn.go":       "one server side for each RPC of the JSON gateway; it ends with the HTTP request",
 	"server/lease.go":              "one loop for each keep-alive stream",
 	"server/listen_gate.go":        "each gate's acceptor, and the opening of each new connection",
 	"server/listen_rpc.go":         "the gRPC and HTTP servers of the client port",

@@ -67,7 +67,8 @@ type Config struct {
 	WarnUnaryDuration     time.Duration // slower requests are logged
 	CompactionBatch       int           // superseded revisions a batch of physical compaction
 
-	EnablePprof bool
+	EnablePprof       bool
+	EnableGRPCGateway bool // JSON at the client URLs' /v3/
 
 	Maintenance Maintenance
 
@@ -141,6 +142,7 @@ func DefaultConfig() Config {
 		WarnUnaryDuration:     300 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
+		EnableGRPCGateway:     true,
 
 		AuthToken:         "simple",
 		AuthTokenTTL:      300,

@@ -34,6 +34,12 @@
 // lease.go serves the RPCs; expiry.go and expiry_ask.go keep the leader's
 // clocks. Which leases exist is state in mvcc, changed by commands alone.
 //
+// # Locks, elections, JSON
+//
+// lock.go and election.go are recipes (recipe.go) over the services above;
+// schema.go describes their messages. gateway.go turns JSON into RPCs, which
+// gateway_conn.go brings to the gRPC server with the caller's own identity.
+//
 // # A member's frame
 //
 // config.go says what a member needs to know, bootstrap.go whose data directory

@@ -27,6 +27,7 @@ type httpEndpoints struct {
 	guard   *httpGuard
 	log     *slog.Logger
 	timeout time.Duration // of the read that proves health
+	gateway http.Handler  // nil: not served
 }
 
 // clientHandler serves the client URLs.
@@ -34,6 +35,10 @@ func (h *httpEndpoints) clientHandler() http.Handler {
 	mux := http.NewServeMux()
 	h.handleHealth(mux)
 	mux.HandleFunc("/version", h.version)
+	if h.gateway != nil {
+		mux.Handle(gatewayPath, h.gateway)
+		mux.Handle(gatewayBetaPath, h.gateway)
+	}
 	if h.view.cfg.EnablePprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -40,7 +40,7 @@ type httpGuard struct {
 func newHTTPGuard(cfg *Config, log *slog.Logger) *httpGuard {
 	g := &httpGuard{
 		hosts: cfg.HostWhitelist, origins: cfg.CORS, log: log,
-		body: int64(cfg.MaxRequestBytes) + api.RequestOverheadBytes, cross: http.NewCrossOriginProtection(),
+		body: bodyBytes(cfg), cross: http.NewCrossOriginProtection(),
 	}
 	for _, origin := range cfg.CORS {
 		if origin != "*" {
@@ -49,6 +49,10 @@ func newHTTPGuard(cfg *Config, log *slog.Logger) *httpGuard {
 	}
 	return g
 }
+
+// bodyBytes is the longest body: the largest request as JSON, whose base64 takes
+// four bytes for three, with room for what stands around it.
+func bodyBytes(cfg *Config) int64 { return 2 * (int64(cfg.MaxRequestBytes) + api.RequestOverheadBytes) }
 
 // checkOrigins refuses --cors values that no browser would send.
 func checkOrigins(origins []string) error {

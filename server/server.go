@@ -101,10 +101,13 @@ func (s *Server) services() *grpc.Server {
 	g.RegisterService(&kvService, s)
 	g.RegisterService(&leaseService, s)
 	g.RegisterService(&watchService, s.watches())
+	g.RegisterService(&lockService, s)
+	g.RegisterService(&electionService, s)
 	g.RegisterService(&authService, s)
 	pb.RegisterClusterServer(g, &clusterService{view: v, change: s.parts.members})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())
+	newSchema().register(g)
 	s.metrics.countMethods(g)
 	s.metrics.observe(v)
 	return g

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -81,9 +82,13 @@ func (s *Server) servePeers(wait *sync.WaitGroup) {
 
 func (s *Server) front() *front {
 	v := s.view()
+	var json http.Handler
+	if s.cfg.EnableGRPCGateway {
+		json = newGateway(s.parts.grpc, s.clock, s.requestTimeout())
+	}
 	return &front{
 		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
-		http: &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout()},
+		http: &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout(), gateway: json},
 	}
 }
 

@@ -92,6 +92,9 @@ var workingOptions = []option{
 	number("Limits", "compaction-batch-limit", "1000", "Maximum revisions deleted in each compaction batch.", math.MaxInt32,
 		func(s *settings, n uint64) { s.server.CompactionBatch = int(n) }),
 
+	enabled("Limits", "enable-grpc-gateway", "Serve JSON over HTTP at client URL + \"/v3/\".",
+		func(s *settings) *bool { return &s.server.EnableGRPCGateway }),
+
 	urls("Monitoring", "listen-metrics-urls", "", "List of URLs to listen on for /metrics, /health, /livez and /readyz alone.",
 		func(s *settings) *[]url.URL { return &s.server.ListenMetricsURLs }),
 	toggle("Monitoring", "enable-pprof", "Serve runtime profiles at client URL + \"/debug/pprof/\".",
@@ -135,7 +138,6 @@ var ignoredOptions = []option{
 	noEffect("warning-apply-duration", "100ms", "slow requests are logged by --warning-unary-request-duration"),
 	noEffect("downgrade-check-time", "5s", "the leader looks every four seconds"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
-	noEffect("enable-grpc-gateway", "true", "the gateway is not served yet"),
 	noEffect("pre-vote", "true", "pre-votes are always held"),
 	noEffect("discovery-fallback", "exit", "discovery is not served yet"),
 }
@@ -212,6 +214,13 @@ func toggle(group, name, help string, field func(*settings) *bool) option {
 		*field(s), err = parseBool(v)
 		return err
 	}}
+}
+
+// enabled is a toggle that is on unless turned off.
+func enabled(group, name, help string, field func(*settings) *bool) option {
+	o := toggle(group, name, help, field)
+	o.def = "true"
+	return o
 }
 
 func parseBool(v string) (bool, error) {
