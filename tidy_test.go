@@ -71,6 +71,7 @@ var spawners = map[string]string{
 	"server/lease.go":              "one loop for each keep-alive stream",
 	"server/listen_gate.go":        "each gate's acceptor, and the opening of each new connection",
 	"server/listen_rpc.go":         "the gRPC and HTTP servers of the client port",
+	"server/repair.go":             "the repair, which ends before anything else starts",
 	"server/server_open.go":        "the flusher of the store",
 	"server/server_run.go":         "the member's background tasks, joined before Run returns",
 	"server/maintenance_upkeep.go": "the background tasks of maintenance, joined before Run returns; one caller for each member that is asked",

@@ -77,7 +77,7 @@ func (n *Node) awaitSuccessor(ctx context.Context, changed <-chan struct{}, time
 // CallHandler answers calls of other members.
 type CallHandler func(ctx context.Context, from api.MemberID, payload []byte) ([]byte, error)
 
-// Handle sets the handler of a kind of call. Set all before Run.
+// Handle sets the handler of a kind of call, below 240. Set all before Run.
 func (n *Node) Handle(kind uint8, fn CallHandler) { n.handlers[kind] = fn }
 
 // Call asks a member's handler of kind; to 0 means the leader, which may be

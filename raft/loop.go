@@ -98,6 +98,9 @@ func (n *Node) carryOut(fx *effects) {
 		n.cfg.Transport.Forward(api.MemberID(f.to), api.Term(f.term), f.batch)
 	}
 	for _, m := range fx.appends {
+		if entries := m.GetEntries(); len(entries) > 0 {
+			n.handed = entries[len(entries)-1].GetIndex()
+		}
 		n.append.tasks.put(appendTask{msg: m})
 	}
 	for _, t := range fx.applies {

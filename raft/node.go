@@ -51,6 +51,7 @@ type Node struct {
 	reading    *readBatch // the barrier that the core works on
 	readID     uint64
 	holds      map[uint64]snapshotHold
+	handed     uint64 // last entry given to the append goroutine
 	released   api.Index
 	askedAside uint64 // tick before which the disk is not complained of again
 
@@ -84,6 +85,7 @@ func Open(cfg Config) (*Node, error) {
 		holds: map[uint64]snapshotHold{},
 	}
 	n.log.fatal = n.fail
+	n.handlers[callRepair] = n.answerRepair
 	n.changes.c = make(chan struct{})
 	n.ids.Store(rng.Uint64())
 	n.append = &appender{n: n, tasks: newQueue[appendTask](), hard: r.hard}
@@ -150,13 +152,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.cfg.Transport.Start(handler{n}); err != nil {
 		n.fail(fmt.Errorf("start the transport: %w", err))
 	}
-	var peers []transport.Peer
-	for _, p := range n.cfg.Peers {
-		if p.ID != n.cfg.ID {
-			peers = append(peers, transport.Peer{ID: p.ID, URLs: p.URLs})
-		}
-	}
-	n.cfg.Transport.SetPeers(peers)
+	n.cfg.Transport.SetPeers(n.cfg.others())
 
 	var running sync.WaitGroup
 	for _, run := range []func(context.Context) error{n.loop, n.append.run, n.apply.run} {

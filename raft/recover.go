@@ -64,7 +64,7 @@ func (r *recovered) open(cfg *Config) error {
 	}
 	w, found, err := wal.Open(cfg.FS, cfg.Dir, id, opt)
 	if err != nil {
-		return err
+		return damaged(err, found)
 	}
 	if found.TornBytes > 0 {
 		cfg.Logger.Info("cut an unfinished write off the log", "bytes", found.TornBytes)
@@ -77,7 +77,8 @@ func (r *recovered) open(cfg *Config) error {
 func (r *recovered) fit(cfg *Config) error {
 	applied := r.state.Index
 	if start := r.wal.Start(); applied < start.Index {
-		return fmt.Errorf("raft: the state is of index %d, but the log begins after %d", applied, start.Index)
+		cause := fmt.Errorf("raft: the state is of index %d, but the log begins after %d", applied, start.Index)
+		return &DamagedError{cause, r.hard}
 	}
 	if r.wal.Last() == 0 && r.hard.Term == 0 && applied == 0 && cfg.Bootstrap {
 		return r.bootstrap(cfg)

@@ -34,6 +34,7 @@ type metrics struct {
 	proposalsFailed prometheus.Counter
 	pending         prometheus.Gauge
 	leaseExpired    prometheus.Counter
+	repairs         prometheus.Counter
 	walSync         prometheus.Histogram
 	walBytes        prometheus.Counter
 	commit          prometheus.Histogram
@@ -76,6 +77,7 @@ func newMetrics(c clock.Clock) *metrics {
 		return n
 	}
 	m.proposalsFailed = counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen.")
+	m.repairs = counter("keelson_server_repairs_total", "The number of times that damaged data was replaced by other members' at the start of this process.")
 	m.leaseExpired = counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases.")
 	m.healthy = counter("etcd_server_health_success", "The total number of successful health checks")
 	m.unhealthy = counter("etcd_server_health_failures", "The total number of failed health checks")

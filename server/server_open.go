@@ -26,6 +26,7 @@ type parts struct {
 	security  *security
 	transport transport.Transport
 	node      *raft.Node
+	damage    *raft.DamagedError // what the others must repair before there is a node
 	machine   *applier
 	members   *reconfiguration
 	leaving   leaving
@@ -113,8 +114,11 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	if err := s.refuseRemoved(); err != nil {
 		return nil, err
 	}
-	if err := s.openNode(); err != nil {
-		return nil, err
+	if err := s.openNode(s.parts.transport); err != nil {
+		if err := s.repairable(err); err != nil {
+			return nil, err
+		}
+		return s, nil // Run begins with the repair
 	}
 	undo[closeTransport] = s.closeNode // which closes the transport, too
 	if err := h.started(); err != nil {
@@ -170,32 +174,13 @@ func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
 	return store, db, nil
 }
 
-// openNode opens the log. A fresh member begins it with the members that the
-// cluster is made of; all of them write the same entries.
-func (s *Server) openNode() error {
-	h := s.parts.home
-	var peers []raft.Peer
-	for _, m := range s.members.list() {
-		row, err := json.Marshal(m)
-		if err != nil {
-			return err
-		}
-		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: row})
-	}
-	alone, err := json.Marshal(&memberChange{Member: Member{ID: s.id}, Promote: true})
+// openNode opens the log.
+func (s *Server) openNode(t transport.Transport) error {
+	cfg, err := s.nodeConfig(t)
 	if err != nil {
 		return err
 	}
-	node, err := raft.Open(raft.Config{
-		ID: s.id, Cluster: s.cluster, Peers: peers, Bootstrap: h.bootstraps(),
-		FS: s.metrics.timedFS(s.cfg.FS), Dir: s.cfg.walDir(), SnapDir: s.cfg.snapDir(),
-		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
-		Transport: s.parts.transport, StateMachine: s.parts.machine,
-		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
-		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
-		Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
-		Logger: s.log, OnFatal: s.fail,
-	})
+	node, err := raft.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
@@ -206,6 +191,34 @@ func (s *Server) openNode() error {
 	s.parts.members = s.reconfiguration()
 	node.Handle(callMember, s.parts.members.answer)
 	return nil
+}
+
+// nodeConfig is for openNode and repair. A fresh member begins its log with the
+// members that the cluster is made of; all of them write the same entries.
+func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
+	h := s.parts.home
+	var peers []raft.Peer
+	for _, m := range s.members.list() {
+		row, err := json.Marshal(m)
+		if err != nil {
+			return raft.Config{}, err
+		}
+		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: row})
+	}
+	alone, err := json.Marshal(&memberChange{Member: Member{ID: s.id}, Promote: true})
+	if err != nil {
+		return raft.Config{}, err
+	}
+	return raft.Config{
+		ID: s.id, Cluster: s.cluster, Peers: peers, Bootstrap: h.bootstraps(),
+		FS: s.metrics.timedFS(s.cfg.FS), Dir: s.cfg.walDir(), SnapDir: s.cfg.snapDir(),
+		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
+		Transport: t, StateMachine: s.parts.machine,
+		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
+		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
+		Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
+		Logger: s.log, OnFatal: s.fail,
+	}, nil
 }
 
 // closeNode closes a node that never ran.

@@ -20,19 +20,25 @@ func (s *Server) Run(ctx context.Context) error {
 	p := &s.parts
 	var wait sync.WaitGroup
 	background, stop := context.WithCancel(context.Background())
-	serving, stopServing := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	served := make(chan struct{})
 
 	p.storage.start(s.Store(), s.fail)
+	s.servePeers(&wait)
+	wait.Go(func() { p.security.run(background) })
+	if p.damage != nil {
+		if err := s.repairFirst(ctx); err != nil {
+			stop()
+			return s.giveUp(ctx, &wait, err)
+		}
+	}
+	serving, stopServing := context.WithCancel(context.Background())
 	wait.Go(func() {
 		if err := p.node.Run(background); err != nil {
 			s.fail(err)
 		}
 	})
 	s.setPeers() // with the marks of their directories
-	s.servePeers(&wait)
-	wait.Go(func() { p.security.run(background) })
 	wait.Go(func() { s.lessor.follow(background) })
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })
@@ -60,6 +66,22 @@ func (s *Server) Run(ctx context.Context) error {
 	<-served
 	close(s.unserved)
 	stop() // the node closes its transport, which ends the peers' sockets
+	wait.Wait()
+	p.sockets.Close()
+	return errors.Join(err, p.storage.close(s.Store()), p.home.Close())
+}
+
+// giveUp ends a member whose repair has ended with err.
+func (s *Server) giveUp(ctx context.Context, wait *sync.WaitGroup, err error) error {
+	p := &s.parts
+	if ctx.Err() != nil {
+		err = nil // it was asked to stop
+	}
+	end := p.transport.Close
+	if p.node != nil {
+		end = s.closeNode // which closes the transport, too
+	}
+	err = errors.Join(err, end())
 	wait.Wait()
 	p.sockets.Close()
 	return errors.Join(err, p.storage.close(s.Store()), p.home.Close())

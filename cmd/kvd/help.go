@@ -151,7 +151,7 @@ lose acknowledged writes.
 | 3 | the data directory is not this member's: another cluster's, another member's, or not kvd's at all |
 | 4 | no space left on the device |
 | 5 | a write or sync of the storage failed |
-| 6 | stored data is damaged |
+| 6 | stored data is damaged, and no other member can repair it |
 | 7 | an address cannot be listened on |
 | 8 | any other failure |
 

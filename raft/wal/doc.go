@@ -16,7 +16,8 @@
 //	Mark    when idle: writes, unsynced, the proof that the last Sync succeeded
 //	Reset   empties the log behind an installed snapshot
 //	Release drops the oldest files
-//	Replace begins a new log where Open found damage
+//	Replace begins a new log where Open found damage, when the peers have made up
+//	        for it (raft.Repair)
 //
 // # Format
 //

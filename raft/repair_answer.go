@@ -1,0 +1,113 @@
+package raft
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	etcdraft "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// callRepair is the kind of the call by which a damaged member asks for repair.
+// Kinds from 240 on are this package's own.
+const callRepair uint8 = 255
+
+// repairAnswer is three numbers of 8 bytes, big-endian. A bound of 0 comes from a
+// member that does not lead, and leader is the one that it takes for it, if any.
+type repairAnswer struct {
+	leader api.MemberID
+	term   api.Term
+	bound  api.Index
+}
+
+func (a repairAnswer) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(a.leader))
+	b = binary.BigEndian.AppendUint64(b, uint64(a.term))
+	return binary.BigEndian.AppendUint64(b, uint64(a.bound))
+}
+
+func decodeRepairAnswer(b []byte) (repairAnswer, error) {
+	if len(b) != 24 {
+		return repairAnswer{}, fmt.Errorf("raft: an answer of %d bytes about a repair", len(b))
+	}
+	a := repairAnswer{
+		leader: api.MemberID(binary.BigEndian.Uint64(b)),
+		term:   api.Term(binary.BigEndian.Uint64(b[8:])),
+		bound:  api.Index(binary.BigEndian.Uint64(b[16:])),
+	}
+	if a.bound > 0 && a.term == 0 {
+		return repairAnswer{}, fmt.Errorf("raft: a bound of index %d without a term", a.bound)
+	}
+	return a, nil
+}
+
+// answerRepair tells a damaged member the bound that its new state must reach,
+// and sends a state that reaches it; Repair says why that is enough. A member
+// asks again and again; what is already on its way is not sent twice.
+func (n *Node) answerRepair(ctx context.Context, from api.MemberID, _ []byte) ([]byte, error) {
+	st := n.Status()
+	if st.Role != Leader {
+		return repairAnswer{leader: st.Leader}.encode(), nil
+	}
+	// A barrier may also pass through another leader. But who leads a term before
+	// it and after it led it all the time, so the quorum confirmed this member.
+	if err := n.ReadBarrier(ctx); err != nil {
+		return nil, err
+	}
+	bound, err := n.repairBound(ctx, st.Term)
+	if err != nil {
+		return nil, err
+	}
+	if bound == 0 {
+		return repairAnswer{leader: n.Status().Leader}.encode(), nil
+	}
+	// Should another leader's entries take the place of these, what is applied is
+	// committed all the same, and no less than the bound promises.
+	b := &readBatch{done: make(chan struct{}), born: n.ticks.Load(), index: uint64(bound)}
+	n.waits.add(b)
+	select {
+	case <-b.done:
+		err = b.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = n.ask(ctx, func() { n.sendRepair(uint64(from), uint64(st.Term)) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return repairAnswer{leader: n.cfg.ID, term: st.Term, bound: bound}.encode(), nil
+}
+
+// repairBound is the newest entry that this member, if it leads the term, may
+// have sent to anybody; 0 if it does not lead it. Entries leave for followers
+// before they are in the log here, so the log's own end is not enough.
+func (n *Node) repairBound(ctx context.Context, term api.Term) (bound api.Index, err error) {
+	found := make(chan api.Index, 1)
+	err = n.ask(ctx, func() {
+		if n.core.role != etcdraft.StateLeader || n.core.term != uint64(term) {
+			found <- 0
+			return
+		}
+		last, _ := n.log.LastIndex()
+		found <- api.Index(max(last, n.handed))
+	})
+	if err != nil {
+		return 0, err
+	}
+	return <-found, nil
+}
+
+// sendRepair is an event of the loop.
+func (n *Node) sendRepair(to, term uint64) {
+	if h, held := n.holds[to]; held && h.until == 0 {
+		return // one is under way
+	}
+	n.sendSnapshot(&raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: new(uint64(n.cfg.ID)), To: new(to), Term: new(term),
+	})
+}
