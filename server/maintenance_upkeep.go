@@ -201,13 +201,13 @@ func (u *upkeep) defragmentLocked(ctx context.Context) error {
 }
 
 // tryDefragment does so unless somebody is at it, or was a moment ago.
-func (u *upkeep) tryDefragment(ctx context.Context, why string) {
+func (u *upkeep) tryDefragment(ctx context.Context, why string, pause time.Duration) {
 	if !u.defrag.mu.TryLock() {
 		return
 	}
 	defer u.defrag.mu.Unlock()
 	last := u.defrag.mu.last
-	if !last.IsZero() && u.clock.Now().Sub(last) < defragPause {
+	if !last.IsZero() && u.clock.Now().Sub(last) < pause {
 		return
 	}
 	u.log.Info("the database wants to be defragmented", slog.String("reason", why))

@@ -39,8 +39,9 @@ type testCluster struct {
 	disks   map[string]*vfs.Mem
 	engines map[string]*engine.Memory // what is durable of each member's database
 	change  func(*Config)
-	lives   atomic.Uint64   // a seed of its own for each start: proposals are told apart by it
-	joins   map[string]bool // members that were added to the running cluster
+	wrap    func(engine.Engine) engine.Engine // of each engine that is opened; nil: none
+	lives   atomic.Uint64                     // a seed of its own for each start: proposals are told apart by it
+	joins   map[string]bool                   // members that were added to the running cluster
 	mu      struct {
 		sync.Mutex
 		running map[string]*Server
@@ -113,7 +114,7 @@ func (c *testCluster) world(name string) world {
 			file, err := cfg.FS.Open(path)
 			if errors.Is(err, vfs.ErrNotExist) {
 				c.engines[name] = c.engines[name].Crash()
-				return sizedEngine{c.engines[name]}, nil
+				return c.wrapped(sizedEngine{c.engines[name]}), nil
 			}
 			if err != nil {
 				return nil, err
@@ -124,7 +125,7 @@ func (c *testCluster) world(name string) world {
 				c.engines[name] = e
 				err = cfg.FS.Remove(path)
 			}
-			return sizedEngine{e}, err
+			return c.wrapped(sizedEngine{e}), err
 		},
 		transport: func(s *Server, _ *home) (transport.Transport, error) {
 			return c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir()), nil
@@ -132,6 +133,14 @@ func (c *testCluster) world(name string) world {
 		ask:    c.ask,
 		steady: 50 * time.Millisecond,
 	}
+}
+
+// wrapped is the engine that a member sees.
+func (c *testCluster) wrapped(e engine.Engine) engine.Engine {
+	if c.wrap == nil {
+		return e
+	}
+	return c.wrap(e)
 }
 
 // sizedEngine's views know exactly how much they write; the memory engine's own

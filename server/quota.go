@@ -98,9 +98,18 @@ func (u *upkeep) checkSpace(ctx context.Context) {
 		u.raiseNoSpace(ctx)
 	case raised && set.byQuota[uint64(u.s.id)] && u.cfg.NoSpaceAutoDisarm:
 		u.freeSpace(ctx, space, quota)
+	case u.nearlyFull(space, quota):
+		u.tryDefragment(ctx, "the quota is near and the file has free space", nearPause)
 	case u.looseEnough(space):
-		u.tryDefragment(ctx, "much of the file is free")
+		u.tryDefragment(ctx, "much of the file is free", loosePause)
 	}
+}
+
+// nearlyFull reports that a rewrite keeps the file, or brings it back, below the
+// quota.
+func (u *upkeep) nearlyFull(space mvcc.Space, quota int64) bool {
+	return u.cfg.NoSpaceAutoDisarm && quota > 0 &&
+		space.Needed() > quota/100*clearPercent && space.InUse+space.Tail <= quota/100*reclaimPercent
 }
 
 // freeSpace clears the alarm when there is room, and makes room when the file
@@ -113,8 +122,8 @@ func (u *upkeep) freeSpace(ctx context.Context, space mvcc.Space, quota int64) {
 		if err := u.ask(ctx, commandQuotaAlarm, r, nil); err != nil {
 			u.log.Warn("cannot clear the alarm", slog.Any("error", err))
 		}
-	case space.InUse+space.Tail <= quota/100*reclaimPercent:
-		u.tryDefragment(ctx, "the quota is reached and the file has free space")
+	case u.nearlyFull(space, quota):
+		u.tryDefragment(ctx, "the quota is reached and the file has free space", nearPause)
 	}
 }
 
@@ -122,7 +131,9 @@ func (u *upkeep) freeSpace(ctx context.Context, space mvcc.Space, quota int64) {
 // and enough bytes for it to be worth the work.
 const (
 	minLooseBytes = 64 << 20
-	defragPause   = 10 * time.Minute // between two that nobody asked for
+	// Between two rewrites that nobody asked for.
+	loosePause = 10 * time.Minute
+	nearPause  = time.Minute
 )
 
 func (u *upkeep) looseEnough(space mvcc.Space) bool {
