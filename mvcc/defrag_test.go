@@ -56,22 +56,7 @@ func TestDefragmentUnderLoad(t *testing.T) {
 	}
 	done := make(chan struct{})
 	var wait sync.WaitGroup
-	wait.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			x := mustRead(t, s)
-			for _, it := range firstItems(x, 20) {
-				if _, err := x.Record(it); err != nil {
-					t.Errorf("%s: %v", it.Key, err)
-				}
-			}
-			x.Release()
-		}
-	})
+	wait.Go(func() { readUntil(t, s, done) })
 	written := 0
 	wait.Go(func() {
 		for ; ; written++ {
@@ -113,6 +98,24 @@ func TestDefragmentUnderLoad(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() > before.Allocated {
 		t.Errorf("the file: %v, %v", info.Size(), err)
+	}
+}
+
+// readUntil reads the first keys again and again.
+func readUntil(t *testing.T, s *Store, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		x := mustRead(t, s)
+		for _, it := range firstItems(x, 20) {
+			if _, err := x.Record(it); err != nil {
+				t.Errorf("%s: %v", it.Key, err)
+			}
+		}
+		x.Release()
 	}
 }
 

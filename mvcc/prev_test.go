@@ -52,20 +52,7 @@ func TestPrevIsBeforeTheTransaction(t *testing.T) {
 			}
 		}
 	}
-	history := func() (out []*Event) {
-		t.Helper()
-		err := s.History(3, 3, func(e *Event) bool {
-			if err := e.FixPrev(); err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, e)
-			return true
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
+	history := func() []*Event { return historyOf(t, s, 3) }
 	var live []*Event
 	for len(live) < len(want) {
 		d, err := stream.Next(context.Background())
@@ -88,4 +75,20 @@ func TestPrevIsBeforeTheTransaction(t *testing.T) {
 	}
 	check("engine", history())
 	mustCheck(t, s)
+}
+
+// historyOf reads one revision from history, with previous values.
+func historyOf(t *testing.T, s *Store, rev api.Revision) (out []*Event) {
+	t.Helper()
+	err := s.History(rev, rev, func(e *Event) bool {
+		if err := e.FixPrev(); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e)
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
