@@ -344,23 +344,23 @@ func (c *core) finish(cmd *Command, err error) {
 	c.fx.finished = append(c.fx.finished, finishedCommand{cmd, err})
 }
 
-// expire ends commands that have waited too long. One that is in a frame under
-// way stays there, for it may still be applied, but nobody waits for it.
+// expire ends commands that have waited too long and forgets queued ones whose
+// callers have gone. One that is in a frame under way stays there, for it may
+// still be applied, but nobody waits for it.
 func (c *core) expire() {
 	p := &c.proposals
 	p.blocked = false
 	old := func(born uint64) bool { return born+c.cfg.timeoutTicks <= c.now }
 	drop := func(cmd *Command) bool {
-		if !old(cmd.born) {
+		if old(cmd.born) {
+			c.finish(cmd, c.timeout(cmd.born))
+		} else if cmd.waiting() {
 			return false
 		}
-		c.finish(cmd, c.timeout(cmd.born))
 		p.let(cmd)
 		return true
 	}
-	if len(p.queue) > 0 && old(p.queue[0].born) {
-		p.queue = slices.DeleteFunc(p.queue, drop)
-	}
+	p.queue = slices.DeleteFunc(p.queue, drop)
 	p.confs = slices.DeleteFunc(p.confs, drop)
 	for _, f := range p.inflight {
 		if !old(f.oldest) {

@@ -12,7 +12,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,6 +59,18 @@ type toyState struct {
 	List  []string
 }
 
+// encode: a line of JSON, then a line for each command.
+func (s toyState) encode() []byte {
+	list := s.List
+	s.List = nil
+	b, _ := json.Marshal(s)
+	b = append(b, '\n')
+	for _, x := range list {
+		b = append(append(b, x...), '\n')
+	}
+	return b
+}
+
 const toyFile = "state"
 
 func newToy(fs vfs.FS, every int) *toy {
@@ -70,9 +84,12 @@ func newToy(fs vfs.FS, every int) *toy {
 }
 
 func (s *toy) load(data []byte) {
-	if err := json.Unmarshal(data, &s.mu.toyState); err != nil {
+	head, list, _ := bytes.Cut(data, []byte("\n"))
+	if err := json.Unmarshal(head, &s.mu.toyState); err != nil {
 		panic(err)
 	}
+	s.mu.List = strings.Split(string(list), "\n")
+	s.mu.List = s.mu.List[:len(s.mu.List)-1]
 	s.mu.seen = map[string]bool{}
 	for _, b := range s.mu.List {
 		s.mu.seen[b] = true
@@ -117,8 +134,7 @@ func (s *toy) Flush() {
 }
 
 func (s *toy) flushLocked() {
-	data, _ := json.Marshal(s.mu.toyState)
-	if err := writeFile(s.fs, toyFile, data); err != nil {
+	if err := writeFile(s.fs, toyFile, s.mu.toyState.encode()); err != nil {
 		return // the file system is gone with its member
 	}
 	s.mu.durable, s.mu.count = s.mu.Index, 0
@@ -140,8 +156,7 @@ func (s *toy) Snapshot() (transport.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flushLocked()
-	data, _ := json.Marshal(s.mu.toyState)
-	return &toySnapshot{transport.SnapshotMeta{Index: s.mu.Index, Term: s.mu.Term, ConfState: s.mu.Conf}, data}, nil
+	return &toySnapshot{transport.SnapshotMeta{Index: s.mu.Index, Term: s.mu.Term, ConfState: s.mu.Conf}, s.mu.toyState.encode()}, nil
 }
 
 func (s *toy) Install(meta transport.SnapshotMeta, path string) error {
@@ -233,14 +248,15 @@ type member struct {
 	id    api.MemberID
 	disk  *vfs.Mem
 	fs    vfs.FS // disk, perhaps with faults
-	node  *Node
+	node  *Node  // the test goroutine's; others use current
+	live  atomic.Pointer[Node]
 	toy   *toy
 	stop  context.CancelFunc
 	ended chan error
 }
 
 func newCluster(t testing.TB, n int, tune func(*Config)) *cluster {
-	c := &cluster{t: t, rng: rand.New(rand.NewPCG(1, 2)), clock: clock.System(), members: map[api.MemberID]*member{}, tune: tune, every: 7}
+	c := &cluster{t: t, rng: rand.New(rand.NewPCG(1, 2)), clock: clock.System(), members: map[api.MemberID]*member{}, tune: tune, every: 200}
 	c.net = transport.NewMemoryNetwork(1, c.clock)
 	for i := 1; i <= n; i++ {
 		c.peers = append(c.peers, Peer{ID: api.MemberID(i), Context: fmt.Appendf(nil, "member %d", i)})
@@ -302,6 +318,7 @@ func (m *member) start() {
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
 	m.node, m.ended = node, make(chan error, 1)
+	m.live.Store(node)
 	go func() { m.ended <- node.Run(ctx) }()
 }
 
@@ -315,13 +332,18 @@ func (m *member) kill(power bool) {
 		disk = disk.CrashClone(nil)
 	}
 	m.disk, m.fs = disk, nil
+	m.live.Store(nil)
 	m.stop()
 	<-m.ended
 	m.node = nil
 }
 
+// current is the running node, nil when there is none. Any goroutine.
+func (m *member) current() *Node { return m.live.Load() }
+
 func (m *member) shutdown() {
 	m.c.t.Helper()
+	m.live.Store(nil)
 	m.stop()
 	if err := <-m.ended; err != nil {
 		m.c.t.Fatalf("member %s: %v", m.id, err)
@@ -372,7 +394,11 @@ func (c *cluster) leader() *member {
 func (m *member) propose(body string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	_, err := m.node.Propose(ctx, 1, "", []byte(body))
+	node := m.current()
+	if node == nil {
+		return ErrStopped
+	}
+	_, err := node.Propose(ctx, 1, "", []byte(body))
 	return err
 }
 
@@ -390,13 +416,15 @@ func (c *cluster) settle() []string {
 	c.wait("equal states", func() bool {
 		var index api.Index
 		for _, m := range c.members {
+			if m.node != nil {
+				index = max(index, m.node.Status().Last)
+			}
+		}
+		for _, m := range c.members {
 			if m.node == nil {
 				continue
 			}
 			s := m.node.Status()
-			if index == 0 {
-				index = s.Applied
-			}
 			if s.Applied != index || s.Committed != index || s.Last != index {
 				return false
 			}

@@ -160,18 +160,24 @@ func (c *core) leaderChanged() {
 	c.hurry()
 }
 
-// transferee is the voter that is most caught up, 0 when none is active.
+// transferee is the voter to hand leadership to: one that is heard of, or at
+// least connected, and then the most caught up. 0 when there is none.
 func (c *core) transferee() (id uint64) {
 	var best uint64
+	var heard bool
 	c.rn.WithProgress(func(peer uint64, typ etcdraft.ProgressType, pr tracker.Progress) {
-		if peer == uint64(c.cfg.id) || typ != etcdraft.ProgressTypePeer || !pr.RecentActive {
+		if peer == uint64(c.cfg.id) || typ != etcdraft.ProgressTypePeer {
 			return
 		}
-		if p := c.election.peers[peer]; p != nil && !p.up {
+		if p := c.election.peers[peer]; p != nil && !p.up || p == nil && !pr.RecentActive {
 			return
 		}
-		if id == 0 || pr.Match > best || pr.Match == best && peer < id {
-			id, best = peer, pr.Match
+		better := pr.Match > best
+		if pr.RecentActive != heard {
+			better = pr.RecentActive
+		}
+		if id == 0 || better {
+			id, best, heard = peer, pr.Match, pr.RecentActive
 		}
 	})
 	return id

@@ -139,6 +139,13 @@ func (b *inbox) take(into *inboxItems, core *proposals, reads bool) {
 	b.mu.bytes = 0
 }
 
+// held tells the inbox what the core holds, when that matters to its bounds.
+func (b *inbox) held(core *proposals) {
+	b.mu.Lock()
+	b.mu.coreCount, b.mu.coreBytes = core.count, core.bytes
+	b.mu.Unlock()
+}
+
 // stop refuses everything from now on and returns what was left.
 func (b *inbox) stop() inboxItems {
 	b.mu.Lock()

@@ -43,6 +43,12 @@ func (n *Node) turn(in *inboxItems) (campaign time.Duration) {
 	n.takeIn(in)
 	fx := n.core.effects()
 	n.carryOut(fx)
+	p := &n.core.proposals
+	full := p.count >= api.MaxQueuedCommands/2 || p.bytes >= api.MaxQueuedBytes/2
+	if full || n.full {
+		n.inbox.held(p)
+	}
+	n.full = full
 	campaign = fx.campaign
 	fx.reset()
 	return campaign

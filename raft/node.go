@@ -53,6 +53,7 @@ type Node struct {
 	holds      map[uint64]snapshotHold
 	handed     uint64 // last entry given to the append goroutine
 	released   api.Index
+	full       bool   // the core holds much of what it may
 	askedAside uint64 // tick before which the disk is not complained of again
 
 	append *appender // its goroutine's

@@ -83,7 +83,10 @@ func (n *Node) retain() {
 // snapshotReceived is an event of the loop: the file is whole, m is its envelope.
 func (n *Node) snapshotReceived(m *raftpb.Message, meta transport.SnapshotMeta, path string) {
 	m.Snapshot = &raftpb.Snapshot{Metadata: snapshotMetadata(meta)}
-	n.files.add(meta, path)
+	if !n.files.add(meta, path) {
+		n.files.remove(path)
+		return
+	}
 	n.core.step(m)
 	for _, a := range n.core.effects().appends {
 		if a.GetSnapshot().GetMetadata().GetIndex() == uint64(meta.Index) {
@@ -116,15 +119,16 @@ func newSnapshotFiles(fs vfs.FS, logger *slog.Logger) *snapshotFiles {
 	return f
 }
 
-func (f *snapshotFiles) add(meta transport.SnapshotMeta, path string) {
+// add reports false when a file of the same state already waits to be installed.
+func (f *snapshotFiles) add(meta transport.SnapshotMeta, path string) bool {
 	key := snapshotKey{meta.Index, meta.Term}
 	f.mu.Lock()
-	old := f.mu.paths[key]
-	f.mu.paths[key] = path
-	f.mu.Unlock()
-	if old != "" && old != path {
-		f.remove(old)
+	defer f.mu.Unlock()
+	if _, ok := f.mu.paths[key]; ok {
+		return false
 	}
+	f.mu.paths[key] = path
+	return true
 }
 
 func (f *snapshotFiles) take(meta transport.SnapshotMeta) string {
