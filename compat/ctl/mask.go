@@ -18,7 +18,7 @@ var masks = []struct {
 	{regexp.MustCompile(`"(ClusterID|MemberID|Leader|ID|RaftTerm|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse|DBSizeQuota|Lease)" : \d+`), `"$1" : N`},
 	{regexp.MustCompile(`\b[0-9a-f]{12,16}\b`), "HEXID"},
 	{regexp.MustCompile(`\b\d+(\.\d+)? ?[kMG]?B\b`), "SIZE"},
-	{regexp.MustCompile(`took = [0-9.]+(ns|µs|ms|s)`), "took = TIME"},
+	{regexp.MustCompile(`took( = | )[0-9.]+(ns|µs|ms|s)`), "took${1}TIME"},
 	{regexp.MustCompile(`"took":"[^"]+"`), `"took":"TIME"`},
 	{regexp.MustCompile(`remaining\(\d+s\)`), "remaining(TIME)"},
 	{regexp.MustCompile(`"ts":"[^"]+"`), `"ts":"TIME"`},
