@@ -48,6 +48,13 @@
 // says with which certificates. cluster.go, maintenance.go, http.go and
 // metrics.go tell about it.
 //
+// # Upkeep
+//
+// maintenance_upkeep.go lists what a member does by itself: alarm.go and
+// quota.go bound the space, compactor.go and the store's Defragment give it
+// back, corrupt.go compares members with each other, downgrade.go keeps the
+// cluster's version.
+//
 // # Two classes of failure
 //
 // A request is refused with an error of package api; rpcError (errors.go) is

@@ -83,3 +83,12 @@ func (v *view) alarms() []*pb.AlarmMember {
 	}
 	return v.upkeep.alarms.current.Load().list
 }
+
+// divergent is the first revision in which this member, leading, found others to
+// have applied something else; 0 when it found none.
+func (v *view) divergent() int64 {
+	if v.upkeep == nil {
+		return 0
+	}
+	return v.upkeep.checks.divergent.Load()
+}

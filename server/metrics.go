@@ -278,6 +278,11 @@ func (s *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", float64(max(s.view.store().CompactRevision(), 0)))
 	gauge("keelson_mvcc_tail_bytes", "Bytes applied but not yet in the database.", float64(stats.TailBytes))
 	gauge("keelson_mvcc_index_bytes", "Estimated bytes of the index in memory.", float64(stats.IndexBytes))
+	for _, a := range s.view.alarms() {
+		gauge("etcd_debugging_server_alarms", "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm", 1,
+			"server_id", api.MemberID(a.MemberID).String(), "alarm_type", a.Alarm.String())
+	}
+	gauge("keelson_divergent_revision", "The first revision in which members were found to differ; 0 when none was.", float64(s.view.divergent()))
 	for _, m := range s.view.members.list() {
 		if m.ID != s.view.id {
 			gauge("etcd_network_known_peers", "The current number of known peers.", 1, "Local", s.view.id.String(), "Remote", m.ID.String())

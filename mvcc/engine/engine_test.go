@@ -288,6 +288,57 @@ func TestRewriteGivesSpaceBack(t *testing.T) {
 	}
 }
 
+// TestRewriteThatEnds ends rewrites after each of their portions: nothing has
+// changed, nothing is left behind, and the engine goes on.
+func TestRewriteThatEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	b := openBolt(t, path)
+	defer b.Close()
+	fill := &Batch{}
+	for i := range 3 * rewriteBatch >> 20 {
+		fill.Put(Key, fmt.Append(nil, i), make([]byte, 1<<20))
+	}
+	if err := b.Commit(fill); err != nil {
+		t.Fatal(err)
+	}
+	enough, portions := errors.New("enough"), 0
+	if err := b.Rewrite(func() error { portions++; return nil }); err != nil || portions < 2 {
+		t.Fatalf("%d portions, %v", portions, err)
+	}
+	for n := 1; n <= portions; n++ {
+		left := n
+		err := b.Rewrite(func() error {
+			if left--; left == 0 {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Fatalf("portion %d: %v", n, err)
+		}
+		if _, err := os.Stat(path + ".rewrite"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("portion %d: the copy is left: %v", n, err)
+		}
+		more := &Batch{}
+		more.Put(Lease, fmt.Append(nil, n), nil)
+		if err := b.Commit(more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := b.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Release()
+	for bucket, want := range map[Bucket]int{Key: len(fill.Ops), Lease: portions} {
+		n := 0
+		v.Scan(bucket, nil, nil, func(_, _ []byte) bool { n++; return true })
+		if n != want {
+			t.Errorf("bucket %s holds %d pairs, want %d", bucket, n, want)
+		}
+	}
+}
+
 func FuzzLoadMemory(f *testing.F) {
 	m := NewMemory()
 	b := &Batch{}
