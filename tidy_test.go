@@ -85,21 +85,22 @@ var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/t
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.
 var adapters = map[string][]string{
-	"clock/clock.go":           {"time"},
-	"raft/transport/dial.go":   {"net"},
-	"raft/transport/grpc.go":   {"net"},
-	"raft/vfs/os_linux.go":     {"os"},
-	"raft/vfs/os_unix.go":      {"os"},
-	"raft/vfs/os.go":           {"os"},
-	"mvcc/engine/bolt.go":      {"os"},
-	"server/auth.go":           {"net"},
-	"server/auth_random.go":    {"crypto/rand"},
-	"server/listen.go":         {"os", "net"},
-	"server/listen_gate.go":    {"net"},
-	"server/listen_refusal.go": {"os", "net"},
-	"server/tls_address.go":    {"net"},
-	"server/tls_auto.go":       {"os", "net", "crypto/rand"},
-	"server/tls_files.go":      {"os"},
+	"clock/clock.go":              {"time"},
+	"raft/transport/dial.go":      {"net"},
+	"raft/transport/grpc.go":      {"net"},
+	"raft/vfs/os_linux.go":        {"os"},
+	"raft/vfs/os_unix.go":         {"os"},
+	"raft/vfs/os.go":              {"os"},
+	"mvcc/engine/bolt.go":         {"os"},
+	"server/auth.go":              {"net"},
+	"server/auth_random.go":       {"crypto/rand"},
+	"server/discovery_resolve.go": {"net"},
+	"server/listen.go":            {"os", "net"},
+	"server/listen_gate.go":       {"net"},
+	"server/listen_refusal.go":    {"os", "net"},
+	"server/tls_address.go":       {"net"},
+	"server/tls_auto.go":          {"os", "net", "crypto/rand"},
+	"server/tls_files.go":         {"os"},
 }
 
 // clockCalls are what package time may not be used for outside an adapter.

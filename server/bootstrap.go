@@ -129,13 +129,17 @@ func (h *home) found(ask asker) error {
 	if cfg.ForceNewCluster {
 		return fmt.Errorf("%w: --force-new-cluster makes a cluster of the data in %s, but there is none", ErrConfig, cfg.DataDir)
 	}
-	members, err := parseInitialCluster(cfg.InitialCluster, cfg.ClusterToken)
+	initial, token, err := cfg.findCluster()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	members, err := parseInitialCluster(initial, token)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	var id identity
 	if cfg.NewCluster {
-		id, err = h.beginCluster(members)
+		id, err = h.beginCluster(members, token)
 	} else {
 		id, members, err = h.joinExisting(ask, members)
 	}
@@ -151,14 +155,14 @@ func (h *home) found(ask asker) error {
 }
 
 // beginCluster is the identity of a member of a new cluster.
-func (h *home) beginCluster(members []Member) (identity, error) {
+func (h *home) beginCluster(members []Member, token string) (identity, error) {
 	self, err := findSelf(h.cfg, members)
 	if err != nil {
 		return identity{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return identity{
 		Cluster: clusterID(members), Member: self.ID, Name: h.cfg.Name,
-		Token: h.cfg.ClusterToken, Initial: formatInitialCluster(members),
+		Token: token, Initial: formatInitialCluster(members),
 	}, nil
 }
 
@@ -196,7 +200,7 @@ func (h *home) resume(id identity) error {
 // stale ones, so only a clear contradiction counts.
 func (h *home) refuseOther(id identity, members []Member) error {
 	cfg := h.cfg
-	if cfg.TokenGiven && cfg.ClusterToken != id.Token {
+	if cfg.TokenGiven && cfg.ClusterToken != id.Token && !cfg.Discovery.wanted() {
 		return fmt.Errorf("%w: %s was made with --initial-cluster-token %q, not %q",
 			ErrWrongCluster, cfg.DataDir, id.Token, cfg.ClusterToken)
 	}

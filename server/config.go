@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,9 @@ type Config struct {
 	StrictReconfig  bool // refuse membership changes that would cost the quorum
 	MaxLearners     int  // how many learners the cluster may have at a time
 	AutoPromote     bool // while leading, make voters of learners that have caught up
+	Discovery       Discovery
+	// Interrupt ends a start that waits for other members; nil: nothing does.
+	Interrupt context.Context
 	// TokenGiven and InitialClusterGiven say that a person set these, rather than
 	// a default: then they must not contradict the data directory.
 	TokenGiven          bool
@@ -120,11 +124,15 @@ const (
 func DefaultConfig() Config {
 	peer, client := mustURL(DefaultListenPeerURL), mustURL(DefaultListenClientURL)
 	return Config{
-		Name:                  DefaultName,
-		ClusterToken:          DefaultClusterToken,
-		NewCluster:            true,
-		StrictReconfig:        true,
-		MaxLearners:           DefaultMaxLearners,
+		Name:           DefaultName,
+		ClusterToken:   DefaultClusterToken,
+		NewCluster:     true,
+		StrictReconfig: true,
+		MaxLearners:    DefaultMaxLearners,
+		Discovery: Discovery{
+			DialTimeout: 2 * time.Second, RequestTimeout: 5 * time.Second,
+			KeepaliveTime: 2 * time.Second, KeepaliveTimeout: 6 * time.Second, Insecure: true,
+		},
 		ListenPeerURLs:        []url.URL{peer},
 		ListenClientURLs:      []url.URL{client},
 		AdvertisePeerURLs:     []url.URL{peer},
@@ -170,7 +178,7 @@ func (c *Config) Complete() {
 	if c.DataDir == "" {
 		c.DataDir = c.Name + dirSuffix
 	}
-	if c.InitialCluster == "" {
+	if c.InitialCluster == "" && !c.Discovery.wanted() {
 		parts := make([]string, len(c.AdvertisePeerURLs))
 		for i, u := range c.AdvertisePeerURLs {
 			parts[i] = c.Name + "=" + u.String()
@@ -229,6 +237,9 @@ func (c *Config) Check() error {
 	}
 	if c.MaxRequestBytes > math.MaxInt32-api.RequestOverheadBytes {
 		return fmt.Errorf("--max-request-bytes must be at most %d", math.MaxInt32-api.RequestOverheadBytes)
+	}
+	if err := c.checkDiscovery(); err != nil {
+		return err
 	}
 	if c.MaxLearners < 0 {
 		return fmt.Errorf("--max-learners must not be negative (set to %d)", c.MaxLearners)

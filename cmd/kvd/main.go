@@ -68,7 +68,12 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
 	ctx, stop := untilSignal(log)
 	defer stop()
+	cfg.Interrupt = ctx
 	srv, err := server.New(cfg)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		log.Info("stopped while waiting for other members")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

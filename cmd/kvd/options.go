@@ -139,14 +139,14 @@ var ignoredOptions = []option{
 	noEffect("downgrade-check-time", "5s", "the leader looks every four seconds"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
 	noEffect("pre-vote", "true", "pre-votes are always held"),
-	noEffect("discovery-fallback", "exit", "discovery is not served yet"),
+	noEffect("discovery-fallback", "exit", "there is no proxy to fall back to"),
 }
 
 // laterOptions ask for what kvd cannot do yet. A value that asks for nothing
 // (empty, 0, false, *) is accepted; anything else stops the start, because a
 // server that silently lacks what it was told to have is worse than none.
 var laterOptions = later(
-	"discovery", "discovery-token", "discovery-endpoints", "discovery-srv", "discovery-srv-name", "discovery-proxy",
+	"discovery", "discovery-proxy",
 	"memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
 	"enable-log-rotation?", "enable-distributed-tracing?",
 )
