@@ -2,6 +2,7 @@ package raft
 
 import (
 	"slices"
+	"time"
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -23,10 +24,15 @@ import (
 // frames may be sent again and repeated ones do no harm.
 
 const (
-	// maxInflightFrames bounds this member's frames under way. While they are,
-	// commands gather for the next: batches grow with the load and an idle
-	// member waits for nothing.
+	// maxInflightFrames bounds this member's frames under way.
 	maxInflightFrames = 4
+	// While a frame is under way, commands gather for the next, which leaves when
+	// the frame is committed or when there are so many that they are worth an
+	// entry: batches grow with the load, and an idle member waits for nothing.
+	// Where a commit takes long, one more frame leaves each maxGather.
+	worthCommands = 128
+	worthBytes    = 64 << 10
+	maxGather     = time.Millisecond
 	// maxSessions bounds what a leader remembers of the starts of members
 	// within its term.
 	maxSessions = 4096
@@ -56,6 +62,8 @@ type proposals struct {
 	lastSeq  uint64
 	blocked  bool // raft refused a proposal; try again after the next tick or change
 	buf      []byte
+	holding  bool // the shell's gather timer runs
+	due      bool // it has run out
 
 	// As a follower: the newest frame forwarded in this term, 0 when none.
 	forwarded uint64
@@ -92,7 +100,15 @@ func (c *core) flush() {
 	if p.blocked || c.lead == 0 {
 		return
 	}
-	for c.inflightNow() < maxInflightFrames {
+	for n := c.inflightNow(); n < maxInflightFrames; n++ {
+		if n > 0 && !p.due && !p.worth() {
+			if len(p.queue) > 0 && !p.holding {
+				p.holding = true
+				c.fx.gather = maxGather
+			}
+			return
+		}
+		p.due = false
 		f := c.nextFrame()
 		if f == nil {
 			return
@@ -104,6 +120,25 @@ func (c *core) flush() {
 		}
 		p.inflight = append(p.inflight, f)
 	}
+}
+
+// worth reports whether what is queued deserves a frame although others are
+// under way.
+func (p *proposals) worth() bool {
+	if len(p.confs) > 0 || len(p.queue) >= worthCommands {
+		return true
+	}
+	bytes := 0
+	for _, cmd := range p.queue {
+		bytes += cmd.frameSize()
+	}
+	return bytes >= worthBytes
+}
+
+// gatherDue is the event of the gather timer.
+func (c *core) gatherDue() {
+	p := &c.proposals
+	p.holding, p.due = false, len(p.queue) > 0
 }
 
 // inflightNow counts the frames of the present term.

@@ -78,8 +78,15 @@ type effects struct {
 	snapshots []*raftpb.Message // MsgSnap, whose state the shell supplies
 	reads     []readReady
 	finished  []finishedCommand // ended without having been applied
-	campaign  time.Duration     // when not 0: set the timer; negative: stop it
-	changed   bool              // leader, role or term
+	timers
+	changed bool // leader, role or term
+}
+
+// timers are those that the shell runs for the core, beside the ticks. A value
+// that is not 0 sets one, a negative one stops it.
+type timers struct {
+	campaign time.Duration // campaignDue
+	gather   time.Duration // gatherDue
 }
 
 type forwardTask struct {

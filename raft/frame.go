@@ -140,7 +140,7 @@ func checkFrame(data []byte) (key frameKey, kind uint8, err error) {
 		r.conf()
 	} else {
 		for n := r.arrayLen(); n > 0 && r.err == nil; n-- {
-			r.command(&Command{})
+			r.command()
 		}
 	}
 	return key, kind, r.end()
@@ -163,9 +163,16 @@ func decodeFrame(data []byte) (frame, error) {
 	}
 	slab := make([]Command, n)
 	f.commands = make([]*Command, n)
+	principal := "" // mostly the same for many commands
 	for i := range slab {
-		r.command(&slab[i])
-		f.commands[i] = &slab[i]
+		c := &slab[i]
+		var name []byte
+		c.Kind, c.ID, name, c.Body = r.command()
+		if string(name) != principal {
+			principal = string(name)
+		}
+		c.Principal = principal
+		f.commands[i] = c
 	}
 	return f, r.end()
 }
@@ -209,16 +216,11 @@ func (r *frameReader) conf() *confFrame {
 	}
 }
 
-func (r *frameReader) command(c *Command) {
+func (r *frameReader) command() (kind uint8, id uint64, principal, body []byte) {
 	if r.arrayLen() != 4 {
 		r.fail()
 	}
-	c.Kind = uint8(r.uint(math.MaxUint8))
-	c.ID = r.uint(math.MaxUint64)
-	if p := r.bytes(); len(p) > 0 {
-		c.Principal = string(p)
-	}
-	c.Body = r.bytes()
+	return uint8(r.uint(math.MaxUint8)), r.uint(math.MaxUint64), r.bytes(), r.bytes()
 }
 
 // take cuts the next n bytes off.

@@ -16,8 +16,9 @@ import (
 func (n *Node) loop(ctx context.Context) error {
 	ticker := n.cfg.Clock.NewTicker(n.cfg.TickInterval)
 	defer ticker.Stop()
-	campaign := &campaignTimer{clock: n.cfg.Clock}
+	campaign, gather := oneTimer{clock: n.cfg.Clock}, oneTimer{clock: n.cfg.Clock}
 	defer campaign.set(-1)
+	defer gather.set(-1)
 	var in inboxItems
 	for {
 		select {
@@ -29,17 +30,20 @@ func (n *Node) loop(ctx context.Context) error {
 		case <-campaign.c:
 			campaign.c = nil
 			n.core.campaignDue()
+		case <-gather.c:
+			gather.c = nil
+			n.core.gatherDue()
 		}
-		if d := n.turn(&in); d != 0 {
-			campaign.set(d)
-		}
+		t := n.turn(&in)
+		campaign.set(t.campaign)
+		gather.set(t.gather)
 	}
 }
 
 // turn gives the core all that has come in and carries out what it calls for.
-// The result, when not 0, is for the campaign timer. A simulation calls it, and
-// the other goroutines' process, in an order of its own.
-func (n *Node) turn(in *inboxItems) (campaign time.Duration) {
+// A simulation calls it, and the other goroutines' process, in an order of its
+// own.
+func (n *Node) turn(in *inboxItems) (t timers) {
 	n.takeIn(in)
 	fx := n.core.effects()
 	n.carryOut(fx)
@@ -49,20 +53,23 @@ func (n *Node) turn(in *inboxItems) (campaign time.Duration) {
 		n.inbox.held(p)
 	}
 	n.full = full
-	campaign = fx.campaign
+	t = fx.timers
 	fx.reset()
-	return campaign
+	return t
 }
 
-// campaignTimer is the one timer beside the ticks.
-type campaignTimer struct {
+// oneTimer runs at most once at a time.
+type oneTimer struct {
 	clock clock.Clock
 	timer clock.Timer
 	c     <-chan time.Time
 }
 
 // set starts the timer anew, or stops it when d is negative.
-func (t *campaignTimer) set(d time.Duration) {
+func (t *oneTimer) set(d time.Duration) {
+	if d == 0 {
+		return
+	}
 	if t.timer != nil {
 		t.timer.Stop()
 	}

@@ -211,17 +211,20 @@ func (m *simMember) tick() {
 func (m *simMember) turn() {
 	s := m.s
 	for range 2 { // the second for what the first has posted
-		if d := m.node.turn(&m.in); d != 0 {
+		t := m.node.turn(&m.in)
+		if t.campaign != 0 {
 			m.campaign++
-			due := m.campaign
-			if d > 0 {
-				m.after(d, func() {
-					if m.campaign == due {
-						m.node.core.campaignDue()
-						m.turn()
-					}
-				})
-			}
+		}
+		if due := m.campaign; t.campaign > 0 {
+			m.after(t.campaign, func() {
+				if m.campaign == due {
+					m.node.core.campaignDue()
+					m.turn()
+				}
+			})
+		}
+		if t.gather > 0 {
+			m.after(t.gather, func() { m.node.core.gatherDue(); m.turn() })
 		}
 		m.node.work.Wait()
 	}
