@@ -388,7 +388,7 @@ func (c *core) expire() {
 	old := func(born uint64) bool { return born+c.cfg.timeoutTicks <= c.now }
 	drop := func(cmd *Command) bool {
 		if old(cmd.born) {
-			c.finish(cmd, c.timeout(cmd.born))
+			c.finish(cmd, ErrNotProposed) // or only in a term that is over: it is in no log
 		} else if cmd.waiting() {
 			return false
 		}

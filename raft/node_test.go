@@ -433,7 +433,7 @@ func TestBounds(t *testing.T) {
 	if _, err := m.node.Propose(context.Background(), 1, "", make([]byte, maxCommandBytes+1)); err != ErrRequestTooLarge {
 		t.Errorf("a huge command: %v", err)
 	}
-	if err := m.propose("x"); err != ErrTimeout {
+	if err := m.propose("x"); err != ErrNotProposed {
 		t.Errorf("without a leader: %v", err)
 	}
 	if err := m.node.ReadBarrier(context.Background()); err != ErrTimeout {

@@ -1,6 +1,8 @@
 package raft
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
@@ -24,6 +26,7 @@ var (
 	ErrTooManyRequests = api.ErrTooManyRequests
 	ErrRequestTooLarge = api.ErrRequestTooLarge
 	ErrTimeout         = api.ErrTimeout
+	ErrNotProposed     = fmt.Errorf("never proposed: %w", context.DeadlineExceeded) // surely not applied
 	ErrTimeoutLeader   = api.ErrTimeoutLeaderFail
 	ErrTimeoutConnLost = api.ErrTimeoutConnLost
 	ErrBadTransferee   = api.ErrBadTransferee
