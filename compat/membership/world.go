@@ -82,6 +82,7 @@ var (
 		re *regexp.Regexp
 		to string
 	}{
+		{regexp.MustCompile(`(?m)^.*"retrying of unary invoker failed".*leader changed.*\n`), ""}, // an election, not the command
 		{regexp.MustCompile(`"raft_term":\d+`), `"raft_term":N`},
 		{regexp.MustCompile(`"RaftTerm" : \d+`), `"RaftTerm" : N`},
 		{regexp.MustCompile(`"(cluster_id|member_id)":\d+`), `"$1":ID`},
