@@ -10,7 +10,7 @@ TOOL     = $(GO) tool -modfile=tools/go.mod
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
-build: ## build kvd, waldump and kvcheck into bin/
+build: ## build kvd, kvctl, waldump and kvcheck into bin/
 	@mkdir -p bin
 	$(GO) build -o bin/ ./cmd/...
 

@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth"},
 	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
+	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":         {},
@@ -56,6 +57,7 @@ var longFuncs = map[string]string{}
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
 	"clock/fake.go":                "AfterFunc's function, as time.AfterFunc does",
+	"cmd/kvctl/endpoint.go":        "one caller for each endpoint that is asked; joined before the command goes on",
 	"cmd/kvd/main.go":              "the waiter for signals",
 	"mvcc/hub.go":                  "the waking of more streams than publish should wait for",
 	"mvcc/load.go":                 "the parallel scan of the engine at start; joined before Open returns",

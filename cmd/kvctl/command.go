@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// app is one run of kvctl.
+type app struct {
+	world
+	lines *bufio.Reader // of in
+	global
+	remotes []*remote // connected so far
+}
+
+func newApp(w world) *app { return &app{world: w, lines: bufio.NewReader(w.in)} }
+
+// close ends all connections.
+func (a *app) close() {
+	for _, r := range a.remotes {
+		r.conn.Close()
+	}
+}
+
+// root is the tree of commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "kvctl",
+		Short:             "Operate a Keelson or etcd cluster",
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return a.settle(c.Root().PersistentFlags()) },
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.errs)
+	a.define(root.PersistentFlags())
+	root.AddGroup(
+		&cobra.Group{ID: groupKeys, Title: "Keys and values:"},
+		&cobra.Group{ID: groupCluster, Title: "Cluster and maintenance:"},
+		&cobra.Group{ID: groupBackup, Title: "Backup, recovery, migration:"},
+		&cobra.Group{ID: groupAccess, Title: "Access:"},
+	)
+	for group, list := range map[string][]*cobra.Command{
+		groupKeys:    {a.getCommand(), a.putCommand(), a.delCommand()},
+		groupCluster: {a.endpointCommand(), a.memberCommand()},
+		groupBackup:  {a.snapshotCommand()},
+		"":           {a.versionCommand()},
+	} {
+		for _, c := range list {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	return root
+}
+
+// The groups of commands in the help.
+const (
+	groupKeys    = "keys"
+	groupCluster = "cluster"
+	groupBackup  = "backup"
+	groupAccess  = "access"
+)
+
+// verb makes a command. lines are its short text and, indented, its example.
+func verb(use, short, example string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: args,
+		RunE: func(c *cobra.Command, args []string) error { return run(c.Context(), args) },
+	}
+}
+
+// family makes a command that only has sub-commands.
+func family(use, short string, sub ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return usage("%s needs a sub-command", c.CommandPath())
+	}}
+	c.AddCommand(sub...)
+	return c
+}
+
+// brief is how long a short command may take.
+func (a *app) brief(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, a.commandTimeout)
+}
+
+// call does one short thing with the first endpoint that can be reached. did
+// says what, for errors. A read is tried on the next endpoint when one turns
+// out not to be available; a write is not, since it may have been made.
+func (a *app) call(ctx context.Context, did string, read bool, do func(ctx context.Context, r *remote) error) error {
+	ctx, cancel := a.brief(ctx)
+	defer cancel()
+	var last error
+	for _, endpoint := range a.endpoints {
+		r, err := a.connect(ctx, endpoint)
+		if err == nil {
+			if err = do(ctx, r); err == nil {
+				return nil
+			}
+			last = classify(did, endpoint, err)
+			if !read || !unavailable(err) {
+				return last
+			}
+			continue
+		}
+		if !unavailable(err) {
+			return classify(did, endpoint, err)
+		}
+		last = err
+	}
+	return a.unreachable(did, last)
+}
+
+// unreachable is the failure after all endpoints were tried.
+func (a *app) unreachable(did string, last error) error {
+	if len(a.endpoints) == 1 {
+		return classify(did, a.endpoints[0], last)
+	}
+	return &failure{code: exitUnreachable, did: did, err: fmt.Errorf("none of %d endpoints answers; the last: %w", len(a.endpoints), last),
+		next: "`kvctl endpoint health` says what is wrong with each"}
+}
