@@ -31,5 +31,6 @@
 //
 // types.go, propose.go, batch.go (how commands become frames), core.go, loop.go,
 // append.go, apply.go, read.go, elect.go (fast failover, hand-over), snapshot.go,
-// recover.go (start), repair.go.
+// recover.go (start), repair.go. The transcripts in testdata show whole members
+// at work, step by step, with what leaves for the others and what the disk does.
 package raft
