@@ -26,6 +26,7 @@ const module = "github.com/keelson-io/keelson/"
 // import. A package that is not listed may not exist.
 var arrows = map[string][]string{
 	"api":             {},
+	"client":          {"api"}, // its tests run members of package server
 	"clock":           {},
 	"auth":            {"api", "clock", "mvcc/engine"},
 	"raft/vfs":        {},
@@ -56,6 +57,8 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
+	"client/client.go":             "the scout, which finds the leader; joined by Close",
+	"client/pool.go":               "one question to each member; joined at once",
 	"clock/fake.go":                "AfterFunc's function, as time.AfterFunc does",
 	"cmd/kvctl/endpoint.go":        "one caller for each endpoint that is asked; joined before the command goes on",
 	"cmd/kvd/main.go":              "the waiter for signals",

@@ -21,9 +21,18 @@ func (e *Error) Error() string { return e.Text }
 // GRPCStatus makes grpc answer with the error's own code and text.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
 
+// table holds every refusal by its text.
+var table = map[string]*Error{}
+
 func refusal(code codes.Code, text string) *Error {
-	return &Error{Code: code, Text: text, status: status.New(code, text)}
+	e := &Error{Code: code, Text: text, status: status.New(code, text)}
+	table[text] = e
+	return e
 }
+
+// FindError returns the refusal with this text, or nil: the way back from the
+// wire, where texts are all that arrives.
+func FindError(text string) *Error { return table[text] }
 
 // The one table of errors that leave a member. Texts are etcd's to the letter:
 // clients recognise errors by them.

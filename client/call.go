@@ -1,0 +1,210 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api"
+)
+
+// effect says what it means to send a request twice.
+type effect int
+
+const (
+	reads   effect = iota // nothing
+	writes                // applied twice, unless no server can have acted on the first
+	changes               // as writes, of members and settings: a refusal is final
+)
+
+// request is an RPC, but for its messages.
+type request struct {
+	method string
+	effect effect
+	local  bool   // a member may answer by itself, without a leader
+	bare   bool   // goes without a token: it is how one gets one
+	at     string // the endpoint to ask; empty: any
+}
+
+// invoke sends a request until it is answered, may not be repeated, or ctx ends.
+// The error is an *Error.
+func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) error {
+	ctx, done := c.observe(ctx, r.method)
+	if _, has := ctx.Deadline(); !has && c.cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+	}
+	t := trial{core: c, request: r}
+	err := t.run(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return conn.Invoke(ctx, r.method, in, out)
+	}, out)
+	outcome := Outcome{Attempts: t.attempts, Err: err}
+	if t.last != nil {
+		outcome.Endpoint = t.last.name
+	}
+	done(outcome)
+	return err
+}
+
+// trial is one request on its way through the endpoints.
+type trial struct {
+	*core
+	request
+	tried     []*endpoint // in this round
+	last      *endpoint
+	attempts  int
+	rounds    int
+	refreshed int // how often the token was renewed
+}
+
+// maxRefreshes bounds how often one request renews its token: users and rights
+// may change again while it is on its way.
+const maxRefreshes = 3
+
+// run makes attempts. answer, if it has a header, tells where the request went.
+func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
+	var failure error
+	for {
+		if t.ctx.Err() != nil {
+			return t.failed(ErrClosed, false)
+		}
+		e, err := t.next(ctx)
+		if err != nil {
+			return t.failed(ended(ctx, failure), false)
+		}
+		if e == nil {
+			return t.failed(errNoEndpoint(t.at), false)
+		}
+		t.last = e
+		token, sent, err := t.attempt(ctx, e, attempt)
+		if err == nil {
+			if t.pool.answered(e, t.tried) {
+				t.event(EventFailover, e.name, failure)
+			}
+			if h, ok := answer.(interface{ GetHeader() *pb.ResponseHeader }); ok {
+				t.pool.learn(e, h.GetHeader())
+			}
+			return nil
+		}
+		failure = err
+		unknown := t.effect != reads && sent && mayHaveActed(err)
+		switch {
+		case ctx.Err() != nil:
+			e.doubt()
+			return t.failed(ended(ctx, err), unknown)
+		case t.refreshes(err, token):
+		case !t.effect.canRetry(err, sent):
+			return t.failed(err, unknown)
+		default:
+			t.tried = append(t.tried, e)
+			t.pool.look()
+		}
+	}
+}
+
+// attempt sends the request once. sent: it may have left this process.
+func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Context, *grpc.ClientConn) error) (token string, sent bool, err error) {
+	t.attempts++
+	if t.effect == reads {
+		var cancel context.CancelFunc
+		ctx, cancel = t.share(ctx)
+		defer cancel()
+	}
+	if !t.bare {
+		if token, err = t.token(ctx); err != nil {
+			return "", false, err
+		}
+	}
+	departed := &atomic.Bool{}
+	err = send(outgoing(context.WithValue(ctx, departedKey{}, departed), token, !t.local), e.conn)
+	if err != nil && ctx.Err() != nil {
+		e.doubt()
+	}
+	return token, departed.Load(), fromWire(err)
+}
+
+// share gives one attempt of a read half of the time that is left, if there is
+// another endpoint to turn to: one that hangs must not use up all of it.
+func (t *trial) share(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, has := ctx.Deadline()
+	if !has || t.at != "" || t.pool.only() {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
+// outgoing adds what a member wants to know about a request.
+func outgoing(ctx context.Context, token string, needsLeader bool) context.Context {
+	var pairs []string
+	if needsLeader {
+		// A member without a leader then refuses at once, before it does anything.
+		pairs = append(pairs, "hasleader", "true")
+	}
+	if token != "" {
+		pairs = append(pairs, "token", token)
+	}
+	return metadata.AppendToOutgoingContext(ctx, pairs...)
+}
+
+// Pauses between rounds over all endpoints: doubled from the first to the last,
+// less up to half by chance.
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = 500 * time.Millisecond
+)
+
+func pause(round int) time.Duration {
+	d := min(firstPause<<min(round, 10), lastPause)
+	return d - rand.N(d/2)
+}
+
+// next returns where to try now, waiting a moment when all have been tried. It
+// returns nil when an endpoint was asked for that is not there.
+func (t *trial) next(ctx context.Context) (*endpoint, error) {
+	if t.at != "" && len(t.tried) == 0 {
+		return t.pool.find(t.at), ctx.Err()
+	}
+	if t.at == "" {
+		if e := t.pool.pick(t.effect != reads, t.tried); e != nil {
+			return e, ctx.Err()
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-t.ctx.Done():
+	case <-time.After(pause(t.rounds)):
+	}
+	t.rounds++
+	t.tried = t.tried[:0]
+	return t.next(ctx)
+}
+
+// refreshes reports whether err says that the token is no good and a new one may
+// help. Such a refusal comes before anything is done.
+func (t *trial) refreshes(err error, token string) bool {
+	refused := err == error(api.ErrInvalidAuthToken) || err == error(api.ErrAuthOldRevision) || token == "" && err == error(api.ErrUserEmpty)
+	if !refused || t.bare || t.tokens == nil || t.refreshed == maxRefreshes {
+		return false
+	}
+	t.refreshed++
+	t.tokens.drop(token)
+	t.event(EventToken, t.last.name, err)
+	return true
+}
+
+func (t *trial) failed(err error, unknown bool) error {
+	e := &Error{Op: t.method, Err: err, Unknown: unknown}
+	if t.last != nil {
+		e.Endpoint = t.last.name
+	}
+	return e
+}

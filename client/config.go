@@ -1,0 +1,68 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Config says how to reach a cluster. Only Endpoints is needed.
+type Config struct {
+	// Endpoints are the members' client addresses: "host:port", an http, https,
+	// unix or unixs URL. Name all members: the client fails over between them.
+	Endpoints []string
+
+	// TLS secures the connections. It is used for https and unixs URLs and for
+	// bare addresses; http and unix URLs stay plain. Nil means the system's roots
+	// for the former and plain text for the latter.
+	TLS *tls.Config
+
+	// Username and Password log in where the cluster has authentication. The
+	// token they yield is renewed when the cluster no longer accepts it.
+	Username, Password string
+	// Token is the other way to be known: it returns a token of the caller's own
+	// making, and is asked again when the cluster refuses the last one.
+	Token func(context.Context) (string, error)
+
+	// Timeout ends a call, with all its attempts, whose context has no deadline.
+	// 0 means 10 seconds; negative: it waits as long as the context lives. It
+	// does not concern Watch, Scan, Snapshot, locks and elections.
+	Timeout time.Duration
+	// DialTimeout is how long one endpoint may take to accept a connection
+	// before another one is tried. 0 means 2 seconds.
+	DialTimeout time.Duration
+	// KeepAlive is how often a quiet connection is tested, and KeepAliveTimeout
+	// how long the answer may take before the connection counts as dead. 0 means
+	// 10 and 5 seconds; gRPC raises a KeepAlive below 10 seconds.
+	KeepAlive, KeepAliveTimeout time.Duration
+
+	// Observer hears of calls and events, for metrics and traces. May be nil.
+	Observer Observer
+
+	// DialOptions are added to the client's own, for what gRPC can do beyond
+	// this package: interceptors, tracing handlers, proxies.
+	DialOptions []grpc.DialOption
+}
+
+// Defaults of Config.
+const (
+	defaultTimeout          = 10 * time.Second
+	defaultDialTimeout      = 2 * time.Second
+	defaultKeepAlive        = 10 * time.Second
+	defaultKeepAliveTimeout = 5 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	pick := func(v *time.Duration, otherwise time.Duration) {
+		if *v == 0 {
+			*v = otherwise
+		}
+	}
+	pick(&c.Timeout, defaultTimeout)
+	pick(&c.DialTimeout, defaultDialTimeout)
+	pick(&c.KeepAlive, defaultKeepAlive)
+	pick(&c.KeepAliveTimeout, defaultKeepAliveTimeout)
+	return c
+}

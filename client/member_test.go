@@ -1,0 +1,128 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/keelson-io/keelson/client"
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/raft/vfs"
+	"github.com/keelson-io/keelson/server"
+)
+
+// member is a kvd in this process, on a directory of the test.
+type member struct {
+	addr string
+	stop func()
+}
+
+// startMember starts a cluster of one member, which ends with the test.
+func startMember(t testing.TB, change ...func(*server.Config)) *member {
+	t.Helper()
+	m, err := runMember(t.TempDir(), change...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.stop)
+	return m
+}
+
+// runMember runs a member on a directory below dir, and again elsewhere when
+// another process takes a port between its choice and its use.
+func runMember(dir string, change ...func(*server.Config)) (m *member, err error) {
+	for i := range 5 {
+		if m, err = tryMember(filepath.Join(dir, fmt.Sprint("m", i)), change...); err == nil {
+			break
+		}
+	}
+	return m, err
+}
+
+func tryMember(dir string, change ...func(*server.Config)) (*member, error) {
+	addr := freeAddr()
+	u, peer := url.URL{Scheme: "http", Host: addr}, url.URL{Scheme: "http", Host: freeAddr()}
+	cfg := server.DefaultConfig()
+	cfg.Name, cfg.DataDir = "m0", dir
+	cfg.ListenClientURLs, cfg.AdvertiseClientURLs = []url.URL{u}, []url.URL{u}
+	cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = []url.URL{peer}, []url.URL{peer}
+	cfg.HeartbeatInterval, cfg.ElectionTimeout = 10*time.Millisecond, 100*time.Millisecond
+	cfg.Clock, cfg.FS, cfg.Seed = clock.System(), server.WithoutSync(vfs.OS()), uint64(time.Now().UnixNano())
+	cfg.UnsafeNoSync = true
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	ready := make(chan struct{})
+	cfg.OnReady = func() { close(ready) }
+	for _, c := range change {
+		c(&cfg)
+	}
+	cfg.Complete()
+	s, err := server.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = s.Run(ctx)
+	}()
+	m := &member{addr: addr, stop: func() {
+		cancel()
+		<-done
+	}}
+	select {
+	case <-ready:
+		return m, nil
+	case <-done:
+		cancel()
+		return nil, fmt.Errorf("the member ended: %w", err)
+	case <-time.After(20 * time.Second):
+		m.stop()
+		return nil, fmt.Errorf("the member is not ready: %w", err)
+	}
+}
+
+// freeAddr is a loopback address nobody listens on.
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// open makes a client that is closed with the test.
+func open(t testing.TB, cfg client.Config) *client.Client {
+	t.Helper()
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func testContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// waitFor waits until cond holds, and fails after a while.
+func waitFor(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

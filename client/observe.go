@@ -1,0 +1,57 @@
+package client
+
+import "context"
+
+// Observer hears what a client does. Its methods are called on the paths of
+// calls, by many goroutines at once, and should return quickly.
+type Observer interface {
+	// Call hears of a call when it begins; op is the gRPC method, as in
+	// "/etcdserverpb.KV/Put". The context that it returns is the call's, so it
+	// may carry a span. The function that it returns hears how the call ended.
+	Call(ctx context.Context, op string) (context.Context, func(Outcome))
+	// Event hears what happened beside calls.
+	Event(Event)
+}
+
+// Outcome is how a call ended.
+type Outcome struct {
+	Endpoint string // of the last attempt; empty when there was none
+	Attempts int
+	Err      error // nil, or what the caller gets
+}
+
+// Event is something that happened to a client and that its calls hide.
+type Event struct {
+	Kind     EventKind
+	Endpoint string // where it happened, if it has a place
+	Err      error  // its cause, if it has one
+}
+
+// EventKind says what an Event is about.
+type EventKind string
+
+// Kinds of events.
+const (
+	EventFailover     EventKind = "failover"      // calls go to another endpoint now
+	EventLeader       EventKind = "leader"        // writes go to this endpoint, the leader's
+	EventToken        EventKind = "token"         // a token was refused and is fetched anew
+	EventWatchResumed EventKind = "watch-resumed" // a stream of watches broke and goes on
+	EventWatchLagging EventKind = "watch-lagging" // a watch's reader fell behind; it will catch up from history
+	EventLeaseLost    EventKind = "lease-lost"    // a lease that was kept alive is gone
+	EventCacheResync  EventKind = "cache-resync"  // a cache lists anew, because history was compacted
+)
+
+// event tells the observer, if there is one.
+func (c *core) event(kind EventKind, endpoint string, err error) {
+	if o := c.cfg.Observer; o != nil {
+		o.Event(Event{Kind: kind, Endpoint: endpoint, Err: err})
+	}
+}
+
+// observe tells the observer that a call begins.
+func (c *core) observe(ctx context.Context, op string) (context.Context, func(Outcome)) {
+	if o := c.cfg.Observer; o != nil {
+		return o.Call(ctx, op)
+	}
+	return ctx, func(Outcome) {}
+}
