@@ -19,6 +19,7 @@ type Options struct {
 	Args    []string // further flags, for every member
 	NoSync  bool     // do not sync writes: for suites that compare answers only
 	Adverts string   // advertised client URL instead of the real one, for tests of it
+	Certs   *Certs   // nil: no TLS
 }
 
 // Cluster is a set of members started together.
@@ -84,8 +85,12 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 		m := &Member{
 			Name:     fmt.Sprintf("m%d", i+1),
 			Endpoint: fmt.Sprintf("127.0.0.1:%d", client),
-			PeerURL:  fmt.Sprintf("http://127.0.0.1:%d", peer),
+			PeerURL:  fmt.Sprintf("%s://127.0.0.1:%d", opt.scheme(), peer),
+			scheme:   opt.scheme(),
 			sys:      sys,
+		}
+		if err := m.useCerts(opt.Certs); err != nil {
+			return c, err
 		}
 		m.Dir = filepath.Join(opt.Dir, m.Name)
 		if err := os.MkdirAll(m.Dir, 0o755); err != nil {
@@ -103,6 +108,13 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 	return c, c.Ready(ctx)
 }
 
+func (o Options) scheme() string {
+	if o.Certs != nil {
+		return "https"
+	}
+	return "http"
+}
+
 func memberArgs(m *Member, opt Options, initial string) []string {
 	advertise := m.ClientURL()
 	if opt.Adverts != "" {
@@ -114,6 +126,9 @@ func memberArgs(m *Member, opt Options, initial string) []string {
 		"--listen-peer-urls", m.PeerURL, "--initial-advertise-peer-urls", m.PeerURL,
 		"--initial-cluster", initial, "--initial-cluster-state", "new",
 		"--initial-cluster-token", "compat", "--log-level", "warn",
+	}
+	if opt.Certs != nil {
+		args = append(args, opt.Certs.args()...)
 	}
 	if opt.NoSync {
 		args = append(args, "--unsafe-no-fsync")

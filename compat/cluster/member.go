@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -22,7 +24,9 @@ type Member struct {
 	Name     string
 	Endpoint string // host:port of the client listener
 	PeerURL  string
-	Dir      string // holds data/ and log
+	Dir      string      // holds data/ and log
+	TLS      *tls.Config // of a client that the member accepts; nil: no TLS
+	scheme   string
 	sys      System
 	args     []string
 
@@ -35,7 +39,7 @@ type Member struct {
 }
 
 // ClientURL is the member's endpoint as a URL.
-func (m *Member) ClientURL() string { return "http://" + m.Endpoint }
+func (m *Member) ClientURL() string { return m.scheme + "://" + m.Endpoint }
 
 // DataDir is the member's data directory.
 func (m *Member) DataDir() string { return filepath.Join(m.Dir, "data") }
@@ -136,7 +140,18 @@ func (m *Member) signal(sig syscall.Signal, timeout time.Duration) bool {
 
 // Dial connects to the member, without waiting for the connection.
 func (m *Member) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	if m.TLS != nil {
+		opts = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(m.TLS))}, opts...)
+	}
 	return Dial(m.Endpoint, opts...)
+}
+
+// useCerts makes Dial show a certificate of a client whose name is no user's.
+func (m *Member) useCerts(c *Certs) (err error) {
+	if c != nil {
+		_, _, m.TLS, err = c.Client("compat-client")
+	}
+	return err
 }
 
 // Dial connects to an endpoint with the limits every suite uses.

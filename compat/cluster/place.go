@@ -22,6 +22,7 @@ func (c *Cluster) Place(name string) (*Member, error) {
 		Endpoint: fmt.Sprintf("127.0.0.1:%d", client),
 		PeerURL:  fmt.Sprintf("http://127.0.0.1:%d", peer),
 		Dir:      filepath.Join(filepath.Dir(c.Members[0].Dir), name),
+		scheme:   "http",
 		sys:      c.System,
 	}
 	return m, os.MkdirAll(m.Dir, 0o755)

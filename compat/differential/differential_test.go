@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/compat/wire"
 )
 
 // TestDifferential compares etcd with the store named by STORE (kvd by default).
@@ -23,9 +24,17 @@ func TestDifferential(t *testing.T) {
 	if v := os.Getenv("STORE"); v != "" {
 		name = v
 	}
-	for _, w := range []struct{ members, n int }{{1, number(t, "N", 4000)}, {3, number(t, "N", 4000) / 4}} {
-		t.Run(strconv.Itoa(w.members)+"members", func(t *testing.T) {
-			var s Session
+	n := number(t, "N", 4000)
+	for _, w := range []struct {
+		name    string
+		n       int
+		session Session
+	}{
+		{"1member", n, Session{Members: 1}}, {"3members", n / 4, Session{Members: 3}},
+		{"users", n / 2, Session{Members: 1, Auth: true}}, {"TLS,3members,users", n / 4, Session{Members: 3, Auth: true, TLS: true}},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			s := w.session
 			var err error
 			if s.Left, err = cluster.Lookup("etcd"); err != nil {
 				t.Fatal(err)
@@ -33,7 +42,7 @@ func TestDifferential(t *testing.T) {
 			if s.Right, err = cluster.Lookup(name); err != nil {
 				t.Fatal(err)
 			}
-			s.Members, s.Dir = w.members, t.TempDir()
+			s.Dir = t.TempDir()
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			res, err := s.Seed(ctx, uint64(seed), w.n)
@@ -41,7 +50,7 @@ func TestDifferential(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, d := range res.Differences {
-				t.Errorf("%s\nreplay: make -C compat differential SEED=%d N=%d MEMBERS=%d RIGHT=%s", d, seed, len(res.Ops), w.members, name)
+				t.Errorf("%s\nreplay: make -C compat differential SEED=%d N=%d MEMBERS=%d RIGHT=%s ARGS='-auth=%v -tls=%v'", d, seed, len(res.Ops), s.Members, name, s.Auth, s.TLS)
 			}
 			covers(t, res, w.n)
 		})
@@ -82,26 +91,47 @@ func number(t *testing.T, env string, def int) int {
 }
 
 func TestGeneratorIsPure(t *testing.T) {
-	a, b := NewGenerator(7), NewGenerator(7)
-	var ops []Op
-	for range 20_000 {
-		x, y := a.Next(), b.Next()
-		if x.Kind != y.Kind || x.Stream != y.Stream || !proto.Equal(x.Req, y.Req) {
-			t.Fatalf("one seed, two sequences: %v and %v", x, y)
+	for _, auth := range []bool{false, true} {
+		a, b := NewGenerator(7, auth), NewGenerator(7, auth)
+		var ops []Op
+		for range 20_000 {
+			x, y := a.Next(), b.Next()
+			if !equalOps(x, y) {
+				t.Fatalf("one seed, two sequences: %v and %v", x, y)
+			}
+			ops = append(ops, x)
 		}
-		ops = append(ops, x)
+		var file bytes.Buffer
+		if err := WriteOps(&file, ops[:2000]); err != nil {
+			t.Fatal(err)
+		}
+		back, err := ReadOps(&file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, op := range back {
+			if !equalOps(op, ops[i]) {
+				t.Fatalf("op %d changed in the replay file: %v, was %v", i, op, ops[i])
+			}
+		}
 	}
-	var file bytes.Buffer
-	if err := WriteOps(&file, ops[:2000]); err != nil {
-		t.Fatal(err)
+}
+
+func equalOps(a, b Op) bool {
+	return a.Kind == b.Kind && a.Member == b.Member && a.Stream == b.Stream && a.User == b.User && proto.Equal(a.Req, b.Req)
+}
+
+// TestEveryRPC: each RPC of etcd's protocol is generated, or it is said where else
+// it is compared. A new one fails here.
+func TestEveryRPC(t *testing.T) {
+	generated := map[string]bool{"Watch/Watch": true}
+	g := NewGenerator(1, true)
+	for range 50_000 {
+		generated[rpcs[g.Next().Kind]] = true
 	}
-	back, err := ReadOps(&file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, op := range back {
-		if op.Kind != ops[i].Kind || op.Member != ops[i].Member || !proto.Equal(op.Req, ops[i].Req) {
-			t.Fatalf("op %d changed in the replay file: %v, was %v", i, op, ops[i])
+	for _, m := range wire.Methods() {
+		if elsewhere := notGenerated[m.Name]; generated[m.Name] == (elsewhere != "") {
+			t.Errorf("%s: generated %v, compared elsewhere: %q", m.Name, generated[m.Name], elsewhere)
 		}
 	}
 }

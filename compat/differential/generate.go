@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -18,14 +20,20 @@ const (
 
 // Generator makes operations. It is a pure function of its seed.
 type Generator struct {
-	r    *rand.Rand
-	keys [][]byte
-	next []Op // to be emitted before anything new
+	r     *rand.Rand
+	auth  bool
+	keys  [][]byte
+	next  []Op // to be emitted before anything new
+	named int  // locks and elections so far
 }
 
-// NewGenerator starts the sequence of a seed.
-func NewGenerator(seed uint64) *Generator {
-	g := &Generator{r: rand.New(rand.NewPCG(seed, 0x6b65656c736f6e)), keys: keyPool()}
+// NewGenerator starts the sequence of a seed, with authentication switched on or
+// without users.
+func NewGenerator(seed uint64, auth bool) *Generator {
+	g := &Generator{r: rand.New(rand.NewPCG(seed, 0x6b65656c736f6e)), auth: auth, keys: keyPool()}
+	if auth {
+		g.authSetup()
+	}
 	// Watches on everything from the first revision on.
 	all := &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true, StartRevision: 1}
 	g.next = append(g.next,
@@ -50,14 +58,24 @@ func keyPool() [][]byte {
 	return keys
 }
 
-// weights of the kinds, per mille or so.
-var weights = []struct {
+type weight struct {
 	kind   Kind
 	weight int
-}{
+}
+
+// weights of the kinds, per mille or so.
+var weights = []weight{
 	{Put, 300}, {Range, 230}, {RangeStream, 60}, {Delete, 80}, {Txn, 200}, {Compact, 6},
 	{Grant, 25}, {Revoke, 15}, {KeepAlive, 15}, {TimeToLive, 25}, {Leases, 4},
 	{Watch, 9}, {CancelWatch, 8}, {SyncWatch, 2},
+	{MemberList, 3}, {Status, 3}, {Alarm, 3}, {Hash, 1}, {HashKV, 2}, {Defragment, 1}, {Lock, 4}, {Campaign, 4},
+}
+
+// authWeights come on top when authentication is on.
+var authWeights = []weight{
+	{AuthEnable, 1}, {AuthStatus, 4}, {Authenticate, 6},
+	{UserAdd, 8}, {UserGet, 8}, {UserList, 3}, {UserDelete, 4}, {UserChangePassword, 5}, {UserGrantRole, 14}, {UserRevokeRole, 8},
+	{RoleAdd, 6}, {RoleGet, 8}, {RoleList, 3}, {RoleDelete, 3}, {RoleGrantPermission, 25}, {RoleRevokePermission, 12},
 }
 
 // Next makes the next operation.
@@ -67,12 +85,15 @@ func (g *Generator) Next() Op {
 		g.next = g.next[1:]
 		return op
 	}
-	total := 0
-	for _, w := range weights {
+	all, total := weights, 0
+	if g.auth {
+		all = slices.Concat(weights, authWeights)
+	}
+	for _, w := range all {
 		total += w.weight
 	}
 	n := g.r.IntN(total)
-	for _, w := range weights {
+	for _, w := range all {
 		if n -= w.weight; n < 0 {
 			return g.make(w.kind)
 		}
@@ -80,8 +101,24 @@ func (g *Generator) Next() Op {
 	panic("unreachable: weights do not add up")
 }
 
+// op is an operation without its request.
+func (g *Generator) op(kind Kind) Op {
+	return Op{Kind: kind, Member: g.r.IntN(3), User: g.sender()}
+}
+
 func (g *Generator) make(kind Kind) Op {
-	op := Op{Kind: kind, Member: g.r.IntN(3)}
+	switch kind {
+	case MemberList, Status, Alarm, Hash, HashKV, Defragment:
+		return g.maintenance(kind)
+	case Lock:
+		return g.lock()
+	case Campaign:
+		return g.election()
+	}
+	if strings.HasPrefix(rpcs[kind], "Auth/") {
+		return g.authChange(kind)
+	}
+	op := g.op(kind)
 	switch kind {
 	case Put:
 		op.Req = g.put(true)
@@ -96,7 +133,7 @@ func (g *Generator) make(kind Kind) Op {
 	case Compact:
 		op.Req = &pb.CompactionRequest{Revision: g.compactRevision(), Physical: g.chance(0.5)}
 	case Grant:
-		op.Req = g.grant(op.Member)
+		op.Req = g.grant(op)
 	case Revoke:
 		op.Req = &pb.LeaseRevokeRequest{ID: g.lease()}
 	case KeepAlive:
@@ -144,7 +181,13 @@ func (g *Generator) rangeEnd(key []byte) []byte {
 	case 7:
 		return append(bytes.Clone(key), 0)
 	}
-	return g.key()
+	end := g.key()
+	// Whether etcd finds a permission for a range that ends before it begins
+	// depends on the shape of a tree, with more than one permission.
+	if g.auth && bytes.Compare(end, key) < 0 && !bytes.Equal(end, []byte{0}) {
+		return key
+	}
+	return end
 }
 
 func prefixEnd(key []byte) []byte {
@@ -214,7 +257,7 @@ func (g *Generator) lease() int64 {
 
 // grant asks for a lease. Those that would run out during the test are revoked
 // by the very next operation.
-func (g *Generator) grant(member int) *pb.LeaseGrantRequest {
+func (g *Generator) grant(like Op) *pb.LeaseGrantRequest {
 	req := &pb.LeaseGrantRequest{ID: 1 + g.r.Int64N(20), TTL: 50_000 + g.r.Int64N(50_000)}
 	switch g.r.IntN(20) {
 	case 0, 1, 2, 3:
@@ -225,7 +268,7 @@ func (g *Generator) grant(member int) *pb.LeaseGrantRequest {
 		req.TTL = []int64{9_000_000_000, 9_000_000_001, math.MaxInt64}[g.r.IntN(3)]
 	case 6:
 		req.TTL = []int64{0, -1, 1, 2, math.MinInt64}[g.r.IntN(5)]
-		g.next = append(g.next, Op{Kind: Revoke, Member: member, Req: &pb.LeaseRevokeRequest{ID: req.ID}})
+		g.next = append(g.next, Op{Kind: Revoke, Member: like.Member, User: like.User, Req: &pb.LeaseRevokeRequest{ID: req.ID}})
 	}
 	return req
 }

@@ -23,10 +23,12 @@ func (g *Generator) value() []byte {
 	case n < 600:
 		return nil
 	case n < 5_000:
-		return fmt.Appendf(nil, "v%d", g.r.IntN(8))
+		return g.smallValue()
 	}
 	return fmt.Appendf(nil, "value-%x", g.r.Uint64())
 }
+
+func (g *Generator) smallValue() []byte { return fmt.Appendf(nil, "v%d", g.r.IntN(8)) }
 
 // put makes a put with any combination of flags, valid or not.
 func (g *Generator) put(large bool) *pb.PutRequest {

@@ -144,12 +144,12 @@ func (g *Generator) ops(depth int) (out []*pb.RequestOp) {
 		n = 10
 	}
 	for range n {
-		out = append(out, g.op(depth))
+		out = append(out, g.txnOp(depth))
 	}
 	return out
 }
 
-func (g *Generator) op(depth int) *pb.RequestOp {
+func (g *Generator) txnOp(depth int) *pb.RequestOp {
 	switch n := g.r.IntN(1000); {
 	case n < 3:
 		return &pb.RequestOp{}

@@ -9,6 +9,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/keelson-io/keelson/compat/wire"
 )
 
 // Kind is what an Op does.
@@ -31,38 +33,66 @@ const (
 	// SyncWatch waits until all watches of all streams have what they are owed,
 	// then compares it.
 	SyncWatch Kind = "syncwatch"
+
+	MemberList Kind = "memberlist"
+	Status     Kind = "status"
+	Alarm      Kind = "alarm"
+	Hash       Kind = "hash"
+	HashKV     Kind = "hashkv"
+	Defragment Kind = "defragment"
+
+	Lock     Kind = "lock"
+	Unlock   Kind = "unlock"
+	Campaign Kind = "campaign"
+	Proclaim Kind = "proclaim"
+	Leader   Kind = "leader"
+	Observe  Kind = "observe"
+	Resign   Kind = "resign"
+
+	AuthEnable           Kind = "authenable"
+	AuthStatus           Kind = "authstatus"
+	Authenticate         Kind = "authenticate"
+	UserAdd              Kind = "useradd"
+	UserGet              Kind = "userget"
+	UserList             Kind = "userlist"
+	UserDelete           Kind = "userdelete"
+	UserChangePassword   Kind = "userpassword"
+	UserGrantRole        Kind = "usergrant"
+	UserRevokeRole       Kind = "userrevoke"
+	RoleAdd              Kind = "roleadd"
+	RoleGet              Kind = "roleget"
+	RoleList             Kind = "rolelist"
+	RoleDelete           Kind = "roledelete"
+	RoleGrantPermission  Kind = "rolegrant"
+	RoleRevokePermission Kind = "rolerevoke"
 )
+
+// rpcs says which RPC a kind is. Watches have kinds of their own.
+var rpcs = map[Kind]string{
+	Range: "KV/Range", RangeStream: "KV/RangeStream", Put: "KV/Put", Delete: "KV/DeleteRange", Txn: "KV/Txn", Compact: "KV/Compact",
+	Grant: "Lease/LeaseGrant", Revoke: "Lease/LeaseRevoke", KeepAlive: "Lease/LeaseKeepAlive", TimeToLive: "Lease/LeaseTimeToLive", Leases: "Lease/LeaseLeases",
+	MemberList: "Cluster/MemberList", Status: "Maintenance/Status", Alarm: "Maintenance/Alarm", Hash: "Maintenance/Hash", HashKV: "Maintenance/HashKV",
+	Defragment: "Maintenance/Defragment",
+	Lock:       "Lock/Lock", Unlock: "Lock/Unlock",
+	Campaign: "Election/Campaign", Proclaim: "Election/Proclaim", Leader: "Election/Leader", Observe: "Election/Observe", Resign: "Election/Resign",
+	AuthEnable: "Auth/AuthEnable", AuthStatus: "Auth/AuthStatus", Authenticate: "Auth/Authenticate",
+	UserAdd: "Auth/UserAdd", UserGet: "Auth/UserGet", UserList: "Auth/UserList", UserDelete: "Auth/UserDelete", UserChangePassword: "Auth/UserChangePassword",
+	UserGrantRole: "Auth/UserGrantRole", UserRevokeRole: "Auth/UserRevokeRole",
+	RoleAdd: "Auth/RoleAdd", RoleGet: "Auth/RoleGet", RoleList: "Auth/RoleList", RoleDelete: "Auth/RoleDelete",
+	RoleGrantPermission: "Auth/RoleGrantPermission", RoleRevokePermission: "Auth/RoleRevokePermission",
+}
 
 // Op is one step. Its request may hold symbols.
 type Op struct {
 	Kind   Kind
-	Member int // which member gets it, modulo their number
-	Stream int // of the watch operations
+	Member int    // which member gets it, modulo their number
+	Stream int    // of the watch operations
+	User   string // who sends it: nobody, a user, or forger
 	Req    proto.Message
 }
 
 func newRequest(k Kind) (proto.Message, error) {
 	switch k {
-	case Range, RangeStream:
-		return &pb.RangeRequest{}, nil
-	case Put:
-		return &pb.PutRequest{}, nil
-	case Delete:
-		return &pb.DeleteRangeRequest{}, nil
-	case Txn:
-		return &pb.TxnRequest{}, nil
-	case Compact:
-		return &pb.CompactionRequest{}, nil
-	case Grant:
-		return &pb.LeaseGrantRequest{}, nil
-	case Revoke:
-		return &pb.LeaseRevokeRequest{}, nil
-	case KeepAlive:
-		return &pb.LeaseKeepAliveRequest{}, nil
-	case TimeToLive:
-		return &pb.LeaseTimeToLiveRequest{}, nil
-	case Leases:
-		return &pb.LeaseLeasesRequest{}, nil
 	case Watch:
 		return &pb.WatchCreateRequest{}, nil
 	case CancelWatch:
@@ -70,13 +100,18 @@ func newRequest(k Kind) (proto.Message, error) {
 	case SyncWatch:
 		return &pb.WatchProgressRequest{}, nil
 	}
-	return nil, fmt.Errorf("unknown kind %q", k)
+	m, err := wire.Lookup(rpcs[k])
+	if err != nil {
+		return nil, fmt.Errorf("unknown kind %q", k)
+	}
+	return m.Request(), nil
 }
 
 type opJSON struct {
 	Kind   Kind            `json:"kind"`
 	Member int             `json:"member,omitempty"`
 	Stream int             `json:"stream,omitempty"`
+	User   string          `json:"user,omitempty"`
 	Req    json.RawMessage `json:"req"`
 }
 
@@ -86,7 +121,7 @@ func (o Op) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(opJSON{o.Kind, o.Member, o.Stream, req})
+	return json.Marshal(opJSON{o.Kind, o.Member, o.Stream, o.User, req})
 }
 
 // UnmarshalJSON reads it back.
@@ -102,7 +137,7 @@ func (o *Op) UnmarshalJSON(data []byte) error {
 	if err := protojson.Unmarshal(j.Req, req); err != nil {
 		return err
 	}
-	*o = Op{j.Kind, j.Member, j.Stream, req}
+	*o = Op{j.Kind, j.Member, j.Stream, j.User, req}
 	return nil
 }
 

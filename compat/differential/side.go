@@ -3,9 +3,7 @@ package differential
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/compat/wire"
 )
 
 // callTimeout ends a call that a store does not answer: a difference too.
@@ -33,29 +32,30 @@ type Answer struct {
 // side is one of the two stores. It belongs to the runner's goroutine for it.
 type side struct {
 	cluster *cluster.Cluster
+	auth    bool
 	conns   []*grpc.ClientConn
-	alive   []pb.Lease_LeaseKeepAliveClient // one stream a member, opened when needed
-	streams [watchStreams]*watchStream
+	alive   map[holder]pb.Lease_LeaseKeepAliveClient // opened when needed
+	streams [watchStreams]*watchStream               // likewise
+	tokens  map[string]string                        // by user
 
 	leases []int64         // ids the server chose, in the order of their grants
 	number map[int64]int64 // such an id → its symbol
 }
 
-func newSide(ctx context.Context, c *cluster.Cluster) (*side, error) {
-	s := &side{cluster: c, number: map[int64]int64{}, alive: make([]pb.Lease_LeaseKeepAliveClient, len(c.Members))}
+// holder is who keeps leases alive at a member.
+type holder struct {
+	member int
+	user   string
+}
+
+func newSide(c *cluster.Cluster, auth bool) (*side, error) {
+	s := &side{cluster: c, auth: auth, number: map[int64]int64{}, tokens: map[string]string{}, alive: map[holder]pb.Lease_LeaseKeepAliveClient{}}
 	for _, m := range c.Members {
 		conn, err := m.Dial()
 		if err != nil {
 			return nil, err
 		}
 		s.conns = append(s.conns, conn)
-	}
-	for i := range s.streams {
-		ws, err := openWatchStream(ctx, s.conns[i%len(s.conns)])
-		if err != nil {
-			return nil, fmt.Errorf("%s: open a watch stream: %w", c.System.Name, err)
-		}
-		s.streams[i] = ws
 	}
 	return s, nil
 }
@@ -69,64 +69,103 @@ func (s *side) close() {
 // do sends one request, waits for the answer and masks it. Watch operations are
 // not for it.
 func (s *side) do(ctx context.Context, op Op, st state) Answer {
+	long := ctx
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	member := op.Member % len(s.conns)
-	// On a cluster, what a member answers from its own state must not lag.
-	if len(s.conns) > 1 {
-		if err := s.catchUp(ctx, member); err != nil {
-			return s.answer(nil, fmt.Errorf("linearizable read before the request: %w", err))
-		}
-	}
 	req := resolve(op.Req, st, s.leases)
-	if op.Kind == Grant {
-		return s.grant(ctx, member, req.(*pb.LeaseGrantRequest))
+	send := ctx
+	if user := op.User; user != "" {
+		token, err := s.token(ctx, member, user, st)
+		if err != nil {
+			return s.answer(nil, fmt.Errorf("login of %s: %w", user, err))
+		}
+		send, long = wire.WithToken(ctx, token), wire.WithToken(long, token)
 	}
-	if op.Kind == RangeStream {
-		return s.rangeStream(ctx, member, req.(*pb.RangeRequest))
+	// On a cluster, what a member answers from its own state must not lag.
+	if err := s.catchUp(ctx, member, st); err != nil {
+		return s.answer(nil, fmt.Errorf("linearizable read before the request: %w", err))
 	}
-	msg, err := s.call(ctx, member, op.Kind, req)
-	return s.answer(msg, err)
+	a := s.send(send, long, op, req)
+	if a.Code == codes.Unauthenticated {
+		delete(s.tokens, op.User) // the next one logs in again
+	}
+	return a
 }
 
-func (s *side) call(ctx context.Context, member int, kind Kind, req proto.Message) (proto.Message, error) {
-	conn := s.conns[member]
-	kv, lease := pb.NewKVClient(conn), pb.NewLeaseClient(conn)
-	switch kind {
-	case Range:
-		return kv.Range(ctx, req.(*pb.RangeRequest))
-	case Put:
-		return kv.Put(ctx, req.(*pb.PutRequest))
-	case Delete:
-		return kv.DeleteRange(ctx, req.(*pb.DeleteRangeRequest))
-	case Txn:
-		return kv.Txn(ctx, req.(*pb.TxnRequest))
-	case Compact:
-		return kv.Compact(ctx, req.(*pb.CompactionRequest))
-	case Revoke:
-		return lease.LeaseRevoke(ctx, req.(*pb.LeaseRevokeRequest))
-	case TimeToLive:
-		return lease.LeaseTimeToLive(ctx, req.(*pb.LeaseTimeToLiveRequest))
-	case Leases:
-		return lease.LeaseLeases(ctx, req.(*pb.LeaseLeasesRequest))
+func (s *side) send(ctx, long context.Context, op Op, req proto.Message) Answer {
+	member := op.Member % len(s.conns)
+	switch op.Kind {
+	case Grant:
+		return s.grant(ctx, member, req.(*pb.LeaseGrantRequest))
 	case KeepAlive:
-		return s.keepAlive(lease, member, req.(*pb.LeaseKeepAliveRequest))
+		return s.answer(s.keepAlive(long, holder{member, op.User}, req.(*pb.LeaseKeepAliveRequest)))
 	}
-	return nil, fmt.Errorf("no call for %q", kind)
+	method, err := wire.Lookup(rpcs[op.Kind])
+	if err != nil {
+		return s.answer(nil, err)
+	}
+	answers, err := method.Call(ctx, s.conns[member], req)
+	switch {
+	case err != nil:
+		return s.answer(nil, err)
+	case op.Kind == RangeStream:
+		return s.rangeStream(answers)
+	}
+	return s.answer(answers[0], nil)
+}
+
+// token is what the user's last login at any member yielded.
+func (s *side) token(ctx context.Context, member int, user string, st state) (string, error) {
+	if user == forger {
+		return "forged", nil
+	}
+	if t := s.tokens[user]; t != "" {
+		return t, nil
+	}
+	resp, err := pb.NewAuthClient(s.conns[member]).Authenticate(ctx, &pb.AuthenticateRequest{Name: user, Password: st.password(user)})
+	if err != nil {
+		return "", err
+	}
+	s.tokens[user] = resp.Token
+	return resp.Token, nil
 }
 
 // stream gives a watch stream whose member has caught up: a control response
 // carries the member's own revision.
-func (s *side) stream(ctx context.Context, i int) (*watchStream, error) {
-	if len(s.conns) == 1 {
-		return s.streams[i], nil
+func (s *side) stream(ctx context.Context, i int, st state) (*watchStream, error) {
+	member := i % len(s.conns)
+	if s.streams[i] == nil {
+		send := ctx
+		if user := streamUser(s.auth, i); user != "" {
+			token, err := s.token(ctx, member, user, st)
+			if err != nil {
+				return nil, err
+			}
+			send = wire.WithToken(ctx, token)
+		}
+		w, err := openWatchStream(send, s.conns[member])
+		if err != nil {
+			return nil, fmt.Errorf("%s: open a watch stream: %w", s.cluster.System.Name, err)
+		}
+		s.streams[i] = w
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return s.streams[i], s.catchUp(ctx, i%len(s.conns))
+	return s.streams[i], s.catchUp(ctx, member, st)
 }
 
-func (s *side) catchUp(ctx context.Context, member int) error {
+func (s *side) catchUp(ctx context.Context, member int, st state) error {
+	if len(s.conns) == 1 {
+		return nil
+	}
+	if st.enabled {
+		token, err := s.token(ctx, member, keeper, st)
+		if err != nil {
+			return err
+		}
+		ctx = wire.WithToken(ctx, token)
+	}
 	_, err := pb.NewKVClient(s.conns[member]).Range(ctx, &pb.RangeRequest{Key: []byte("catchup"), CountOnly: true})
 	return err
 }
@@ -143,23 +182,20 @@ func (s *side) grant(ctx context.Context, member int, req *pb.LeaseGrantRequest)
 	return s.answer(resp, err)
 }
 
-// keepAlive uses one long stream a member, as clients do.
-func (s *side) keepAlive(lease pb.LeaseClient, member int, req *pb.LeaseKeepAliveRequest) (proto.Message, error) {
-	if s.alive[member] == nil {
-		stream, err := lease.LeaseKeepAlive(context.Background())
+// keepAlive uses one long stream for a member and a user, as clients do.
+func (s *side) keepAlive(ctx context.Context, who holder, req *pb.LeaseKeepAliveRequest) (proto.Message, error) {
+	if s.alive[who] == nil {
+		stream, err := pb.NewLeaseClient(s.conns[who.member]).LeaseKeepAlive(ctx)
 		if err != nil {
 			return nil, err
 		}
-		s.alive[member] = stream
+		s.alive[who] = stream
 	}
-	stream := s.alive[member]
-	err := stream.Send(req)
-	var resp *pb.LeaseKeepAliveResponse
-	if err == nil {
-		resp, err = stream.Recv()
-	}
+	stream := s.alive[who]
+	_ = stream.Send(req) // Recv says why it failed
+	resp, err := stream.Recv()
 	if err != nil {
-		s.alive[member] = nil
+		delete(s.alive, who)
 		return nil, err
 	}
 	return resp, nil
@@ -167,35 +203,23 @@ func (s *side) keepAlive(lease pb.LeaseClient, member int, req *pb.LeaseKeepAliv
 
 // rangeStream joins the chunks into one response, the way the API documents it,
 // and checks that only the last chunk carries header, count and more.
-func (s *side) rangeStream(ctx context.Context, member int, req *pb.RangeRequest) Answer {
-	stream, err := pb.NewKVClient(s.conns[member]).RangeStream(ctx, req)
-	if err != nil {
-		return s.answer(nil, err)
-	}
+func (s *side) rangeStream(chunks []proto.Message) Answer {
 	joined := &pb.RangeResponse{}
 	var broken []string
-	chunks, last := 0, false
-	for {
-		chunk, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return s.answer(nil, err)
-		}
+	last := false
+	for _, chunk := range chunks {
 		if last {
 			broken = append(broken, "a chunk follows the one with the header")
 		}
-		r := chunk.GetRangeResponse()
+		r := chunk.(*pb.RangeStreamResponse).GetRangeResponse()
 		last = r.GetHeader() != nil
 		if !last && (r.GetCount() != 0 || r.GetMore()) {
 			broken = append(broken, "count or more on a chunk that is not the last")
 		}
 		proto.Merge(joined, r)
-		chunks++
 	}
 	if !last {
-		broken = append(broken, fmt.Sprintf("none of %d chunks carries a header", chunks))
+		broken = append(broken, fmt.Sprintf("none of %d chunks carries a header", len(chunks)))
 	}
 	a := s.answer(joined, nil)
 	a.Broken = append(a.Broken, broken...)
@@ -208,9 +232,7 @@ func (s *side) answer(msg proto.Message, err error) Answer {
 		st := status.Convert(err)
 		return Answer{Code: st.Code(), Text: st.Message()}
 	}
-	if h, ok := msg.(interface{ GetHeader() *pb.ResponseHeader }); ok {
-		maskHeader(h.GetHeader())
-	}
+	wire.Mask(msg)
 	mapInt64(msg.ProtoReflect(), func(v int64) int64 {
 		if n, ok := s.number[v]; ok {
 			return n
@@ -224,11 +246,4 @@ func (s *side) answer(msg proto.Message, err error) Answer {
 		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
 	}
 	return Answer{Msg: msg}
-}
-
-// maskHeader takes out ids and terms. The rest of the header must be equal.
-func maskHeader(h *pb.ResponseHeader) {
-	if h != nil {
-		h.ClusterId, h.MemberId, h.RaftTerm = 0, 0, 0
-	}
 }

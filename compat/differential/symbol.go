@@ -18,11 +18,20 @@ const (
 	absentLease int64 = 7_777_777
 )
 
-// state is what symbols refer to. Revisions are the same on both sides; each
-// side keeps its own server-chosen lease ids.
+// state is what symbols refer to, and what logins need. Revisions are the same on
+// both sides; each side keeps its own server-chosen lease ids.
 type state struct {
 	revision  int64
 	compacted int64
+	enabled   bool              // authentication
+	passwords map[string]string // of users who have changed theirs
+}
+
+func (st state) password(user string) string {
+	if p := st.passwords[user]; p != "" {
+		return p
+	}
+	return password(user)
 }
 
 // resolve returns a copy of the message in which every symbol is a number.

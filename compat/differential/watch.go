@@ -8,9 +8,10 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/compat/wire"
 )
 
 // syncTimeout bounds how long a store may take to bring all watches of a stream
@@ -87,7 +88,7 @@ func (w *watchStream) receive() {
 
 func (w *watchStream) sortLocked(resp *pb.WatchResponse) {
 	revision := resp.Header.GetRevision()
-	maskHeader(resp.Header)
+	wire.Mask(resp)
 	switch {
 	case resp.Created:
 		w.mu.control = append(w.mu.control, resp)
@@ -167,7 +168,7 @@ func (w *watchStream) cancel(ids ...int64) ([]*pb.WatchResponse, error) {
 	}
 	err := w.wait("the refusal of a watch from revision -1", func() bool {
 		n := len(w.mu.control)
-		return n > 0 && w.mu.control[n-1].Created && w.mu.control[n-1].CancelReason == rpctypes.ErrCompacted.Error()
+		return n > 0 && w.mu.control[n-1].Created
 	})
 	return w.takeControl(), err
 }

@@ -25,6 +25,7 @@ type options struct {
 	replay, dir string
 	shrink      time.Duration
 	quiet       bool
+	auth, tls   bool
 }
 
 func main() {
@@ -38,6 +39,8 @@ func main() {
 	flag.StringVar(&o.replay, "replay", "", "send the operations of this file instead of generated ones")
 	flag.StringVar(&o.dir, "dir", "", "where data directories and replay files go (default: the system's)")
 	flag.DurationVar(&o.shrink, "shrink", time.Minute, "how long to shorten a failing sequence; 0: not at all")
+	flag.BoolVar(&o.auth, "auth", false, "switch authentication on, and send requests as many users")
+	flag.BoolVar(&o.tls, "tls", false, "speak TLS, between members, too")
 	flag.BoolVar(&o.quiet, "quiet", false, "print no progress")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -61,7 +64,7 @@ func run(ctx context.Context, o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	s := differential.Session{Left: left, Right: right, Members: o.members, Dir: o.dir, Differences: o.differences}
+	s := differential.Session{Left: left, Right: right, Members: o.members, Auth: o.auth, TLS: o.tls, Dir: o.dir, Differences: o.differences}
 	began := time.Now()
 	if !o.quiet {
 		s.Progress = func(done int) {
@@ -90,9 +93,29 @@ func run(ctx context.Context, o options) (bool, error) {
 	return false, explain(ctx, o, s, res)
 }
 
+// args are what repeats the mode.
+func (o options) args() string {
+	if o.mode() == "" {
+		return ""
+	}
+	return fmt.Sprintf(` ARGS="-auth=%v -tls=%v"`, o.auth, o.tls)
+}
+
+// mode tells what the run switches on.
+func (o options) mode() string {
+	text := ""
+	if o.auth {
+		text += " with users"
+	}
+	if o.tls {
+		text += " over TLS"
+	}
+	return text
+}
+
 func report(o options, res differential.Result, took time.Duration) {
-	fmt.Printf("%s against %s, %d member(s), seed %d: %d operations, %d watch events compared, revision %d, %v\n",
-		o.left, o.right, o.members, o.seed, len(res.Ops), res.Events, res.Revision, took.Round(time.Millisecond))
+	fmt.Printf("%s against %s%s, %d member(s), seed %d: %d operations, %d watch events compared, revision %d, %v\n",
+		o.left, o.right, o.mode(), o.members, o.seed, len(res.Ops), res.Events, res.Revision, took.Round(time.Millisecond))
 	for _, k := range slices.Sorted(maps.Keys(res.Kinds)) {
 		fmt.Printf("  %-12s %d\n", k, res.Kinds[k])
 	}
@@ -123,10 +146,10 @@ func explain(ctx context.Context, o options, s differential.Session, res differe
 	if err := differential.WriteOps(f, ops); err != nil {
 		return err
 	}
-	fmt.Printf("\nreplay all:      make -C compat differential SEED=%d N=%d MEMBERS=%d LEFT=%s RIGHT=%s\n",
-		o.seed, len(res.Ops), o.members, o.left, o.right)
-	fmt.Printf("replay %d ops:  make -C compat differential REPLAY=%s MEMBERS=%d LEFT=%s RIGHT=%s\n",
-		len(ops), f.Name(), o.members, o.left, o.right)
+	fmt.Printf("\nreplay all:      make -C compat differential SEED=%d N=%d MEMBERS=%d LEFT=%s RIGHT=%s%s\n",
+		o.seed, len(res.Ops), o.members, o.left, o.right, o.args())
+	fmt.Printf("replay %d ops:  make -C compat differential REPLAY=%s MEMBERS=%d LEFT=%s RIGHT=%s%s\n",
+		len(ops), f.Name(), o.members, o.left, o.right, o.args())
 	return nil
 }
 
