@@ -50,7 +50,7 @@ func (a *app) root() *cobra.Command {
 	for group, list := range map[string][]*cobra.Command{
 		groupKeys:    {a.getCommand(), a.putCommand(), a.delCommand()},
 		groupCluster: {a.endpointCommand(), a.memberCommand()},
-		groupBackup:  {a.snapshotCommand()},
+		groupBackup:  {a.snapshotCommand(), a.clusterCommand()},
 		"":           {a.versionCommand()},
 	} {
 		for _, c := range list {

@@ -18,7 +18,9 @@ func (a *app) snapshotCommand() *cobra.Command {
 	save := verb("save FILE", "Save a snapshot of one member's whole state, with its SHA-256",
 		"  kvctl snapshot save backup.db", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error { return a.snapshotSave(ctx, args[0]) })
-	return family("snapshot", "Save, inspect and restore backups", save)
+	status := verb("status FILE", "Verify a snapshot and show what it holds", "  kvctl snapshot status backup.db -o table", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.snapshotStatus(ctx, args[0]) })
+	return family("snapshot", "Save, inspect and restore backups", save, status, a.restoreCommand())
 }
 
 // snapshotSave writes FILE.part and renames it once it is whole and durable, so
