@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth"},
 	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
-	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "mvcc", "mvcc/engine"},
+	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":         {},
