@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"api":             {},
 	"client":          {"api"}, // its tests run members of package server
 	"clock":           {},
+	"topk":            {},
 	"auth":            {"api", "clock", "mvcc/engine"},
 	"raft/vfs":        {},
 	"raft/wal":        {"api", "raft/vfs"},
@@ -36,7 +37,7 @@ var arrows = map[string][]string{
 	"mvcc/engine":     {},
 	"mvcc":            {"api", "clock", "mvcc/engine"},
 	"mvcc/watchcheck": {"api", "mvcc"},
-	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth"},
+	"server":          {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk"},
 	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
@@ -76,6 +77,7 @@ var spawners = map[string]string{
 	"server/lease.go":              "one loop for each keep-alive stream",
 	"server/listen_gate.go":        "each gate's acceptor, and the opening of each new connection",
 	"server/listen_rpc.go":         "the gRPC and HTTP servers of the client port",
+	"server/metrics_peer.go":       "one question to each member, every four seconds; joined before the next",
 	"server/repair.go":             "the repair, which ends before anything else starts",
 	"server/server_open.go":        "the flusher of the store",
 	"server/server_run.go":         "the member's background tasks, joined before Run returns",
@@ -85,7 +87,7 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "server"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.

@@ -38,6 +38,7 @@ type compaction struct {
 	work     []string   // keys yet to be looked at
 	doomed   []revision // records yet to be deleted
 	sorted   bool
+	began    time.Time
 	finished api.Revision // every record that a compaction up to here gave up is deleted
 }
 
@@ -62,10 +63,32 @@ func (s *Store) compactStep() (more bool, err error) {
 	if s.hashSome(c) {
 		return true, nil
 	}
-	if !c.sorted && s.trimSome(c) {
-		return true, nil
+	begin := s.cfg.Clock.Now()
+	if !c.sorted {
+		more = s.trimSome(c)
+		s.compacted(CompactionStep{}, begin)
+		if more {
+			return true, nil
+		}
+		begin = s.cfg.Clock.Now()
 	}
-	return s.deleteSome(c)
+	n := len(c.doomed)
+	more, err = s.deleteSome(c)
+	s.compacted(CompactionStep{Deletes: true, Deleted: n - len(c.doomed), Done: !c.active}, begin)
+	return more, err
+}
+
+// compacted tells of a step that began at begin.
+func (s *Store) compacted(step CompactionStep, begin time.Time) {
+	if s.cfg.OnCompaction == nil {
+		return
+	}
+	now := s.cfg.Clock.Now()
+	step.Took = now.Sub(begin)
+	if step.Done {
+		step.Since = now.Sub(s.flushing.compaction.began)
+	}
+	s.cfg.OnCompaction(step)
 }
 
 // startCompaction takes the keys that have history. No record may be deleted
@@ -75,7 +98,7 @@ func (s *Store) startCompaction(c *compaction) error {
 		return err
 	}
 	s.mu.Lock()
-	c.active, c.target = true, s.mu.view.compact
+	c.active, c.target, c.began = true, s.mu.view.compact, s.cfg.Clock.Now()
 	c.work, s.mu.dirty = s.mu.dirty, nil
 	s.mu.Unlock()
 	s.startHash(c)

@@ -46,6 +46,18 @@ type Config struct {
 	// OnLease is called by Publish, in order, for each change of a lease, after
 	// the change is visible. It must not block or call the write side.
 	OnLease func(LeaseChange)
+	// OnCompaction is called after each step of a physical compaction, by the
+	// flusher; nil: nobody counts. It must not block.
+	OnCompaction func(CompactionStep)
+}
+
+// CompactionStep is a bounded part of a physical compaction.
+type CompactionStep struct {
+	Deletes bool // records; otherwise the step trimmed the index
+	Deleted int
+	Took    time.Duration
+	Done    bool          // the last step
+	Since   time.Duration // since the first step, when Done
 }
 
 // Defaults of Config.

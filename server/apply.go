@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,6 +38,7 @@ type applier struct {
 // Apply evaluates the commands of the entries in order, makes the outcome one
 // new state of the store and publishes it.
 func (a *applier) Apply(entries []raft.Entry) {
+	begin := a.s.clock.Now() // of the next command
 	for i := range entries {
 		e := &entries[i]
 		for _, c := range e.Commands {
@@ -44,7 +46,9 @@ func (a *applier) Apply(entries []raft.Entry) {
 				c.Err = api.ErrStopped
 				continue
 			}
+			a.run.tally = tally{}
 			a.command(e.Term, c)
+			begin = a.observe(c, begin)
 		}
 		if e.Conf != nil && !a.broken {
 			a.confChange(e)
@@ -59,6 +63,17 @@ func (a *applier) Apply(entries []raft.Entry) {
 	a.store.Seal(last.Index, last.Term)
 	a.store.Publish()
 	a.followMembers()
+}
+
+// observe measures a command that has been evaluated, and returns when that was.
+func (a *applier) observe(c *raft.Command, begin time.Time) (end time.Time) {
+	m := &a.s.metrics.store
+	m.add(a.run.tally)
+	end = m.command(c.Kind, c.Err == nil, begin)
+	if took := end.Sub(begin); took > a.s.cfg.WarnApplyDuration {
+		a.s.slowCommand(c.Kind, c.Body, took, c.Err)
+	}
+	return end
 }
 
 // keptAnswer is how large a buffer for answers is kept for the next command.

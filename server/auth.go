@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -145,10 +144,10 @@ func clientAddress(ctx context.Context) string {
 	if !ok || p.Addr == nil {
 		return ""
 	}
-	if tcp, ok := p.Addr.(*net.TCPAddr); ok {
-		return tcp.IP.String()
+	if known, ok := p.Addr.(*clientAddr); ok {
+		return known.host
 	}
-	return p.Addr.Network()
+	return hostOf(p.Addr)
 }
 
 // caller tells who sent the RPC. A token that is unknown here may have been given

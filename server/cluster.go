@@ -23,6 +23,7 @@ type storeState interface {
 	Revision() api.Revision
 	CompactRevision() api.Revision
 	Stats() mvcc.Stats
+	WatchStats() mvcc.HubStats
 }
 
 // view is what everything beside KV, Watch and Lease sees of a member: Cluster,
@@ -35,6 +36,7 @@ type view struct {
 	store   func() storeState // a snapshot that is installed brings another store
 	members *members
 	upkeep  *upkeep
+	peers   peerCounts // nil: a network that counts nothing
 }
 
 // header is the header of an answer that belongs to no revision of its own.

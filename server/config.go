@@ -69,12 +69,15 @@ type Config struct {
 	KeepaliveTimeout      time.Duration // 0: grpc's own
 	WatchProgressInterval time.Duration
 	WarnUnaryDuration     time.Duration // slower requests are logged
+	WarnApplyDuration     time.Duration // commands and ranges that take longer to evaluate are logged
 	CompactionBatch       int           // superseded revisions a batch of physical compaction
 
 	EnablePprof       bool
+	ExtensiveMetrics  bool // a histogram of each method's durations, too
 	EnableGRPCGateway bool // JSON at the client URLs' /v3/
 
 	Maintenance Maintenance
+	Audit       Audit
 
 	// Who may speak with it, and how. tls.go makes every configuration of TLS.
 	ClientTLS, PeerTLS     TLS
@@ -148,6 +151,7 @@ func DefaultConfig() Config {
 		KeepaliveTimeout:      20 * time.Second,
 		WatchProgressInterval: defaultProgressInterval,
 		WarnUnaryDuration:     300 * time.Millisecond,
+		WarnApplyDuration:     100 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
 		EnableGRPCGateway:     true,

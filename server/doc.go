@@ -45,8 +45,14 @@
 // config.go says what a member needs to know, bootstrap.go whose data directory
 // it has, server_open.go puts the parts together, server_run.go runs and stops
 // them. listen.go binds the sockets, listen_gate.go lets connections in, tls.go
-// says with which certificates. cluster.go, maintenance.go, http.go and
-// metrics.go tell about it.
+// says with which certificates. cluster.go, maintenance.go and http.go tell
+// about it.
+//
+// # What can be seen
+//
+// metrics.go and its siblings count; metrics_state.go reads what need not be
+// counted. server.go's rpcEnded is told of each RPC: hot.go looks for hot spots,
+// slow.go and audit.go write, describe.go says what a request is about.
 //
 // # Upkeep
 //

@@ -60,6 +60,7 @@ type lessor struct {
 	recheck time.Duration // how long a confirmed leadership may be assumed
 
 	expired func(n float64) // counts
+	renewed func()          // counts one
 	kick    chan struct{}   // there may be something earlier to do
 
 	mu struct {

@@ -25,6 +25,9 @@ func (l *lessor) ask(ctx context.Context, q leaseQuestion) (leaseState, error) {
 			continue
 		}
 		if wait == nil {
+			if q.renew && err == nil {
+				l.renewed()
+			}
 			return state, err
 		}
 		if err := wait(ctx); err != nil {

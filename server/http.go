@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/version"
 
@@ -35,6 +34,7 @@ func (h *httpEndpoints) clientHandler() http.Handler {
 	mux := http.NewServeMux()
 	h.handleHealth(mux)
 	mux.HandleFunc("/version", h.version)
+	mux.HandleFunc(topPath, h.top)
 	if h.gateway != nil {
 		mux.Handle(gatewayPath, h.gateway)
 		mux.Handle(gatewayBetaPath, h.gateway)
@@ -57,7 +57,7 @@ func (h *httpEndpoints) metricsHandler() http.Handler {
 }
 
 func (h *httpEndpoints) handleHealth(mux *http.ServeMux) {
-	mux.Handle("/metrics", promhttp.HandlerFor(h.metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", h.metrics.page)
 	mux.HandleFunc("/health", h.health)
 	serializable := healthCheck{"serializable_read", func(context.Context) error { return h.readOwn() }}
 	h.handleChecks(mux, "livez", []healthCheck{serializable})

@@ -66,6 +66,7 @@ func (n *stubNode) set(status raft.Status, barrier error) {
 
 type stubStore struct{}
 
+func (stubStore) WatchStats() mvcc.HubStats     { return mvcc.HubStats{} }
 func (stubStore) Revision() api.Revision        { return 7 }
 func (stubStore) CompactRevision() api.Revision { return -1 }
 func (stubStore) Stats() mvcc.Stats {
@@ -184,7 +185,7 @@ func TestMetricsHaveEtcdsNames(t *testing.T) {
 	h := stubEndpoints(newStubNode(healthyStatus))
 	g := grpc.NewServer()
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
-	h.metrics.countMethods(g)
+	h.metrics.countMethods(g, true)
 	w := httptest.NewRecorder()
 	h.clientHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, name := range etcdNames {

@@ -33,7 +33,9 @@ var kvService = grpc.ServiceDesc{
 			if err := stream.RecvMsg(r); err != nil {
 				return err
 			}
-			return rpcError(srv.(*Server).rangeStream(r, stream))
+			s := srv.(*Server)
+			s.heatOf(stream.Context(), r, 0)
+			return rpcError(s.rangeStream(r, stream))
 		},
 	}},
 	Metadata: "rpc.proto",
@@ -95,6 +97,15 @@ func (s *Server) Range(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 
 // read answers a range from the state of the moment.
 func (s *Server) read(ctx context.Context, r *rangeRequest) (*Encoded, error) {
+	begin := s.clock.Now()
+	answer, err := s.readNow(ctx, r)
+	if took := s.metrics.store.read(err, begin); took > s.cfg.WarnApplyDuration {
+		s.slowRead(r, took, err)
+	}
+	return answer, err
+}
+
+func (s *Server) readNow(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 	tx, err := s.Store().Read(max(r.revision, 0))
 	if err != nil {
 		return nil, err
@@ -203,6 +214,7 @@ func (s *Server) readTxn(ctx context.Context, r *txnRequest) (*Encoded, error) {
 	if _, err := x.run(r, path); err != nil {
 		return nil, err
 	}
+	s.metrics.store.add(x.tally)
 	if err := s.fresh(who); err != nil {
 		return nil, err
 	}
@@ -235,6 +247,7 @@ func (v readView) leaseExists(id api.LeaseID) bool {
 // compactRequest is etcdserverpb.CompactionRequest.
 type compactRequest struct {
 	body     []byte
+	revision int64
 	physical bool
 }
 
@@ -242,7 +255,7 @@ func (r *compactRequest) decode(body []byte) error {
 	var m pb.CompactionRequest
 	r.body = body
 	err := proto.Unmarshal(body, &m)
-	r.physical = m.Physical
+	r.revision, r.physical = m.Revision, m.Physical
 	return err
 }
 

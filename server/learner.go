@@ -69,10 +69,16 @@ func (c *reconfiguration) await(ctx context.Context, changed <-chan struct{}, d 
 
 // promoteAsLeader returns ErrNotLeader when the question belongs elsewhere.
 func (c *reconfiguration) promoteAsLeader(ctx context.Context, id api.MemberID) ([]Member, error) {
-	if err := c.mayPromote(ctx, id); err != nil {
+	err := c.mayPromote(ctx, id)
+	if errors.Is(err, api.ErrNotLeader) {
 		return nil, err
 	}
-	return c.propose(ctx, raft.ConfAddVoter, id, &memberChange{Member: Member{ID: id}, Promote: true})
+	var list []Member
+	if err == nil {
+		list, err = c.propose(ctx, raft.ConfAddVoter, id, &memberChange{Member: Member{ID: id}, Promote: true})
+	}
+	c.promoted(err)
+	return list, err
 }
 
 func (c *reconfiguration) mayPromote(ctx context.Context, id api.MemberID) error {

@@ -123,6 +123,18 @@ func fileLimit() int {
 	return int(limit.Cur)
 }
 
+// openFiles is how many files the process has open; 0 where the system does not
+// say.
+func openFiles() int {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	return max(len(names)-1, 0) // dir itself is one of them
+}
+
 // Close closes what is still open.
 func (l *listeners) Close() {
 	l.closeClients()

@@ -270,7 +270,7 @@ func (g *gate) open(conn net.Conn) (*opened, *branch, error) {
 	if err := conn.SetDeadline(g.clock.Now().Add(g.limits.timeout)); err != nil {
 		return nil, nil, err
 	}
-	o := &opened{Conn: conn, gate: g}
+	o := &opened{Conn: conn, gate: g, client: newClientAddr(conn.RemoteAddr())}
 	to := g.only()
 	if g.isSecure {
 		if err := g.secure(o); err != nil {
@@ -393,7 +393,29 @@ type opened struct {
 	gate   *gate
 	first  []byte               // owned by the reader
 	secure *tls.ConnectionState // nil: plain
+	client *clientAddr
 	left   atomic.Bool
+}
+
+// RemoteAddr returns what the connection's RPCs have in common.
+func (c *opened) RemoteAddr() net.Addr { return c.client }
+
+// clientAddr is the address at the other end of a connection, with what would
+// else be looked up for each RPC on it.
+type clientAddr struct {
+	net.Addr
+	host     string
+	versions clientVersions
+}
+
+func newClientAddr(a net.Addr) *clientAddr { return &clientAddr{Addr: a, host: hostOf(a)} }
+
+// hostOf is the part of an address that names a machine.
+func hostOf(a net.Addr) string {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.IP.String()
+	}
+	return a.Network()
 }
 
 func (c *opened) Read(p []byte) (n int, err error) {

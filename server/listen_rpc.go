@@ -24,8 +24,8 @@ const stopGrace = time.Second
 
 // grpcOptions are the limits and interceptors of the client port. The codec is
 // the caller's to add.
-func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error) []grpc.ServerOption {
-	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, log: cfg.Logger}
+func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error, ended rpcEnd) []grpc.ServerOption {
+	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, ended: ended}
 	opts := []grpc.ServerOption{
 		grpc.Creds(newGateCredentials()),
 		grpc.ConnectionTimeout(openTimeout),
@@ -46,38 +46,50 @@ func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context
 }
 
 // interceptors stand before every RPC: they count it, refuse it when its client
-// demands a leader and there is none or lacks what the RPC needs, and log it when it was slow.
+// demands a leader and there is none or lacks what the RPC needs, and tell of its end.
 type interceptors struct {
 	cfg     *Config
 	metrics *metrics
 	node    consensus
 	admit   func(ctx context.Context, method string, req any) error // by the table of needs
-	log     *slog.Logger
+	ended   rpcEnd
 }
 
+// rpcEnd is told of an RPC that ended; of a stream req and resp are nil.
+type rpcEnd func(ctx context.Context, method string, req, resp any, err error, took time.Duration)
+
 func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	method := i.metrics.methods[info.FullMethod]
-	i.metrics.begin(method)
+	method := i.metrics.rpc.methods[info.FullMethod]
+	method.started.Inc()
+	method.received.Inc()
 	begin := i.metrics.clock.Now()
-	resp, err := any(nil), i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
+	resp, err := any(nil), i.metrics.countClient(ctx, unaryRPC)
+	if err == nil {
+		err = i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
+	}
 	if err == nil {
 		resp, err = handler(ctx, req)
 	}
-	i.metrics.done(method, status.Code(err))
-	if took := i.metrics.clock.Now().Sub(begin); took > i.cfg.WarnUnaryDuration {
-		i.log.Warn("slow request", "method", info.FullMethod, "took", took.String(), "error", errorText(err))
-	}
+	took := i.metrics.clock.Now().Sub(begin)
+	i.metrics.answered(method, req, status.Code(err), took)
+	i.ended(ctx, info.FullMethod, req, resp, err, took)
 	return resp, err
 }
 
 func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	method := i.metrics.methods[info.FullMethod]
-	i.metrics.begin(method)
-	err := i.refuse(ss.Context(), info.FullMethod == snapshotMethod, info.FullMethod, nil)
+	method := i.metrics.rpc.methods[info.FullMethod]
+	method.started.Inc()
+	begin := i.metrics.clock.Now()
+	err := i.metrics.countClient(ss.Context(), streamRPC)
 	if err == nil {
-		err = handler(srv, ss)
+		err = i.refuse(ss.Context(), info.FullMethod == snapshotMethod, info.FullMethod, nil)
 	}
-	i.metrics.done(method, status.Code(err))
+	if err == nil {
+		err = handler(srv, &countedStream{ss, method})
+	}
+	took := i.metrics.clock.Now().Sub(begin)
+	i.metrics.done(method, status.Code(err), took)
+	i.ended(ss.Context(), info.FullMethod, nil, nil, err, took)
 	return err
 }
 
@@ -99,13 +111,6 @@ func (i *interceptors) refuse(ctx context.Context, byLearner bool, method string
 func needsLeader(ctx context.Context) bool {
 	values := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
 	return len(values) > 0 && values[0] == rpctypes.MetadataHasLeader
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // front serves the bound client and metrics listeners. One goroutine for each

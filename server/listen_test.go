@@ -58,9 +58,10 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	sockets.arm(security)
 	h.metrics.registry.MustRegister(tlsMetrics{security})
 	h.guard = newHTTPGuard(cfg, h.log)
-	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil })...)
+	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil },
+		func(context.Context, string, any, any, error, time.Duration) {})...)
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
-	h.metrics.countMethods(g)
+	h.metrics.countMethods(g, true)
 	f = &front{cfg: cfg, sockets: sockets, grpc: g, http: h, metrics: h.metrics, log: h.log}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)

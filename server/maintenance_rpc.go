@@ -36,7 +36,10 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 	if err := s.serves(); err != nil {
 		return nil, err
 	}
-	sum, rev, err := s.view.upkeep.s.Store().Hash(ctx)
+	member := s.view.upkeep.s
+	done := member.metrics.timed(member.metrics.disk.hash)
+	sum, rev, err := member.Store().Hash(ctx)
+	done()
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -48,7 +51,10 @@ func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*
 	if err := s.serves(); err != nil {
 		return nil, err
 	}
-	h, rev, err := s.view.upkeep.s.Store().HashKV(ctx, api.Revision(r.Revision))
+	member := s.view.upkeep.s
+	done := member.metrics.timed(member.metrics.disk.hashKV)
+	h, rev, err := member.Store().HashKV(ctx, api.Revision(r.Revision))
+	done()
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -115,6 +121,7 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenan
 		return rpcError(err)
 	}
 	defer snap.Release()
+	defer u.s.metrics.timed(u.s.metrics.disk.snapshot)()
 	w := &snapshotWriter{
 		stream: stream, left: snap.Size(), sum: sha256.New(), version: u.versions.current.Load().storage,
 	}

@@ -187,8 +187,11 @@ func (u *upkeep) defragment(ctx context.Context) error {
 }
 
 func (u *upkeep) defragmentLocked(ctx context.Context) error {
-	begin := u.clock.Now()
+	begin, disk := u.clock.Now(), &u.s.metrics.disk
 	u.log.Info("defragmenting")
+	disk.defragInflight.Inc()
+	defer disk.defragInflight.Dec()
+	defer u.s.metrics.timed(disk.defrag)()
 	before, after, err := u.s.Store().Defragment(ctx)
 	u.defrag.mu.last = u.clock.Now()
 	if err != nil {

@@ -45,6 +45,8 @@ type reconfiguration struct {
 	node  reconfigurer
 	log   *slog.Logger
 	since func(api.MemberID) time.Time // when a connection with a member began; zero: there is none
+	// promoted counts a promotion that was tried.
+	promoted func(error)
 	// steady is how long a connection must have lasted to count.
 	steady time.Duration
 }
@@ -55,7 +57,7 @@ func (s *Server) reconfiguration() *reconfiguration {
 	if steady == 0 {
 		steady = healthInterval
 	}
-	return &reconfiguration{view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady}
+	return &reconfiguration{view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion}
 }
 
 // add adds a member with these peer URLs and returns it and all members.

@@ -38,6 +38,9 @@ type Server struct {
 	auth    *authority
 	answers *answers
 	metrics *metrics
+	slow    slowLog
+	audit   *auditLog // nil: there is none
+	hot     *hotSpots
 	upkeep  *upkeep
 	led     streams
 	ids     idSource
@@ -63,12 +66,16 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 	}
 	s.ids.state.Store(cfg.Seed ^ uint64(id))
 	s.auth = newAuthority(s)
+	s.slow = slowLog{log: cfg.Logger, clock: cfg.Clock}
+	s.audit = newAuditLog(cfg.Audit, maker{s.metrics.registry}, s.whoAsks)
+	s.hot = newHotSpots(cfg.Clock, s.ids.next)
 	s.lessor = &lessor{
 		id: id, clock: cfg.Clock, log: cfg.Logger,
 		store:   s.Store,
 		extend:  cfg.ElectionTimeout,
 		recheck: cfg.HeartbeatInterval,
 		expired: s.metrics.leaseExpired.Add,
+		renewed: s.metrics.store.renewed.Inc,
 		kick:    make(chan struct{}, 1),
 	}
 	s.upkeep = newUpkeep(s)
@@ -77,6 +84,7 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 
 // lead gives the member its log.
 func (s *Server) lead(node replica) {
+	node = countedLog{node, &s.metrics.log}
 	s.node, s.lessor.node = node, node
 	s.upkeep.view = s.view()
 }
@@ -86,15 +94,19 @@ func (s *Server) Store() *mvcc.Store { return s.store.Load() }
 
 // view is what the services beside KV, Watch and Lease see.
 func (s *Server) view() *view {
-	return &view{
+	v := &view{
 		cfg: &s.cfg, id: s.id, cluster: s.cluster, node: s.node, members: s.members,
 		store: func() storeState { return s.Store() }, upkeep: s.upkeep,
 	}
+	if t, ok := s.parts.transport.(peerTransport); ok {
+		v.peers = t
+	}
+	return v
 }
 
 // services registers every service of the client port on a new gRPC server.
 func (s *Server) services() *grpc.Server {
-	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC),
+	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC, s.rpcEnded),
 		grpc.ForceServerCodecV2(Codec()), grpc.ChainStreamInterceptor(s.admitStream))
 	g := grpc.NewServer(opts...)
 	v := s.view()
@@ -108,7 +120,7 @@ func (s *Server) services() *grpc.Server {
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	newSchema().register(g)
-	s.metrics.countMethods(g)
+	s.metrics.countMethods(g, s.cfg.ExtensiveMetrics)
 	s.metrics.observe(v)
 	return g
 }
@@ -117,6 +129,7 @@ func (s *Server) services() *grpc.Server {
 func (s *Server) watches() *watchServer {
 	return newWatchServer(watchConfig{
 		Backend: watchAccess{s}, Cluster: s.cluster, Member: s.id, Clock: s.clock, Logger: s.log,
+		Sent:             func(events int) { s.metrics.store.events.Add(float64(events)) },
 		FragmentBytes:    int(s.cfg.MaxRequestBytes) + api.RequestOverheadBytes,
 		ProgressInterval: s.cfg.WatchProgressInterval,
 		Jitter:           func(n int64) int64 { return int64(s.ids.next() % uint64(max(n, 1))) },
@@ -132,11 +145,31 @@ func (w watchAccess) Term() api.Term                    { return w.s.node.Status
 // WatchPermitted asks for the right to read the range. As in etcd a watch goes on
 // when the right is taken away; a stream that is opened again is asked again.
 func (w watchAccess) WatchPermitted(ctx context.Context, key, end []byte) error {
+	r := watchRange{key, end}
 	_, err := w.s.permit(ctx, func(state *auth.State, who auth.Principal) error {
 		g := guard{state: state, who: who}
-		return g.check(watchRange{key, end})
+		return g.check(r)
 	})
+	w.s.audit.watch(ctx, r, err)
+	w.s.heatOf(ctx, r, 0)
 	return err
+}
+
+// rpcEnded is told of each RPC. Of a stream req and resp are nil: what it asks
+// for is noted where it is known.
+func (s *Server) rpcEnded(ctx context.Context, method string, req, resp any, err error, took time.Duration) {
+	size := 0
+	if answer, ok := resp.(*Encoded); ok && answer != nil {
+		size = answer.Buffers.Len()
+	}
+	s.heatOf(ctx, req, size)
+	s.audit.record(ctx, method, req, err, took)
+	if req != nil && took > s.cfg.WarnUnaryDuration {
+		s.slow.warn("slow request", took, s.cfg.WarnUnaryDuration, err, func() []slog.Attr {
+			attrs := []slog.Attr{slog.String("method", method), slog.Int("response-size", size), slog.String("client", s.clientName(ctx))}
+			return append(attrs, describe(req)...)
+		})
+	}
 }
 
 // requestTimeout is how long a request may wait for consensus.

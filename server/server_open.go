@@ -58,7 +58,7 @@ var real = world{
 	transport: func(s *Server, h *home) (transport.Transport, error) {
 		t, err := transport.NewGRPC(transport.GRPCConfig{
 			ID: s.id, Cluster: s.cluster, Incarnation: h.identity.Incarnation, Announce: s.announce, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
-			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(),
+			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(), Transfer: s.metrics.transfer,
 		})
 		return peerTransport{t}, err
 	},
@@ -165,7 +165,11 @@ func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
 		CompactionBatch: s.cfg.CompactionBatch,
 		HashCompactions: s.cfg.Maintenance.CompactHashCheck,
 		OnFatal:         s.fail,
-		OnLease:         s.lessor.changed,
+		OnLease: func(c mvcc.LeaseChange) {
+			s.metrics.store.lease(c)
+			s.lessor.changed(c)
+		},
+		OnCompaction: s.metrics.store.compaction,
 	})
 	if err != nil {
 		db.Close()
@@ -185,6 +189,7 @@ func (s *Server) openNode(t transport.Transport) error {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	node.Handle(callLease, s.answerLease)
+	node.Handle(callPing, answerPing)
 	s.upkeep.handle(node)
 	s.parts.node = node
 	s.lead(node)
@@ -296,6 +301,8 @@ func (t *storage) close(store *mvcc.Store) error {
 // database is ahead of the log, which raft.Open sees by its applied index.
 func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	t := &s.parts.storage
+	s.metrics.store.installs.Inc()
+	defer s.metrics.store.installs.Dec()
 	t.halt()
 	if err := s.adoptFile(path); err != nil {
 		return nil, err

@@ -43,6 +43,10 @@ func (s *Server) Run(ctx context.Context) error {
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })
 	wait.Go(func() { s.metrics.followLeader(background, s.node) })
+	wait.Go(func() { s.pingPeers(background) })
+	if s.audit != nil {
+		wait.Go(func() { s.audit.run(background) })
+	}
 	s.upkeep.start(background, &wait)
 	wait.Go(func() { s.join(background, ready) })
 	if s.cfg.AutoPromote {

@@ -222,6 +222,7 @@ type txnRun struct {
 	view   txnView
 	write  *mvcc.WriteTxn // nil in a read-only transaction
 	wanted bool           // somebody reads the answer
+	tally  tally
 	b      []byte
 }
 
@@ -261,6 +262,7 @@ func (x *txnRun) run(r *txnRequest, path []bool) ([]bool, error) {
 }
 
 func (x *txnRun) rangeOp(r *rangeRequest) error {
+	x.tally.ranges++
 	if !x.wanted {
 		return nil
 	}
@@ -320,6 +322,8 @@ func (x *txnRun) put(p *putRequest) error {
 			}
 		}
 	}
+	x.tally.puts++
+	x.tally.putBytes += len(p.key) + len(value)
 	x.write.Put(p.key, value, lease)
 	return nil
 }
@@ -348,6 +352,7 @@ func (x *txnRun) delete(d *deleteRequest) error {
 			return err
 		}
 	}
+	x.tally.deletes++
 	n := x.write.DeleteRange(d.key, d.end, nil)
 	x.b = appendInt(x.b, fieldDeleted, int64(n))
 	return nil

@@ -51,6 +51,8 @@ type watchConfig struct {
 	Member  api.MemberID
 	Clock   clock.Clock
 	Logger  *slog.Logger
+	// Sent counts events that are sent; nil: nobody does.
+	Sent func(events int)
 	// FragmentBytes is the size from which an answer is sent in fragments to
 	// those who asked for it: the largest request, with gRPC's overhead.
 	FragmentBytes int
@@ -76,6 +78,9 @@ func newWatchServer(cfg watchConfig) *watchServer {
 		cfg.Logger.Warn("raising the watch progress interval to its minimum",
 			"interval", cfg.ProgressInterval, "minimum", minProgressInterval)
 		cfg.ProgressInterval = minProgressInterval
+	}
+	if cfg.Sent == nil {
+		cfg.Sent = func(int) {}
 	}
 	return &watchServer{cfg: cfg}
 }

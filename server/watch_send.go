@@ -59,6 +59,7 @@ func (w *watchSender) send(d mvcc.Delivery) error {
 	if d.Kind != mvcc.DeliverEvents {
 		return w.stream.SendMsg(encodeBytes(w.control(d)))
 	}
+	w.server.cfg.Sent(len(d.Batch.Events))
 	if d.Fragment && len(d.Batch.Events) > 1 {
 		if prefix := len(w.prefix(d, false)); prefix+d.Batch.Size() >= w.server.cfg.FragmentBytes {
 			return w.sendFragments(d)

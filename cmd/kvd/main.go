@@ -42,11 +42,15 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 
 // serve runs the member until a signal or a failure ends it.
 func serve(s *settings, stdout, stderr io.Writer) error {
-	log, closeLogs, err := openLogs(s, stdout, stderr)
+	out := &outputs{stdout: stdout, stderr: stderr}
+	defer out.close()
+	log, err := openLog(s, out)
+	if err == nil {
+		s.server.Audit.Logger, err = openAudit(s, out)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	defer closeLogs()
 	for _, note := range s.notes {
 		log.Warn(note)
 	}
@@ -121,41 +125,60 @@ func seed() (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// openLogs opens the log's outputs, files for appending.
-func openLogs(s *settings, stdout, stderr io.Writer) (*slog.Logger, func(), error) {
+// outputs are where logs go: the standard ones, and files for appending.
+type outputs struct {
+	stdout, stderr io.Writer
+	files          []*os.File
+}
+
+func (o *outputs) open(name string) (io.Writer, error) {
+	switch name {
+	case "default", "stderr", "systemd/journal": // the journal takes standard error
+		return o.stderr, nil
+	case "stdout":
+		return o.stdout, nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	o.files = append(o.files, f)
+	return f, nil
+}
+
+func (o *outputs) close() {
+	for _, f := range o.files {
+		f.Close()
+	}
+}
+
+// openLog opens the log's outputs.
+func openLog(s *settings, out *outputs) (*slog.Logger, error) {
 	level, err := server.ParseLevel(s.logLevel)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var writers []io.Writer
-	var files []*os.File
-	closeAll := func() {
-		for _, f := range files {
-			f.Close()
+	for _, name := range s.logOutputs {
+		w, err := out.open(name)
+		if err != nil {
+			return nil, err
 		}
+		writers = append(writers, w)
 	}
-	for _, out := range s.logOutputs {
-		switch out {
-		case "default", "stderr", "systemd/journal": // the journal takes standard error
-			writers = append(writers, stderr)
-		case "stdout":
-			writers = append(writers, stdout)
-		default:
-			f, err := os.OpenFile(out, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-			if err != nil {
-				closeAll()
-				return nil, nil, err
-			}
-			files = append(files, f)
-			writers = append(writers, f)
-		}
+	return server.NewLogger(io.MultiWriter(writers...), level, s.logFormat)
+}
+
+// openAudit opens the audit log; nil: there is none.
+func openAudit(s *settings, out *outputs) (*slog.Logger, error) {
+	if s.auditPath == "" {
+		return nil, nil
 	}
-	log, err := server.NewLogger(io.MultiWriter(writers...), level, s.logFormat)
+	w, err := out.open(s.auditPath)
 	if err != nil {
-		closeAll()
-		return nil, nil, err
+		return nil, fmt.Errorf("--audit-log-path: %w", err)
 	}
-	return log, closeAll, nil
+	return server.NewLogger(w, slog.LevelInfo, "json")
 }
 
 func urlTexts(urls []url.URL) []string {

@@ -46,7 +46,7 @@ func (o *option) env() string {
 var groups = []string{"Member", "Clustering", "Security", "Maintenance", "Limits", "Monitoring", "Logging", "Unsafe", "Other"}
 
 // options is the table. Names and meanings are etcd 3.7's.
-var options = slices.Concat(workingOptions, clusterOptions, securityOptions, authOptions, maintenanceOptions, ignoredOptions, laterOptions)
+var options = slices.Concat(workingOptions, clusterOptions, securityOptions, authOptions, observeOptions, maintenanceOptions, ignoredOptions, laterOptions)
 
 var workingOptions = []option{
 	text("Member", "name", "default", "Human-readable name for this member.",
@@ -95,13 +95,6 @@ var workingOptions = []option{
 	enabled("Limits", "enable-grpc-gateway", "Serve JSON over HTTP at client URL + \"/v3/\".",
 		func(s *settings) *bool { return &s.server.EnableGRPCGateway }),
 
-	urls("Monitoring", "listen-metrics-urls", "", "List of URLs to listen on for /metrics, /health, /livez and /readyz alone.",
-		func(s *settings) *[]url.URL { return &s.server.ListenMetricsURLs }),
-	toggle("Monitoring", "enable-pprof", "Serve runtime profiles at client URL + \"/debug/pprof/\".",
-		func(s *settings) *bool { return &s.server.EnablePprof }),
-	duration("Monitoring", "warning-unary-request-duration", "300ms", "A unary request that takes longer is logged.",
-		func(s *settings) *time.Duration { return &s.server.WarnUnaryDuration }),
-
 	text("Logging", "log-level", "info", "debug, info, warn, error, panic or fatal.",
 		func(s *settings) *string { return &s.logLevel }),
 	text("Logging", "log-format", "json", "json or console.",
@@ -132,10 +125,8 @@ var ignoredOptions = []option{
 	noEffect("compaction-sleep-interval", "10ms", "compaction paces itself"),
 	noEffect("raft-read-timeout", "5s", "peers use gRPC's keepalive"),
 	noEffect("raft-write-timeout", "5s", "peers use gRPC's keepalive"),
-	noEffect("metrics", "basic", "there is one set of metrics"),
 	noEffect("logger", "zap", "the log's format is --log-format"),
 	noEffect("log-rotation-config-json", "", "rotation is not served yet"),
-	noEffect("warning-apply-duration", "100ms", "slow requests are logged by --warning-unary-request-duration"),
 	noEffect("downgrade-check-time", "5s", "the leader looks every four seconds"),
 	noEffect("v2-deprecation", "write-only", "there is no v2 store"),
 	noEffect("pre-vote", "true", "pre-votes are always held"),
@@ -148,7 +139,7 @@ var ignoredOptions = []option{
 var laterOptions = later(
 	"discovery", "discovery-proxy",
 	"memory-mlock?", "socket-reuse-port?", "socket-reuse-address?",
-	"enable-log-rotation?", "enable-distributed-tracing?",
+	"enable-log-rotation?",
 )
 
 // lookup finds an option by its name.

@@ -24,6 +24,7 @@ type settings struct {
 	logLevel   string
 	logFormat  string
 	logOutputs []string
+	auditPath  string // empty: no audit log
 	configFile string
 	version    bool
 	help       bool

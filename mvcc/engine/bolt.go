@@ -321,7 +321,7 @@ func (b *Bolt) Stats() Stats {
 	// A page is pending until no reader can need it, at a later commit.
 	stats := db.Stats()
 	free := int64(stats.FreePageN+stats.PendingPageN) * int64(db.Info().PageSize)
-	return Stats{Allocated: v.Size(), InUse: v.Size() - free}
+	return Stats{Allocated: v.Size(), InUse: v.Size() - free, Views: stats.OpenTxN}
 }
 
 // Close ends the engine. Views that are still held keep the file open.

@@ -106,6 +106,7 @@ type Cursor interface {
 type Stats struct {
 	Allocated int64 // the file's size
 	InUse     int64 // Allocated less what deletes have freed
+	Views     int   // read transactions of the file that are open
 }
 
 // Engine is the store under MVCC. See the package comment for its contract.

@@ -42,6 +42,9 @@ type GRPCConfig struct {
 	// there are removed when the transport is made.
 	FS      vfs.FS
 	SnapDir string
+	// Transfer is called when a snapshot to (sends) or from a peer begins, and
+	// what it returns when it has ended; nil: nobody counts.
+	Transfer func(peer api.MemberID, sends bool) (done func(error))
 	// MaxFrame bounds a message, a forwarded batch, a call and its answer, in
 	// bytes. 0 means 64 MiB.
 	MaxFrame int
@@ -97,6 +100,9 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 		return nil, errors.New("transport: the configuration lacks a clock, a logger or a place for snapshots")
 	case cfg.MaxFrame < minMaxFrame || cfg.MaxFrame > 1<<30:
 		return nil, fmt.Errorf("transport: a frame limit of %d bytes", cfg.MaxFrame)
+	}
+	if cfg.Transfer == nil {
+		cfg.Transfer = func(api.MemberID, bool) func(error) { return func(error) {} }
 	}
 	snaps, err := openSnapshotDir(cfg.FS, cfg.SnapDir)
 	if err != nil {
@@ -268,6 +274,7 @@ func (t *GRPC) Close() error {
 type PeerStats struct {
 	ID       api.MemberID
 	UpSince  time.Time // zero while there is no connection
+	Broken   uint64    // connections that broke after they had worked
 	Control  ClassStats
 	Bulk     ClassStats
 	Received ReceivedStats
@@ -284,6 +291,7 @@ type ClassStats struct {
 // ReceivedStats counts what came from one peer.
 type ReceivedStats struct {
 	Records, Frames, Bytes uint64
+	Failed                 uint64 // streams that broke or held bytes that make no sense
 }
 
 // Stats returns the counters of all peers, in the order of their ids.

@@ -187,6 +187,9 @@ func (t *GRPC) serveClass(c class, stream grpc.ServerStream) error {
 	}()
 	select {
 	case err := <-failed:
+		if l := t.link(id.from); l != nil {
+			l.received.failed.Add(1)
+		}
 		if errors.Is(err, errMalformed) {
 			t.cfg.Logger.Error("closed a stream with bytes that make no sense", "from", id.from, "class", c.String(), "error", err.Error())
 			return status.Error(codes.InvalidArgument, err.Error())

@@ -43,6 +43,7 @@ type link struct {
 	client   atomic.Pointer[grpc.ClientConn] // of the bulk class, for calls; nil without a session
 	upSince  atomic.Pointer[time.Time]
 	sent     [classes]sendCounters
+	broken   atomic.Uint64
 	received receiveCounters
 	// isDown: PeerDown was told and nothing has worked since.
 	isDown atomic.Bool
@@ -56,7 +57,7 @@ type link struct {
 
 type sendCounters struct{ records, frames, bytes, lost atomic.Uint64 }
 
-type receiveCounters struct{ records, frames, bytes atomic.Uint64 }
+type receiveCounters struct{ records, frames, bytes, failed atomic.Uint64 }
 
 func newLink(t *GRPC, p Peer) *link {
 	l := &link{t: t, peer: p.ID, urls: append([]string(nil), p.URLs...), kicked: make(chan struct{}, 1)}
@@ -166,6 +167,7 @@ func (l *link) session() (up, refused bool, err error) {
 	l.t.cfg.Logger.Info("connected to peer", "peer", l.peer)
 	l.t.events.up(l.peer)
 	err = l.exchange(ctx, cancel, channels)
+	l.broken.Add(1)
 	// What was on its way may be lost: Raft must look where the peer stands.
 	l.t.events.unreachable(l.peer)
 	return true, false, err
@@ -364,7 +366,7 @@ func (l *link) logEnd(up, refused bool, err error) {
 }
 
 func (l *link) stats() PeerStats {
-	s := PeerStats{ID: l.peer}
+	s := PeerStats{ID: l.peer, Broken: l.broken.Load()}
 	if up := l.upSince.Load(); up != nil {
 		s.UpSince = *up
 	}
@@ -375,6 +377,7 @@ func (l *link) stats() PeerStats {
 			Frames: sent.frames.Load(), Bytes: sent.bytes.Load(),
 		}
 	}
-	s.Received = ReceivedStats{Records: l.received.records.Load(), Frames: l.received.frames.Load(), Bytes: l.received.bytes.Load()}
+	in := &l.received
+	s.Received = ReceivedStats{Records: in.records.Load(), Frames: in.frames.Load(), Bytes: in.bytes.Load(), Failed: in.failed.Load()}
 	return s
 }

@@ -35,10 +35,12 @@ func (t *GRPC) SendSnapshot(to api.MemberID, msg *raftpb.Message, s Snapshot) {
 	t.work.Add(1)
 	go func() {
 		defer t.work.Done()
+		done := t.cfg.Transfer(to, true)
 		err := ErrUnknownPeer
 		if l != nil {
 			err = l.sendSnapshot(msg, s)
 		}
+		done(err)
 		log := t.cfg.Logger.With("peer", to, "index", s.Meta().Index, "term", s.Meta().Term, "bytes", s.Size())
 		s.Release()
 		if err != nil {
@@ -147,7 +149,9 @@ func (t *GRPC) superviseSnapshot(failed <-chan error, progress <-chan struct{}) 
 // receiveSnapshot puts the file together and hands it over. Whatever fails, no
 // part of the file stays.
 func (t *GRPC) receiveSnapshot(r *receiver, h Handler, stream grpc.ServerStream, progress chan<- struct{}) error {
+	done := t.cfg.Transfer(r.id.from, false)
 	err := t.takeParts(r, stream, progress)
+	done(err)
 	index, term, size := r.describe()
 	log := t.cfg.Logger.With("from", r.id.from, "index", index, "term", term, "bytes", size)
 	if err != nil {
