@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"client":          {"api"}, // its tests run members of package server
 	"clock":           {},
 	"topk":            {},
+	"tracing":         {},
 	"auth":            {"api", "clock", "mvcc/engine"},
 	"raft/vfs":        {},
 	"raft/wal":        {"api", "raft/vfs"},
@@ -41,6 +42,8 @@ var arrows = map[string][]string{
 	"server/certtest": {},
 	"cmd/kvd":         {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
+	"cmd/kvd":         {"api", "clock", "server", "tracing", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine"},
+	"cmd/kvctl":       {"api", "clock", "client", "server", "raft/vfs", "mvcc", "mvcc/engine"},
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":         {},

@@ -78,6 +78,7 @@ type Config struct {
 
 	Maintenance Maintenance
 	Audit       Audit
+	Tracer      Tracer // nil: no traces
 
 	// Who may speak with it, and how. tls.go makes every configuration of TLS.
 	ClientTLS, PeerTLS     TLS
@@ -154,6 +155,7 @@ func DefaultConfig() Config {
 		WarnApplyDuration:     100 * time.Millisecond,
 		CompactionBatch:       defaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
+		Audit:                 Audit{Reads: 100},
 		EnableGRPCGateway:     true,
 
 		AuthToken:         "simple",

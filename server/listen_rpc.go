@@ -63,6 +63,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	method.started.Inc()
 	method.received.Inc()
 	begin := i.metrics.clock.Now()
+	ctx, end := traced(ctx, i.cfg.Tracer, info.FullMethod, req)
 	resp, err := any(nil), i.metrics.countClient(ctx, unaryRPC)
 	if err == nil {
 		err = i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
@@ -70,6 +71,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	if err == nil {
 		resp, err = handler(ctx, req)
 	}
+	end(err)
 	took := i.metrics.clock.Now().Sub(begin)
 	i.metrics.answered(method, req, status.Code(err), took)
 	i.ended(ctx, info.FullMethod, req, resp, err, took)

@@ -29,16 +29,19 @@ func newLogMetrics(k maker, c clock.Clock) logMetrics {
 	}
 }
 
-// countedLog counts what is asked of a log.
+// countedLog counts what is asked of a log, and traces it.
 type countedLog struct {
 	replica
-	m *logMetrics
+	m     *logMetrics
+	trace Tracer // nil: nobody traces
 }
 
 func (l countedLog) Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error) {
+	ctx, end := step(ctx, l.trace, "propose")
 	l.m.pending.Inc()
 	result, err := l.replica.Propose(ctx, kind, principal, body)
 	l.m.pending.Dec()
+	end(err)
 	if err != nil && !isRefusal(err) {
 		l.m.failed.Inc()
 	}
@@ -60,7 +63,9 @@ func isRefusal(err error) bool {
 }
 
 func (l countedLog) ReadBarrier(ctx context.Context) error {
+	ctx, end := step(ctx, l.trace, "wait until this member has caught up")
 	err := l.replica.ReadBarrier(ctx)
+	end(err)
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 	case errors.Is(err, api.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

@@ -84,7 +84,7 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 
 // lead gives the member its log.
 func (s *Server) lead(node replica) {
-	node = countedLog{node, &s.metrics.log}
+	node = countedLog{node, &s.metrics.log, s.cfg.Tracer}
 	s.node, s.lessor.node = node, node
 	s.upkeep.view = s.view()
 }

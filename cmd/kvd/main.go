@@ -12,10 +12,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/tracing"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
@@ -68,6 +70,11 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 	if cfg.Seed, err = seed(); err != nil {
 		return err
 	}
+	closeTracer, err := openTracer(s, &cfg)
+	if err != nil {
+		return err
+	}
+	defer closeTracer()
 	log.Info("starting kvd", "version", release, "name", cfg.Name, "data-dir", cfg.DataDir,
 		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
 	ctx, stop := untilSignal(log)
@@ -179,6 +186,30 @@ func openAudit(s *settings, out *outputs) (*slog.Logger, error) {
 		return nil, fmt.Errorf("--audit-log-path: %w", err)
 	}
 	return server.NewLogger(w, slog.LevelInfo, "json")
+}
+
+// flushTraces is how long spans that wait may take at the end.
+const flushTraces = 2 * time.Second
+
+// openTracer gives the member a tracer, if there is to be one.
+func openTracer(s *settings, cfg *server.Config) (stop func(), err error) {
+	if !s.traces {
+		return func() {}, nil
+	}
+	t := s.tracing
+	t.Logger = cfg.Logger
+	tracer, err := tracing.New(context.Background(), t)
+	if err != nil {
+		return nil, fmt.Errorf("distributed tracing: %w", err)
+	}
+	cfg.Tracer = tracer
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTraces)
+		defer cancel()
+		if err := tracer.Close(ctx); err != nil {
+			cfg.Logger.Warn("traces were lost at the end", "error", err)
+		}
+	}, nil
 }
 
 func urlTexts(urls []url.URL) []string {

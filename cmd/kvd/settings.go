@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/tracing"
 )
 
 // errUsage is wrapped by every mistake on the command line, in the environment
@@ -25,6 +26,8 @@ type settings struct {
 	logFormat  string
 	logOutputs []string
 	auditPath  string // empty: no audit log
+	traces     bool
+	tracing    tracing.Config // counts if traces
 	configFile string
 	version    bool
 	help       bool
@@ -46,6 +49,7 @@ func load(args, environ []string, readFile func(string) ([]byte, error)) (*setti
 	s := &settings{
 		server: server.DefaultConfig(), logLevel: "info", logFormat: "json",
 		logOutputs: []string{"default"}, given: map[string]bool{},
+		tracing: tracing.Config{Address: "localhost:4317", Service: "etcd"},
 	}
 	flags, err := parseArgs(args)
 	if err != nil {
@@ -76,6 +80,9 @@ func load(args, environ []string, readFile func(string) ([]byte, error)) (*setti
 	s.server.Complete()
 	if err := s.server.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if err := s.tracing.Check(); s.traces && err != nil {
+		return nil, fmt.Errorf("%w: distributed tracing configurition is not valid: (%w)", errUsage, err) // etcd's spelling
 	}
 	return s, nil
 }
