@@ -111,20 +111,20 @@ func TestTopEndpoint(t *testing.T) {
 		path, token string
 		code        int
 	}{
-		{topPath, "", http.StatusBadRequest}, // etcd's "user name is empty"
-		{topPath, "nonsense", http.StatusUnauthorized},
-		{topPath, login(ctx, t, s.auth, "ann"), http.StatusForbidden},
-		{topPath + "?n=0", login(ctx, t, s.auth, "root"), http.StatusBadRequest},
-		{topPath + "?n=100000", login(ctx, t, s.auth, "root"), http.StatusBadRequest},
+		{TopPath, "", http.StatusBadRequest}, // etcd's "user name is empty"
+		{TopPath, "nonsense", http.StatusUnauthorized},
+		{TopPath, login(ctx, t, s.auth, "ann"), http.StatusForbidden},
+		{TopPath + "?n=0", login(ctx, t, s.auth, "root"), http.StatusBadRequest},
+		{TopPath + "?n=100000", login(ctx, t, s.auth, "root"), http.StatusBadRequest},
 	} {
 		if w := get(h.clientHandler(), bad.path, bad.token); w.Code != bad.code {
 			t.Errorf("%s as %q: %d %s", bad.path, bad.token, w.Code, w.Body)
 		}
 	}
-	if w := get(h.metricsHandler(), topPath, login(ctx, t, s.auth, "root")); w.Code != http.StatusNotFound {
+	if w := get(h.metricsHandler(), TopPath, login(ctx, t, s.auth, "root")); w.Code != http.StatusNotFound {
 		t.Errorf("keys are shown at the metrics URLs: %d", w.Code)
 	}
-	w := get(h.clientHandler(), topPath+"?n=5", login(ctx, t, s.auth, "root"))
+	w := get(h.clientHandler(), TopPath+"?n=5", login(ctx, t, s.auth, "root"))
 	var r TopReport
 	if err := json.Unmarshal(w.Body.Bytes(), &r); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("%d %s: %v", w.Code, w.Body, err)

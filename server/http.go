@@ -34,7 +34,7 @@ func (h *httpEndpoints) clientHandler() http.Handler {
 	mux := http.NewServeMux()
 	h.handleHealth(mux)
 	mux.HandleFunc("/version", h.version)
-	mux.HandleFunc(topPath, h.top)
+	mux.HandleFunc(TopPath, h.top)
 	if h.gateway != nil {
 		mux.Handle(gatewayPath, h.gateway)
 		mux.Handle(gatewayBetaPath, h.gateway)

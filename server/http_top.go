@@ -19,14 +19,15 @@ import (
 	"github.com/keelson-io/keelson/topk"
 )
 
-// topPath shows what is hot, as JSON, on the client URLs. Keys are data: while
+// TopPath shows what is hot, as JSON, on the client URLs. Keys are data: while
 // authentication is on, the role root is needed, as for a snapshot. ?n= says how
 // many of each kind.
-const topPath = "/keelson/top"
+const TopPath = "/keelson/top"
 
 const (
 	defaultTop = 10
-	maxTop     = hotRoom
+	// MaxTop is the most that can be asked for.
+	MaxTop = hotRoom
 )
 
 // TopReport is the answer. Counts are estimates: what was seen in the sample,
@@ -93,7 +94,7 @@ func (h *hotSpots) report(n int) TopReport {
 	}
 }
 
-// top answers topPath.
+// top answers TopPath.
 func (h *httpEndpoints) top(w http.ResponseWriter, r *http.Request) {
 	if !onlyGet(w, r) {
 		return
@@ -109,8 +110,8 @@ func (h *httpEndpoints) top(w http.ResponseWriter, r *http.Request) {
 	n := defaultTop
 	if text := r.URL.Query().Get("n"); text != "" {
 		var err error
-		if n, err = strconv.Atoi(text); err != nil || n < 1 || n > maxTop {
-			http.Error(w, fmt.Sprintf("n must be a number from 1 to %d", maxTop), http.StatusBadRequest)
+		if n, err = strconv.Atoi(text); err != nil || n < 1 || n > MaxTop {
+			http.Error(w, fmt.Sprintf("n must be a number from 1 to %d", MaxTop), http.StatusBadRequest)
 			return
 		}
 	}

@@ -49,7 +49,7 @@ func (a *app) root() *cobra.Command {
 	)
 	for group, list := range map[string][]*cobra.Command{
 		groupKeys:    {a.getCommand(), a.putCommand(), a.delCommand()},
-		groupCluster: {a.endpointCommand(), a.memberCommand()},
+		groupCluster: {a.endpointCommand(), a.memberCommand(), a.topCommand()},
 		groupBackup:  {a.snapshotCommand(), a.clusterCommand()},
 		"":           {a.versionCommand()},
 	} {

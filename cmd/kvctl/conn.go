@@ -180,8 +180,17 @@ func parseEndpoint(s string) (target string, secure bool, err error) {
 
 // transport says how to speak with an endpoint.
 func (a *app) transport(secure bool) (credentials.TransportCredentials, error) {
+	cfg, err := a.tlsConfig(secure)
+	if cfg == nil || err != nil {
+		return insecure.NewCredentials(), err
+	}
+	return credentials.NewTLS(cfg), nil
+}
+
+// tlsConfig is nil for an endpoint that is spoken with plainly.
+func (a *app) tlsConfig(secure bool) (*tls.Config, error) {
 	if !secure && a.insecureTransport && a.cacert == "" && a.cert == "" && !a.insecureSkipVerify {
-		return insecure.NewCredentials(), nil
+		return nil, nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: a.insecureSkipVerify, ServerName: a.serverName}
 	if a.cacert != "" {
@@ -201,7 +210,7 @@ func (a *app) transport(secure bool) (credentials.TransportCredentials, error) {
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
-	return credentials.NewTLS(cfg), nil
+	return cfg, nil
 }
 
 // pass adds the token to each call, as etcd wants it.
