@@ -2,10 +2,11 @@
 
 GO      ?= go
 FUZZTIME ?= 60s
+SEEDS    ?= 200
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench fuzz differential k8s leaderkill clean
+.PHONY: help build run test lint bench fuzz sim differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -43,6 +44,9 @@ k8s: ## run the storage suite of k8s.io/apiserver against kvd
 
 leaderkill: ## kill the leader KILLS times under load and look for what is missing
 	$(MAKE) -C compat leaderkill
+
+sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
+	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
 
 clean: ## remove what was built
 	rm -rf bin

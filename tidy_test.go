@@ -45,6 +45,12 @@ var arrows = map[string][]string{
 	"cmd/waldump":     {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":     {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":         {},
+	// Chaos may import all of the above; nobody but cmd/chaos imports it.
+	"chaos/history": {"mvcc/watchcheck"},
+	"chaos/oracle":  {"api", "mvcc/watchcheck", "chaos/history"},
+	"chaos/fault":   {},
+	"chaos/sim":     {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/fault"},
+	"cmd/chaos":     {"chaos/sim", "chaos/fault"},
 }
 
 // Sizes, as the anchors of the style have them.
@@ -66,8 +72,7 @@ var spawners = map[string]string{
 	"cmd/kvd/main.go":              "the waiter for signals",
 	"mvcc/hub.go":                  "the waking of more streams than publish should wait for",
 	"mvcc/load.go":                 "the parallel scan of the engine at start; joined before Open returns",
-	"raft/node.go":                 "loop, append and apply",
-	"raft/snapshot.go":             "the making of one snapshot for a follower",
+	"raft/node.go":                 "loop, append and apply; the making of a snapshot for a follower",
 	"raft/transport/grpc.go":       "the gRPC server's Serve",
 	"raft/transport/inbound.go":    "one watcher for each inbound stream's end",
 	"raft/transport/link.go":       "one sender for each peer and class, and the watchers of its stream",
@@ -88,11 +93,12 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.
 var adapters = map[string][]string{
+	"chaos/sim/sim.go":            {"crypto/rand"},
 	"clock/clock.go":              {"time"},
 	"raft/transport/dial.go":      {"net"},
 	"raft/transport/grpc.go":      {"net"},

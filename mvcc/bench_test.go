@@ -110,7 +110,7 @@ func BenchmarkPut(b *testing.B) {
 						s.Seal(1, 1)
 						s.Publish()
 						for more := true; more; {
-							more, _ = s.compactStep()
+							more, _ = s.CompactStep()
 						}
 						start += cpu(b) - stopped
 						b.StartTimer()

@@ -42,8 +42,9 @@ type compaction struct {
 	finished api.Revision // every record that a compaction up to here gave up is deleted
 }
 
-// compactStep does a bounded part of the work and reports whether there is more.
-func (s *Store) compactStep() (more bool, err error) {
+// CompactStep does a bounded part of what compaction left to be done, and reports
+// whether there is more. Run calls it.
+func (s *Store) CompactStep() (more bool, err error) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	select {

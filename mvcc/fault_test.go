@@ -40,7 +40,7 @@ func faultyRun(t *testing.T, n int, applied bool) (m *model, log []command, disk
 		c.applyTo(t, s, api.Index(len(log)))
 		err := s.Flush()
 		for j := 0; j < 3 && err == nil; j++ {
-			_, err = s.compactStep()
+			_, err = s.CompactStep()
 		}
 		if err == nil {
 			continue
@@ -217,7 +217,7 @@ func TestForeignFile(t *testing.T) {
 	}
 	command{kind: "txn", ops: []commandOp{{key: "c", value: "y", lease: 5}}}.applyTo(t, s, 10)
 	for more := true; more; {
-		if more, err = s.compactStep(); err != nil {
+		if more, err = s.CompactStep(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -41,7 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 				pause.start(s.cfg.Clock, 0)
 			}
 		case <-pause.c:
-			more, err := s.compactStep()
+			more, err := s.CompactStep()
 			if err != nil {
 				return err
 			}

@@ -99,7 +99,7 @@ func TestHashKVIsEtcds(t *testing.T) {
 						t.Fatal(err)
 					}
 				case 1, 2:
-					if _, err := s.compactStep(); err != nil {
+					if _, err := s.CompactStep(); err != nil {
 						t.Fatal(err)
 					}
 				case 3:
@@ -170,7 +170,7 @@ func TestHashOfCompactions(t *testing.T) {
 		c.applyTo(t, s, index)
 		for more := true; more; {
 			var err error
-			if more, err = s.compactStep(); err != nil {
+			if more, err = s.CompactStep(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -451,7 +451,7 @@ func TestModel(t *testing.T) {
 						t.Fatal(err)
 					}
 				case 1, 2:
-					if _, err := s.compactStep(); err != nil {
+					if _, err := s.CompactStep(); err != nil {
 						t.Fatal(err)
 					}
 				case 3:

@@ -108,7 +108,7 @@ func TestTargetIsDurable(t *testing.T) {
 		return false, nil
 	}
 	for range 2 { // start and trim, then delete
-		if _, err := s.compactStep(); err != nil {
+		if _, err := s.CompactStep(); err != nil {
 			t.Fatal(err)
 		}
 	}

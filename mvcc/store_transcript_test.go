@@ -148,7 +148,7 @@ func (w *transcript) maintain(d *datadriven.TestData) string {
 		}
 		return fmt.Sprintf("durable %d\n", w.s.Durable())
 	case "trim":
-		more, err := w.s.compactStep()
+		more, err := w.s.CompactStep()
 		return outcome(err) + fmt.Sprintf("more %v\n", more)
 	case "crash":
 		w.mem = w.mem.Crash()

@@ -43,6 +43,18 @@ func (s *WatchStream) Next(ctx context.Context) (Delivery, error) {
 	}
 }
 
+// Poll is Next without the wait: ok is false when there is nothing to tell yet.
+func (s *WatchStream) Poll() (d Delivery, ok bool, err error) {
+	for {
+		if d, ok := s.pop(); ok {
+			return d, true, nil
+		}
+		if wait, err := s.refill(); wait || err != nil {
+			return Delivery{}, false, err
+		}
+	}
+}
+
 // pop delivers from what was taken already.
 func (s *WatchStream) pop() (Delivery, bool) {
 	for s.head < len(s.out) {

@@ -182,6 +182,9 @@ func (a *appender) install(ctx context.Context, s *raftpb.Snapshot) error {
 	}
 	done := make(chan error, 1)
 	a.n.applies.put(applyWork{install: &installTask{meta: meta, path: path, done: done}})
+	if a.n.applyNow != nil {
+		a.n.applyNow()
+	}
 	select {
 	case err := <-done:
 		if err != nil {

@@ -186,3 +186,9 @@ func (q *queue[T]) take(into []T) []T {
 	q.mu.items = into[:0]
 	return items
 }
+
+func (q *queue[T]) waiting() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.mu.items) > 0
+}

@@ -46,6 +46,11 @@ type Node struct {
 	}
 	work sync.WaitGroup // snapshots being prepared
 
+	// A Stepper replaces these, as it has no goroutines: what prepares a snapshot
+	// runs at once, and a snapshot is installed by whoever waits for it.
+	prepare  func(func())
+	applyNow func() // nil: the apply goroutine does
+
 	// Owned by the loop goroutine.
 	core       *core
 	reading    *readBatch // the barrier that the core works on
@@ -86,6 +91,7 @@ func Open(cfg Config) (*Node, error) {
 		holds: map[uint64]snapshotHold{},
 	}
 	n.log.fatal = n.fail
+	n.prepare = n.work.Go
 	n.handlers[callRepair] = n.answerRepair
 	n.changes.c = make(chan struct{})
 	n.ids.Store(rng.Uint64())

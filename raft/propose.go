@@ -44,33 +44,50 @@ func (n *Node) Propose(ctx context.Context, kind uint8, principal string, body [
 // ProposeConfChange replicates a membership change, as Propose does. data goes
 // to the state machine as the change's Context.
 func (n *Node) ProposeConfChange(ctx context.Context, op ConfOp, member api.MemberID, data []byte) (any, error) {
+	return n.propose(ctx, confCommand(op, member, data))
+}
+
+func confCommand(op ConfOp, member api.MemberID, data []byte) *Command {
 	if op > ConfAddLearner || member == 0 {
 		panic("raft: no such membership change")
 	}
-	return n.propose(ctx, &Command{Body: data, conf: &confFrame{op: op, member: member, context: data}})
+	return &Command{Body: data, conf: &confFrame{op: op, member: member, context: data}}
 }
 
 func (n *Node) propose(ctx context.Context, cmd *Command) (any, error) {
-	if len(cmd.Body)+len(cmd.Principal) > maxCommandBytes {
-		return nil, ErrRequestTooLarge
-	}
-	cmd.ID = n.ids.Add(1)
-	cmd.born = n.ticks.Load()
-	cmd.done = doneChannels.Get().(chan error)
-	if err := n.inbox.propose(cmd); err != nil {
-		doneChannels.Put(cmd.done)
+	if err := n.enqueue(cmd); err != nil {
 		return nil, err
 	}
 	select {
 	case err := <-cmd.done:
 		return cmd.outcome(err)
 	case <-ctx.Done():
+		return cmd.abandon(ctx.Err())
 	}
-	if cmd.state.CompareAndSwap(commandWaiting, commandAbandoned) {
+}
+
+// enqueue names the command and hands it to the loop.
+func (n *Node) enqueue(cmd *Command) error {
+	if len(cmd.Body)+len(cmd.Principal) > maxCommandBytes {
+		return ErrRequestTooLarge
+	}
+	cmd.ID = n.ids.Add(1)
+	cmd.born = n.ticks.Load()
+	cmd.done = doneChannels.Get().(chan error)
+	if err := n.inbox.propose(cmd); err != nil {
 		doneChannels.Put(cmd.done)
-		return nil, ctx.Err()
+		return err
 	}
-	return cmd.outcome(<-cmd.done)
+	return nil
+}
+
+// abandon ends the caller's wait with err, unless the outcome has come meanwhile.
+func (c *Command) abandon(err error) (any, error) {
+	if c.state.CompareAndSwap(commandWaiting, commandAbandoned) {
+		doneChannels.Put(c.done)
+		return nil, err
+	}
+	return c.outcome(<-c.done)
 }
 
 // outcome hands the channel back and tells the caller.

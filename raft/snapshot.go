@@ -28,7 +28,7 @@ type snapshotHold struct {
 func (n *Node) sendSnapshot(m *raftpb.Message) {
 	to := m.GetTo()
 	n.holds[to] = snapshotHold{index: n.Status().First - 1}
-	n.work.Go(func() {
+	n.prepare(func() {
 		s, err := n.cfg.StateMachine.Snapshot()
 		if err != nil {
 			n.logger.Warn("no snapshot to send", slog.Any("to", api.MemberID(to)), slog.Any("error", err))

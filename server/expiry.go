@@ -61,7 +61,8 @@ type lessor struct {
 
 	expired func(n float64) // counts
 	renewed func()          // counts one
-	kick    chan struct{}   // there may be something earlier to do
+	await   func(ctx context.Context, gone, done <-chan struct{}) error
+	kick    chan struct{} // there may be something earlier to do
 
 	mu struct {
 		sync.Mutex
@@ -173,19 +174,24 @@ func (l *lessor) follow(ctx context.Context) {
 	defer l.demote()
 	for {
 		changed := l.node.LeaderChanges()
-		now := l.node.Status()
-		leads := now.Leader == l.id && now.Leader != 0
-		if !leads || now.Term != l.term() {
-			l.demote()
-		}
-		if leads && l.term() == 0 {
-			l.promote(ctx, now.Term)
-		}
+		l.adjust(ctx)
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// adjust starts or ends a term if the node's leadership has changed.
+func (l *lessor) adjust(ctx context.Context) {
+	now := l.node.Status()
+	leads := now.Leader == l.id && now.Leader != 0
+	if !leads || now.Term != l.term() {
+		l.demote()
+	}
+	if leads && l.term() == 0 {
+		l.promote(ctx, now.Term)
 	}
 }
 

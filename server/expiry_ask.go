@@ -107,15 +107,17 @@ func (l *lessor) lookLocked(c *leaseClock, q leaseQuestion, now time.Time) lease
 
 // waitGone waits until an expired lease is revoked, or the term is over.
 func (l *lessor) waitGone(gone, done <-chan struct{}) func(context.Context) error {
-	return func(ctx context.Context) error {
-		select {
-		case <-gone:
-			return api.ErrLeaseNotFound
-		case <-done:
-			return api.ErrNotLeader
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	return func(ctx context.Context) error { return l.await(ctx, gone, done) }
+}
+
+func awaitGone(ctx context.Context, gone, done <-chan struct{}) error {
+	select {
+	case <-gone:
+		return api.ErrLeaseNotFound
+	case <-done:
+		return api.ErrNotLeader
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -239,16 +239,8 @@ func (s *Server) askLeader(ctx context.Context, q leaseQuestion) (leaseState, er
 	defer cancel()
 	for {
 		changed := s.node.LeaderChanges()
-		now := s.node.Status()
-		var state leaseState
-		err := error(api.ErrNotLeader)
-		switch now.Leader {
-		case 0:
-		case s.id:
-			state, err = s.lessor.ask(ctx, q)
-		default:
-			state, err = s.callLeader(ctx, now.Leader, q)
-		}
+		leader := s.node.Status().Leader
+		state, err := s.askMember(ctx, leader, q)
 		if err == nil || errors.Is(err, api.ErrLeaseNotFound) {
 			return state, err
 		}
@@ -258,10 +250,21 @@ func (s *Server) askLeader(ctx context.Context, q leaseQuestion) (leaseState, er
 		case <-timer.C():
 		case <-ctx.Done():
 			timer.Stop()
-			return leaseState{}, leaderTimeout(ctx, now.Leader)
+			return leaseState{}, leaderTimeout(ctx, leader)
 		}
 		timer.Stop()
 	}
+}
+
+// askMember asks whoever leads, as far as this member knows, once.
+func (s *Server) askMember(ctx context.Context, leader api.MemberID, q leaseQuestion) (leaseState, error) {
+	switch leader {
+	case 0:
+		return leaseState{}, api.ErrNotLeader
+	case s.id:
+		return s.lessor.ask(ctx, q)
+	}
+	return s.callLeader(ctx, leader, q)
 }
 
 func leaderTimeout(ctx context.Context, leader api.MemberID) error {

@@ -76,6 +76,7 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 		recheck: cfg.HeartbeatInterval,
 		expired: s.metrics.leaseExpired.Add,
 		renewed: s.metrics.store.renewed.Inc,
+		await:   awaitGone,
 		kick:    make(chan struct{}, 1),
 	}
 	s.upkeep = newUpkeep(s)

@@ -274,13 +274,15 @@ func (t *storage) start(store *mvcc.Store, fail func(error)) {
 	}()
 }
 
-// halt stops the running store, if any, and waits for it. The store flushes
-// what it has.
-func (t *storage) halt() {
-	if t.stop != nil {
-		t.stop()
-		<-t.done
+// halt stops the running store and waits for it; false: none runs. The store
+// flushes what it has.
+func (t *storage) halt() bool {
+	if t.stop == nil {
+		return false
 	}
+	t.stop()
+	<-t.done
+	return true
 }
 
 // close closes all databases. Nothing may read any more.
@@ -303,7 +305,7 @@ func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	t := &s.parts.storage
 	s.metrics.store.installs.Inc()
 	defer s.metrics.store.installs.Dec()
-	t.halt()
+	running := t.halt()
 	if err := s.adoptFile(path); err != nil {
 		return nil, err
 	}
@@ -315,7 +317,9 @@ func (s *Server) replaceStore(path string) (*mvcc.Store, error) {
 	store.AdoptWatchers(old, func() { s.store.Store(store) })
 	t.old = append(t.old, closers{t.engine.Close, old.Close}) // readers may still be in it
 	t.engine = db
-	t.start(store, s.fail)
+	if running {
+		t.start(store, s.fail)
+	}
 	return store, nil
 }
 

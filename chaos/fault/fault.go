@@ -1,0 +1,77 @@
+// Package fault is the catalogue of what may go wrong: every row of the
+// reliability plan by number and name, with the rings that can make it happen,
+// and the events by which a simulation plans faults, saves them and shrinks them.
+package fault
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Kind names what an event does.
+type Kind string
+
+// The kinds of the simulator. A member is killed (its writes stay), or loses
+// power (what was not synced may be lost, sector by sector).
+const (
+	Kill       Kind = "kill"
+	PowerCut   Kind = "power-cut"
+	PowerAll   Kind = "power-cut-all"
+	CrashAtIO  Kind = "crash-at-io" // after Arg more calls of the file system
+	Pause      Kind = "pause"       // SIGSTOP, then SIGCONT
+	PauseAll   Kind = "pause-all"
+	Isolate    Kind = "isolate"  // from all others
+	CutTo      Kind = "cut-to"   // one way: what it sends is lost
+	CutFrom    Kind = "cut-from" // one way: what it should hear is lost
+	Bridge     Kind = "bridge"   // all others meet only through it
+	Split      Kind = "split"    // the members up to it from the rest
+	Loss       Kind = "loss"     // Arg percent of all messages
+	Duplicate  Kind = "duplicate"
+	Delay      Kind = "delay"     // all links, Arg milliseconds and as much again by chance
+	SlowSome   Kind = "slow-some" // one message in Arg takes up to two seconds
+	DiskStall  Kind = "disk-stall"
+	SyncFails  Kind = "sync-fails" // once; what was dirty may be lost
+	DiskFull   Kind = "disk-full"
+	FlipBit    Kind = "flip-bit"    // in the synced log; the member is down meanwhile
+	ZeroSector Kind = "zero-sector" // likewise
+	WriteFails Kind = "write-fails"
+	FlushFails Kind = "flush-fails" // the store's commit fails, applied or not
+	ClientCut  Kind = "client-cut"  // clients lose the member
+	HandOver   Kind = "hand-over"
+	FalseDown  Kind = "false-down" // wrong news that all others are gone
+	Drift      Kind = "drift"      // the member's clock runs Arg per mille fast, or slow if negative
+)
+
+// Leader as an Event's Member is whoever leads when the event comes.
+const Leader = -1
+
+// Event is one fault of a plan.
+type Event struct {
+	At     time.Duration
+	Kind   Kind
+	Member int           // number, or Leader
+	For    time.Duration `json:",omitempty"`
+	Arg    int           `json:",omitempty"`
+}
+
+// String prints the event on one line.
+func (e Event) String() string {
+	who := fmt.Sprint("m", e.Member)
+	if e.Member == Leader {
+		who = "leader"
+	}
+	s := fmt.Sprintf("%v %s %s", e.At.Round(time.Millisecond), e.Kind, who)
+	if e.For > 0 {
+		s += fmt.Sprintf(" for %v", e.For.Round(time.Millisecond))
+	}
+	if e.Arg != 0 {
+		s += fmt.Sprintf(" (%d)", e.Arg)
+	}
+	return s
+}
+
+// UnmarshalPlan reads a saved list of events.
+func UnmarshalPlan(b []byte) (plan []Event, err error) {
+	return plan, json.Unmarshal(b, &plan)
+}

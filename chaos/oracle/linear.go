@@ -1,0 +1,176 @@
+package oracle
+
+import (
+	"sort"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/chaos/history"
+)
+
+// Linearizable is O1 by revision order: the log is the candidate order, and
+//
+//   - every acknowledged write got the answer that the model gives at its place;
+//   - every read equals the model at the revision that its header names;
+//   - who was called after somebody had been answered sees at least what that one
+//     saw, and a write comes after it in the log;
+//   - so nobody sees a revision before it was asked for.
+//
+// It takes n log n, and so histories of millions of operations.
+func Linearizable(c *Case) []error {
+	var f findings
+	for _, op := range c.Ops {
+		if op.Outcome == history.OK {
+			c.checkAnswer(&f, op)
+		}
+	}
+	c.checkTime(&f)
+	return f
+}
+
+func (c *Case) checkAnswer(f *findings, op *history.Op) {
+	var want proto.Message
+	switch r := op.Request.(type) {
+	case *pb.LeaseKeepAliveRequest:
+		return // O7
+	case *pb.RangeRequest:
+		if op.Revision() > c.Model.Rev {
+			f.add("op %d of client %d on member %x: read at revision %d, the last is %d", op.ID, op.Client, op.Member, op.Revision(), c.Model.Rev)
+			return
+		}
+		want = c.Model.Range(r, op.Revision())
+	case *pb.TxnRequest:
+		want = c.reads[op]
+		if !op.ReadOnly() {
+			want = c.answerOf(op)
+		} else if want == nil {
+			f.add("op %d of client %d on member %x: read at revision %d, which never was", op.ID, op.Client, op.Member, op.Revision())
+		}
+	default:
+		want = c.answerOf(op)
+	}
+	if want == nil {
+		return // O4 says that it is not in the log
+	}
+	got := proto.Clone(op.Response)
+	withoutHeaders(got)
+	if !proto.Equal(want, got) {
+		f.add("op %d of client %d on member %x at %v (revision %d): %v\n  answered %v\n  model    %v",
+			op.ID, op.Client, op.Member, op.Call, op.Revision(), op.Request, got, want)
+	}
+}
+
+func (c *Case) answerOf(op *history.Op) proto.Message {
+	if p := c.ops[op]; p != nil {
+		return p.Response
+	}
+	return nil
+}
+
+// withoutHeaders takes the headers out of an answer, nested ones too.
+func withoutHeaders(m proto.Message) {
+	switch r := m.(type) {
+	case *pb.RangeResponse:
+		r.Header = nil
+	case *pb.PutResponse:
+		r.Header = nil
+	case *pb.DeleteRangeResponse:
+		r.Header = nil
+	case *pb.CompactionResponse:
+		r.Header = nil
+	case *pb.LeaseGrantResponse:
+		r.Header = nil
+	case *pb.LeaseRevokeResponse:
+		r.Header = nil
+	case *pb.TxnResponse:
+		r.Header = nil
+		for _, op := range r.Responses {
+			switch o := op.Response.(type) {
+			case *pb.ResponseOp_ResponseRange:
+				withoutHeaders(o.ResponseRange)
+			case *pb.ResponseOp_ResponsePut:
+				withoutHeaders(o.ResponsePut)
+			case *pb.ResponseOp_ResponseDeleteRange:
+				withoutHeaders(o.ResponseDeleteRange)
+			case *pb.ResponseOp_ResponseTxn:
+				withoutHeaders(o.ResponseTxn)
+			}
+		}
+	}
+}
+
+// checkTime goes through calls and returns in order. seen is what the answers so
+// far have shown: a revision and, of writes, a place in the log.
+func (c *Case) checkTime(f *findings) {
+	type moment struct {
+		op   *history.Op
+		call bool
+	}
+	var line []moment
+	for _, op := range c.Ops {
+		if op.Serializable() {
+			c.checkStale(f, op)
+			continue
+		}
+		p := c.ops[op]
+		if op.Outcome == history.Refused || p != nil && op.Outcome == history.Unknown && c.words[asked(op.Request)] > 1 {
+			continue // it told nobody anything, or its place is a guess
+		}
+		if p != nil || op.Outcome == history.OK && op.Revision() > 0 && op.ReadOnly() {
+			line = append(line, moment{op, true})
+			if op.Outcome == history.OK {
+				line = append(line, moment{op, false})
+			}
+		}
+	}
+	at := func(m moment) int64 {
+		if m.call {
+			return int64(m.op.Call)
+		}
+		return int64(m.op.Return)
+	}
+	// At one instant calls come first: they overlap with what returns then.
+	sort.SliceStable(line, func(i, j int) bool {
+		a, b := at(line[i]), at(line[j])
+		return a < b || a == b && line[i].call && !line[j].call
+	})
+	var rev int64
+	var by *history.Op
+	pos := -1
+	for _, m := range line {
+		p := c.ops[m.op]
+		r := m.op.Revision()
+		if p != nil {
+			r = p.Rev
+		}
+		switch {
+		case !m.call:
+			if r > rev {
+				rev, by = r, m.op
+			}
+			if p != nil {
+				pos = max(pos, p.pos)
+			}
+		case r < rev || p != nil && p.Changed && r == rev:
+			f.add("op %d of client %d on member %x called at %v has revision %d, but op %d had returned %d at %v: %v",
+				m.op.ID, m.op.Client, m.op.Member, m.op.Call, r, by.ID, rev, by.Return, m.op.Request)
+		case p != nil && p.pos < pos:
+			f.add("op %d of client %d called at %v stands in the log (entry %d) before what had returned by then",
+				m.op.ID, m.op.Client, m.op.Call, p.index)
+		}
+	}
+}
+
+// checkStale: a read that may be stale still shows nothing from the future.
+func (c *Case) checkStale(f *findings, op *history.Op) {
+	if op.Outcome != history.OK {
+		return
+	}
+	i := sort.Search(len(c.placed), func(i int) bool { return c.placed[i].Rev >= op.Revision() })
+	if i < len(c.placed) && c.placed[i].Changed && c.placed[i].Rev == op.Revision() && c.placed[i].At > op.Return {
+		f.add("op %d of client %d on member %x saw revision %d at %v, which was first applied at %v",
+			op.ID, op.Client, op.Member, op.Revision(), op.Return, c.placed[i].At)
+	}
+}

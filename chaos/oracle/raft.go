@@ -1,0 +1,151 @@
+package oracle
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+)
+
+// Observer is O6: it watches a run while it goes on and fails at once. Members
+// are known by their ids.
+//
+//   - one leader a term;
+//   - log matching: all members apply the same entry at the same index;
+//   - leader completeness: a new leader's log has every entry that anybody applied;
+//   - what is committed is on the disks of a majority;
+//   - a member's applied index and term never go back.
+type Observer struct {
+	leaders map[uint64]uint64 // term → leader
+	applied []entryMark       // by index-1
+	durable map[uint64]Position
+	members map[uint64]*memberMark
+}
+
+// Position is a place in a log.
+type Position struct{ Index, Term uint64 }
+
+type entryMark struct{ term, hash uint64 }
+
+type memberMark struct {
+	term uint64
+	next uint64 // first index it has not applied, 0: any
+}
+
+// NewObserver has seen nothing.
+func NewObserver() *Observer {
+	return &Observer{leaders: map[uint64]uint64{}, durable: map[uint64]Position{}, members: map[uint64]*memberMark{}}
+}
+
+func (o *Observer) member(id uint64) *memberMark {
+	if o.members[id] == nil {
+		o.members[id] = &memberMark{}
+	}
+	return o.members[id]
+}
+
+// Started notes that a member begins at an applied index and a term.
+func (o *Observer) Started(id, applied, term uint64) error {
+	m := o.member(id)
+	m.next = applied + 1
+	return o.Term(id, term)
+}
+
+// Term notes the member's term.
+func (o *Observer) Term(id, term uint64) error {
+	m := o.member(id)
+	if term < m.term {
+		return fmt.Errorf("the term of member %x went back from %d to %d", id, m.term, term)
+	}
+	return nil
+}
+
+// Promised notes that the member's disk holds a term: from now on it never goes back.
+func (o *Observer) Promised(id, term uint64) { o.member(id).term = max(o.member(id).term, term) }
+
+// Leads notes that a member leads a term; entryTerm is the term of an entry in
+// its log, 0 when it has none there.
+func (o *Observer) Leads(id, term uint64, entryTerm func(index uint64) uint64) error {
+	if was, ok := o.leaders[term]; ok {
+		if was != id {
+			return fmt.Errorf("members %x and %x both lead term %d", was, id, term)
+		}
+		return nil
+	}
+	o.leaders[term] = id
+	if n := uint64(len(o.applied)); n > 0 {
+		if got, want := entryTerm(n), o.applied[n-1].term; got != want {
+			return fmt.Errorf("member %x leads term %d, but its entry %d is of term %d and term %d was applied", id, term, n, got, want)
+		}
+	}
+	return nil
+}
+
+// Applies notes an entry that a member is about to apply; fresh: nobody has
+// before. data is what the entry asks for, the same on all members.
+func (o *Observer) Applies(id, index, term uint64, data []byte) (fresh bool, err error) {
+	m := o.member(id)
+	if m.next != 0 && index != m.next {
+		return false, fmt.Errorf("member %x applies entry %d, after %d", id, index, m.next-1)
+	}
+	m.next = index + 1
+	h := fnv.New64a()
+	h.Write(data)
+	mark := entryMark{term, h.Sum64()}
+	switch n := uint64(len(o.applied)); {
+	case index == n+1:
+		o.applied = append(o.applied, mark)
+		return true, nil
+	case index > n+1:
+		return false, fmt.Errorf("member %x applies entry %d; nobody has applied %d", id, index, n+1)
+	case o.applied[index-1] != mark:
+		return false, fmt.Errorf("member %x applies an entry %d of term %d; others applied another, of term %d", id, index, term, o.applied[index-1].term)
+	}
+	return false, nil
+}
+
+// Wrote notes what the member's disk surely holds of the log.
+func (o *Observer) Wrote(id uint64, last Position) { o.durable[id] = last }
+
+// Forgot notes that a member's log is gone.
+func (o *Observer) Forgot(id uint64) { delete(o.durable, id) }
+
+// Committed checks that an entry which is committed is on a majority of disks.
+// A log whose last entry is of the entry's term or a later one, and that reaches
+// it, holds it: that is log matching.
+func (o *Observer) Committed(index, term uint64, voters []uint64) error {
+	holders := 0
+	for _, v := range voters {
+		if d := o.durable[v]; d.Index >= index && d.Term >= term {
+			holders++
+		}
+	}
+	if holders <= len(voters)/2 {
+		var have []string
+		for _, v := range slices.Sorted(slices.Values(voters)) {
+			have = append(have, fmt.Sprintf("%x: %d/%d", v, o.durable[v].Index, o.durable[v].Term))
+		}
+		return fmt.Errorf("entry %d of term %d is committed, but only %d of %d disks have it %v", index, term, holders, len(voters), have)
+	}
+	return nil
+}
+
+// Behind reports whether the member has not applied up to index, so that its
+// state must have come otherwise.
+func (o *Observer) Behind(id, index uint64) bool {
+	m := o.member(id)
+	return m.next != 0 && m.next <= index
+}
+
+// Recovered notes what a member finds in its log at a start: all that its disk
+// surely held.
+func (o *Observer) Recovered(id uint64, last Position, entryTerm func(index uint64) uint64) error {
+	had := o.durable[id]
+	if last.Index < had.Index {
+		return fmt.Errorf("member %x had %d entries on its disk and finds %d", id, had.Index, last.Index)
+	}
+	if t := entryTerm(had.Index); t != 0 && t != had.Term {
+		return fmt.Errorf("entry %d of member %x was of term %d and is of term %d after a restart", had.Index, id, had.Term, t)
+	}
+	o.durable[id] = last
+	return nil
+}

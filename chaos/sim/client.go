@@ -1,0 +1,194 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/chaos/history"
+)
+
+// client does one operation after the other, at one member until it is not
+// served there.
+type client struct {
+	s      *Sim
+	n      int
+	at     *member
+	tags   int
+	leases []int64
+	known  map[string]known // what it last saw of keys
+	served int              // operations answered since faults ended
+}
+
+// known is what a client believes of a key.
+type known struct {
+	mod   int64
+	value string
+}
+
+func newClient(s *Sim, n int) *client {
+	return &client{s: s, n: n, at: s.members[n%len(s.members)], known: map[string]known{}}
+}
+
+func (c *client) think() time.Duration {
+	return time.Duration(c.s.chance.client.ExpFloat64() * float64(c.s.cfg.Think))
+}
+
+// next begins an operation, unless the run ends.
+func (c *client) next() {
+	if c.s.stopped {
+		return
+	}
+	method, req := c.draw()
+	if method == "" {
+		c.s.after(c.think(), c.next)
+		return
+	}
+	c.call(method, req)
+}
+
+// reach is how long a message between a client and a member takes.
+func (s *Sim) reach() time.Duration {
+	return 50*time.Microsecond + time.Duration(s.chance.client.Int64N(int64(300*time.Microsecond)))
+}
+
+// call sends a request to the client's member. A member that is down refuses the
+// connection: the request surely had no effect, and is not written down.
+func (c *client) call(method string, req proto.Message) {
+	s, m := c.s, c.at
+	if m.node == nil || m.cutOff > 0 {
+		c.move()
+		s.after(c.think()+50*time.Millisecond, c.next)
+		return
+	}
+	op := &history.Op{ID: len(s.hist.Ops), Client: c.n, Member: uint64(m.id), Method: method, Call: s.now, Request: req}
+	s.hist.Ops = append(s.hist.Ops, op)
+	ctx, cancel := context.WithCancel(context.Background())
+	over := false
+	end := func(resp proto.Message, err error) {
+		if !over {
+			over = true
+			cancel()
+			c.finish(op, resp, err)
+		}
+	}
+	s.after(s.cfg.Timeout, func() {
+		end(nil, context.DeadlineExceeded)
+		if m.node != nil {
+			m.turn() // its task sees the end of ctx
+		}
+	})
+	life := m.life
+	m.after(s.reach(), func() {
+		m.spawn(func() {
+			resp := response(req)
+			err := m.invoke(ctx, method, req, resp)
+			switch {
+			case m.life != life || m.dead != nil:
+				s.after(s.reach(), func() { end(nil, errBroken) })
+			case m.cutOff == 0:
+				s.after(s.reach(), func() { end(resp, err) })
+			}
+		})
+		m.turn()
+	})
+	s.after(s.reach()+50*time.Millisecond, func() {
+		if m.life != life {
+			end(nil, errBroken)
+		}
+	})
+}
+
+var errBroken = errors.New("the connection broke")
+
+func (m *member) invoke(ctx context.Context, method string, req, resp proto.Message) error {
+	k, ok := req.(*pb.LeaseKeepAliveRequest)
+	if !ok {
+		return m.node.Invoke(ctx, method, req, resp)
+	}
+	ttl, err := m.node.KeepAlive(ctx, api.LeaseID(k.ID))
+	out := resp.(*pb.LeaseKeepAliveResponse)
+	out.ID, out.TTL = k.ID, ttl
+	return err
+}
+
+// refusals are the codes of answers after which a request had no effect.
+var refusals = []codes.Code{
+	codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.FailedPrecondition, codes.ResourceExhausted, codes.PermissionDenied,
+}
+
+// finish writes down how the operation ended and goes on.
+func (c *client) finish(op *history.Op, resp proto.Message, err error) {
+	s := c.s
+	op.Return = s.now
+	switch {
+	case err == nil:
+		op.Outcome, op.Response = history.OK, resp
+		s.stats.Acked++
+		c.served++
+		c.learn(op)
+	default:
+		op.Outcome, op.Err = history.Unknown, err.Error()
+		if slices.Contains(refusals, status.Code(err)) {
+			op.Outcome = history.Refused
+			s.stats.Refused++
+		} else {
+			s.stats.Unknown++
+			c.move()
+		}
+	}
+	s.mix(uint64(op.ID), uint64(op.Revision()), uint64(len(op.Err)))
+	s.after(c.think(), c.next)
+}
+
+// move makes the client go to another member.
+func (c *client) move() { c.at = c.s.members[c.s.chance.client.IntN(len(c.s.members))] }
+
+// learn keeps what an answer says of keys and leases.
+func (c *client) learn(op *history.Op) {
+	switch r := op.Response.(type) {
+	case *pb.TxnResponse:
+		c.learnTxn(op.Request.(*pb.TxnRequest), r)
+	case *pb.RangeResponse:
+		if q := op.Request.(*pb.RangeRequest); len(q.RangeEnd) == 0 && q.Revision == 0 && !q.Serializable {
+			c.learnRange(string(q.Key), r)
+		}
+	case *pb.LeaseGrantResponse:
+		c.leases = append(c.leases, r.ID)
+	case *pb.LeaseKeepAliveResponse:
+		if r.TTL == 0 {
+			c.leases = slices.DeleteFunc(c.leases, func(id int64) bool { return id == r.ID })
+		}
+	}
+}
+
+func (c *client) learnTxn(q *pb.TxnRequest, r *pb.TxnResponse) {
+	ops := q.Failure
+	if r.Succeeded {
+		ops = q.Success
+	}
+	for i, op := range ops {
+		switch {
+		case op.GetRequestPut() != nil:
+			p := op.GetRequestPut()
+			c.known[string(p.Key)] = known{r.Header.Revision, string(p.Value)}
+		case op.GetRequestRange() != nil && len(op.GetRequestRange().RangeEnd) == 0:
+			c.learnRange(string(op.GetRequestRange().Key), r.Responses[i].GetResponseRange())
+		}
+	}
+}
+
+func (c *client) learnRange(key string, r *pb.RangeResponse) {
+	delete(c.known, key)
+	if len(r.Kvs) > 0 {
+		c.known[key] = known{r.Kvs[0].ModRevision, string(r.Kvs[0].Value)}
+	}
+}

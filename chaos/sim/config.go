@@ -1,0 +1,79 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Config is one simulation. Draw makes it from a seed; tests change it.
+type Config struct {
+	Seed    uint64
+	Members int
+
+	// Time. Safety is how long faults come, Calm how long the cluster then has to
+	// become whole.
+	Safety, Calm  time.Duration
+	Tick          time.Duration
+	ElectionTicks int
+	FaultEvery    time.Duration // mean time between faults; 0: none
+	Drift         int           // per mille by which clocks may differ
+
+	// Load.
+	Clients    int
+	Think      time.Duration // mean pause of a client between operations
+	Timeout    time.Duration // after which a client gives an operation up
+	Keys       int
+	ValueBytes int
+	Watchers   int
+	Mix        Mix
+
+	// The members' own sizes.
+	FlushEvery    time.Duration
+	LogRetention  int64
+	SegmentBytes  int64
+	CompactBatch  int
+	NetworkDelay  time.Duration
+	DiskDelay     time.Duration
+	ScheduleDelay time.Duration // of a task that could go on
+}
+
+// Mix is how often a client does what, in parts of the sum.
+type Mix struct {
+	Put, Get, List, Stale, Delete, Swap, Count, Txn, ReadTxn, Old, Compact, Grant, KeepAlive, Revoke, LeasedPut int
+}
+
+// Draw makes the configuration of a seed: each seed favours other things.
+func Draw(seed uint64) Config {
+	r := rand.New(rand.NewPCG(seed, 1))
+	pick := func(of ...int) int { return of[r.IntN(len(of))] }
+	ms := func(of ...int) time.Duration { return time.Duration(pick(of...)) * time.Millisecond }
+	c := Config{
+		Seed: seed, Members: pick(1, 3, 3, 3, 3, 3, 3, 5, 5), Safety: 25 * time.Second, Calm: 20 * time.Second,
+		Tick: ms(100, 100, 50, 20), ElectionTicks: pick(10, 10, 10, 5, 20), FaultEvery: ms(500, 1000, 2000, 4000), Drift: pick(0, 0, 10, 50),
+		Clients: pick(2, 4, 8, 12), Think: ms(20, 50, 100, 200), Timeout: ms(1000, 3000, 5000, 12000),
+		Keys: pick(3, 10, 30, 100), ValueBytes: pick(10, 50, 200, 1000, 4000), Watchers: pick(0, 2, 4, 8),
+		FlushEvery: ms(50, 300, 1000, 3000), LogRetention: int64(pick(1<<10, 4<<10, 32<<10, 1<<20)), SegmentBytes: int64(pick(8<<10, 16<<10, 64<<10)),
+		CompactBatch:  pick(5, 50, 1000),
+		NetworkDelay:  time.Duration(pick(50, 200, 1000, 5000)) * time.Microsecond,
+		DiskDelay:     time.Duration(pick(20, 200, 1000, 5000)) * time.Microsecond,
+		ScheduleDelay: time.Duration(pick(0, 20, 500)) * time.Microsecond,
+	}
+	some := func(of ...int) int {
+		if r.IntN(4) == 0 {
+			return 0
+		}
+		return pick(of...)
+	}
+	c.Mix = Mix{
+		Put: pick(5, 20), Get: pick(2, 10), List: some(1, 5), Stale: some(1, 5), Delete: some(1, 5), Swap: some(5, 20), Count: some(2, 10),
+		Txn: some(2, 10), ReadTxn: some(1, 3), Old: some(1, 3), Compact: some(1, 1, 3), Grant: some(1, 2), KeepAlive: some(2, 5), Revoke: some(1), LeasedPut: some(1, 5),
+	}
+	return c
+}
+
+// String prints the configuration on one line.
+func (c Config) String() string {
+	type plain Config
+	return fmt.Sprintf("%+v", plain(c))
+}

@@ -1,0 +1,453 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/chaos/history"
+	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/raft"
+	"github.com/keelson-io/keelson/raft/transport"
+	"github.com/keelson-io/keelson/raft/vfs"
+	"github.com/keelson-io/keelson/server"
+)
+
+// member is one machine: a disk, a clock, and a process that comes and goes.
+type member struct {
+	s    *Sim
+	n    int
+	name string
+	id   api.MemberID // known once it has started
+	disk *disk
+
+	// The process. life counts them: what was planned for one ends with it.
+	node    *server.Stepped // nil: down
+	life    int
+	fs      *vfs.Fault
+	wire    *wire
+	parked  []*task
+	streams []*stream
+	cutOff  int   // faults that keep clients away
+	crashAt int   // calls of the file system until the power fails; 0: it does not
+	dead    *disk // the power has failed inside a call: what is left
+	failing error // what the next commit of the store ends with
+	applied bool  // that commit reaches the disk all the same
+
+	writing, applying, expiring, polling bool
+	campaign, expiries                   int // numbers of the timers set last
+	role                                 raft.Status
+	paused                               time.Duration // until when it stands still
+	stalled                              time.Duration // until when its disk does
+
+	// Its clock; see memberClock.
+	drift        int
+	shown, since time.Duration
+}
+
+func newMember(s *Sim, n int) *member {
+	m := &member{s: s, n: n, name: fmt.Sprint("m", n), disk: newDisk(s.cfg.Seed<<8 + uint64(n))}
+	if d := s.cfg.Drift; d > 0 {
+		m.drift = s.chance.member.IntN(2*d+1) - d
+	}
+	return m
+}
+
+func peerURL(n int) string { return fmt.Sprintf("http://127.0.0.1:%d", 20000+n) }
+
+func (m *member) config() server.Config {
+	s := m.s
+	cfg := server.DefaultConfig()
+	cfg.Name, cfg.DataDir, cfg.ClusterToken = m.name, "/data", "sim"
+	for n := range s.cfg.Members {
+		if n > 0 {
+			cfg.InitialCluster += ","
+		}
+		cfg.InitialCluster += fmt.Sprintf("m%d=%s", n, peerURL(n))
+	}
+	peer, err := url.Parse(peerURL(m.n))
+	if err != nil {
+		panic(err) // we made it
+	}
+	cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = []url.URL{*peer}, []url.URL{*peer}
+	cfg.HeartbeatInterval, cfg.ElectionTimeout = s.cfg.Tick, time.Duration(s.cfg.ElectionTicks)*s.cfg.Tick
+	cfg.LogRetentionBytes, cfg.CompactionBatch = s.cfg.LogRetention, s.cfg.CompactBatch
+	cfg.Clock, cfg.FS, cfg.Seed, cfg.Logger = memberClock{m}, m.fs, s.chance.member.Uint64(), s.logger(m.name)
+	return cfg
+}
+
+// start begins a process on the member's disk.
+func (m *member) start() {
+	s := m.s
+	m.life++
+	m.crashAt, m.dead, m.failing = 0, nil, nil
+	if !s.calm && s.now > 0 && s.chance.disk.IntN(6) == 0 {
+		m.crashAt = 1 + s.chance.disk.IntN(40) // while it recovers, if it makes so many calls
+	}
+	m.writing, m.applying, m.expiring, m.polling = false, false, false, false
+	m.role = raft.Status{}
+	m.fs = vfs.NewFault(m.disk.files, vfs.Rule{Hook: m.beforeCall})
+	m.wire = &wire{m: m}
+	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
+		Engine:       m.openEngine,
+		Transport:    func(id api.MemberID) transport.Transport { m.id = id; s.byID[id] = m; return m.wire },
+		Park:         s.park,
+		Observe:      m.observe,
+		SegmentBytes: s.cfg.SegmentBytes,
+	})
+	switch {
+	case m.dead != nil: // in the middle of its recovery
+		s.stats.PowerCuts++
+		m.disk = m.dead
+		s.after(m.downTime(), m.revive)
+		return
+	case err != nil:
+		s.fail("O12", "member %s does not start: %v", m.name, err)
+		return
+	}
+	m.node = node
+	s.say("%s starts", m.name)
+	m.checkStart()
+	for _, o := range s.members {
+		if o != m && o.node != nil {
+			m.meet(o)
+			o.meet(m)
+		}
+	}
+	m.after(time.Duration(s.chance.member.Int64N(int64(s.cfg.Tick))), m.tick)
+	m.after(m.flushPause(), m.flush)
+	m.turn()
+}
+
+// checkStart compares what the member has found with what its disk surely held.
+func (m *member) checkStart() {
+	st := m.node.Node.Status()
+	m.s.must("O6", m.s.watch.Started(uint64(m.id), uint64(st.Applied), uint64(st.Term)))
+	last := oracle.Position{Index: uint64(st.Last), Term: uint64(m.node.Node.EntryTerm(st.Last))}
+	m.s.must("O6", m.s.watch.Recovered(uint64(m.id), last, m.entryTerm))
+}
+
+func (m *member) entryTerm(index uint64) uint64 {
+	return uint64(m.node.Node.EntryTerm(api.Index(index)))
+}
+
+func (m *member) openEngine(path string) (engine.Engine, error) {
+	if m.dead != nil {
+		return nil, errPower // what it would leave must not be found
+	}
+	e, err := m.disk.open(m.fs, path)
+	if err != nil {
+		return nil, err
+	}
+	life := m.life
+	e.FailCommit = func(*engine.Batch) (bool, error) {
+		switch {
+		case m.dead != nil || m.life != life:
+			return false, errPower
+		case m.failing != nil:
+			err := m.failing
+			m.failing = nil
+			return m.applied, err
+		}
+		return false, nil
+	}
+	return sizedEngine{e}, nil
+}
+
+var (
+	errPower = errors.New("sim: the power is off")
+	errFlush = errors.New("sim: the commit failed")
+)
+
+// after runs fn on the member, unless its process has ended; a process that
+// stands still does it later.
+func (m *member) after(d time.Duration, fn func()) {
+	life := m.life
+	var run func()
+	run = func() {
+		switch {
+		case m.life != life || m.node == nil:
+		case m.s.now < m.paused:
+			m.s.at(m.paused, run)
+		default:
+			fn()
+		}
+	}
+	m.s.after(d, run)
+}
+
+func (m *member) tick() {
+	m.node.Node.Tick()
+	m.turn()
+	if m.node != nil {
+		m.after(memberClock{m}.pace(m.s.cfg.Tick), m.tick)
+	}
+}
+
+// turn lets the member react, and plans the work of what would be its other
+// goroutines.
+func (m *member) turn() {
+	for round := 0; m.node != nil && m.dead == nil; round++ {
+		m.timers(m.node.Node.Turn())
+		m.node.Follow()
+		if m.node.LeasesDue() {
+			m.expire()
+		}
+		if !m.wake() || round > 100 {
+			break
+		}
+	}
+	switch {
+	case m.node == nil:
+		return
+	case m.dead != nil:
+		m.done(nil)
+		return
+	case m.ended():
+		return
+	}
+	if !m.writing && m.node.Node.Writes() {
+		m.writing = true
+		m.node.Node.Begin()
+		m.after(m.diskTime(), m.write)
+	}
+	if !m.applying && m.node.Node.Applies() {
+		m.applying = true
+		m.after(time.Duration(m.s.chance.sched.Int64N(int64(time.Millisecond))), m.apply)
+	}
+	m.lookAtRaft()
+	m.pollSoon()
+}
+
+func (m *member) timers(t raft.Timers) {
+	if t.Campaign != 0 {
+		m.campaign++
+	}
+	if number := m.campaign; t.Campaign > 0 {
+		m.after(memberClock{m}.pace(t.Campaign), func() {
+			if m.campaign == number {
+				m.node.Node.CampaignDue()
+				m.turn()
+			}
+		})
+	}
+	if t.Gather > 0 {
+		m.after(memberClock{m}.pace(t.Gather), func() { m.node.Node.GatherDue(); m.turn() })
+	}
+}
+
+func (m *member) diskTime() time.Duration {
+	s := m.s
+	d := s.cfg.DiskDelay/4 + time.Duration(s.chance.disk.ExpFloat64()*float64(s.cfg.DiskDelay))
+	return max(d, m.stalled-s.now)
+}
+
+func (m *member) write() {
+	if m.s.now < m.stalled {
+		m.after(m.stalled-m.s.now, m.write)
+		return
+	}
+	m.writing = false
+	term := m.node.Node.Status().Term
+	err := m.node.Node.Write()
+	if m.dead == nil && err == nil {
+		st := m.node.Node.Status()
+		m.s.watch.Wrote(uint64(m.id), oracle.Position{Index: uint64(st.Last), Term: m.entryTerm(uint64(st.Last))})
+		m.s.watch.Promised(uint64(m.id), uint64(term))
+		if at, _ := m.node.Store().Applied(); m.s.watch.Behind(uint64(m.id), uint64(at)) {
+			m.s.stats.Snapshots++ // one was installed
+			m.s.must("O6", m.s.watch.Started(uint64(m.id), uint64(at), uint64(term)))
+		}
+	}
+	m.done(err)
+}
+
+func (m *member) apply() {
+	m.applying = false
+	m.done(m.node.Node.Apply())
+}
+
+// flush is the flusher's turn, with a step of compaction.
+func (m *member) flush() {
+	m.fs.TakeCalls() // nobody reads the log of calls
+	err := m.node.Store().Flush()
+	for more := err == nil; more; {
+		more, err = m.node.Store().CompactStep()
+		more = more && err == nil && m.s.chance.disk.IntN(4) > 0
+	}
+	m.done(err)
+	if m.node != nil {
+		m.after(m.flushPause(), m.flush)
+	}
+}
+
+func (m *member) flushPause() time.Duration {
+	return m.s.cfg.FlushEvery/2 + time.Duration(m.s.chance.disk.Int64N(int64(m.s.cfg.FlushEvery)))
+}
+
+// done ends a piece of work: the power may have failed in it.
+func (m *member) done(err error) {
+	switch {
+	case m.dead != nil:
+		m.s.say("%s loses power inside a call", m.name)
+		m.s.stats.PowerCuts++
+		m.down(m.dead)
+		m.s.after(m.downTime(), m.revive)
+	case err != nil && !errors.Is(err, errFlush):
+		m.s.fail("O12", "member %s: %v", m.name, err)
+	default:
+		m.turn()
+	}
+}
+
+// ended reports that the member has stopped by itself, for a reason that the
+// simulation gave it.
+func (m *member) ended() bool {
+	err := errors.Join(m.node.Failure(), m.node.Node.Failure())
+	switch {
+	case err == nil:
+		return false
+	case errors.Is(err, errFlush):
+		m.s.say("%s stops: %v", m.name, err)
+		m.down(m.disk.killed())
+		m.s.after(m.downTime(), m.revive)
+	default:
+		m.s.fail("O12", "member %s stops: %v", m.name, err)
+	}
+	return true
+}
+
+// beforeCall fails the power in the middle of what is written.
+func (m *member) beforeCall(vfs.Call) {
+	if m.crashAt > 0 && m.dead == nil {
+		if m.crashAt--; m.crashAt == 0 {
+			m.dead = m.disk.powerless(m.s.chance.disk)
+		}
+	}
+}
+
+// down ends the process; what it had told nobody is gone.
+func (m *member) down(left *disk) {
+	s := m.s
+	m.s.stats.Crashes++
+	m.disk, m.node = left, nil
+	m.life++
+	m.abandon()
+	for _, st := range m.streams {
+		st.broken()
+	}
+	m.streams = nil
+	for _, o := range s.members {
+		if o != m && o.node != nil && s.chance.net.IntN(4) > 0 {
+			o.after(s.net.time(s), func() { o.wire.handler.PeerDown(m.id); o.turn() })
+		}
+	}
+}
+
+func (m *member) downTime() time.Duration {
+	return time.Duration(m.s.chance.member.Int64N(int64(2 * time.Second)))
+}
+
+// revive starts the process again, unless somebody has.
+func (m *member) revive() {
+	if m.node == nil && m.s.failed == nil {
+		m.start()
+	}
+}
+
+// expire is the turn of the lease clocks.
+func (m *member) expire() {
+	if m.expiring {
+		return
+	}
+	m.expiring = true
+	m.expiries++ // a turn that was planned for later is not needed any more
+	life, number := m.life, m.expiries
+	m.spawn(func() {
+		wait := m.node.ExpireLeases()
+		if m.life != life {
+			return
+		}
+		m.expiring = false
+		m.after(memberClock{m}.pace(wait), func() {
+			if m.expiries == number {
+				m.expire()
+				m.turn()
+			}
+		})
+	})
+}
+
+// lookAtRaft shows the observer what has changed.
+func (m *member) lookAtRaft() {
+	st := m.node.Node.Status()
+	if st == m.role {
+		return
+	}
+	w := m.s.watch
+	if st.Role == raft.Leader && (m.role.Role != raft.Leader || m.role.Term != st.Term) {
+		m.s.stats.Elections++
+		m.s.say("%s leads term %d", m.name, st.Term)
+		m.s.must("O6", w.Leads(uint64(m.id), uint64(st.Term), m.entryTerm))
+	}
+	m.s.must("O6", w.Term(uint64(m.id), uint64(st.Term)))
+	if st.Committed > m.role.Committed && st.Role == raft.Leader {
+		var voters []uint64
+		for _, id := range m.node.Node.Voters() {
+			voters = append(voters, uint64(id))
+		}
+		if term := m.entryTerm(uint64(st.Committed)); term > 0 {
+			m.s.must("O6", w.Committed(uint64(st.Committed), term, voters))
+		}
+	}
+	m.role = st
+}
+
+// observe sees what the state machine is about to apply.
+func (m *member) observe(entries []raft.Entry) {
+	for _, e := range entries {
+		fresh, err := m.s.watch.Applies(uint64(m.id), uint64(e.Index), uint64(e.Term), content(e))
+		m.s.must("O6", err)
+		if fresh {
+			m.s.record(e)
+		}
+	}
+}
+
+// content is what an entry asks for, in bytes.
+func content(e raft.Entry) (b []byte) {
+	for _, c := range e.Commands {
+		b = fmt.Appendf(b, "%d %d %q ", c.Kind, c.ID, c.Principal)
+		b = append(b, c.Body...)
+	}
+	if e.Conf != nil {
+		b = fmt.Appendf(b, "%d %d ", e.Conf.Op, e.Conf.Member)
+		b = append(b, e.Conf.Context...)
+	}
+	return b
+}
+
+// record keeps an entry that nobody had applied before.
+func (s *Sim) record(e raft.Entry) {
+	out := history.Entry{Index: uint64(e.Index), Term: uint64(e.Term)}
+	for _, c := range e.Commands {
+		logged, err := server.ReadCommand(c)
+		if err != nil {
+			s.fail("O6", "entry %d: %v", e.Index, err)
+			return
+		}
+		h := history.Command{ID: c.ID, Request: logged.Request, Leader: uint64(logged.Term), At: s.now}
+		for _, l := range logged.Expire {
+			h.Expired = append(h.Expired, history.Lease{ID: int64(l.ID)})
+		}
+		for _, l := range logged.Checkpoint {
+			h.Checkpointed = append(h.Checkpointed, history.Lease{ID: int64(l.ID), Remaining: l.Remaining})
+		}
+		out.Commands = append(out.Commands, h)
+		s.mix(uint64(e.Index), c.ID)
+	}
+	s.hist.Log = append(s.hist.Log, out)
+}

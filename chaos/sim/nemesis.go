@@ -1,0 +1,187 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/keelson-io/keelson/chaos/fault"
+	"github.com/keelson-io/keelson/raft"
+)
+
+// strike makes an event of the plan happen, and plans its end.
+func (s *Sim) strike(e fault.Event) {
+	m := s.target(e.Member)
+	s.say("* %v", e)
+	s.stats.Faults[e.Kind]++
+	switch e.Kind {
+	case fault.Kill:
+		m.kill(e.For)
+	case fault.PowerCut:
+		m.powerCut(e.For)
+	case fault.PowerAll:
+		for _, o := range s.members {
+			o.powerCut(time.Duration(s.chance.member.Int64N(int64(e.For))))
+		}
+	case fault.CrashAtIO:
+		m.crashAt = e.Arg
+	case fault.Pause:
+		m.paused = max(m.paused, s.now+e.For)
+	case fault.PauseAll:
+		for _, o := range s.members {
+			o.paused = max(o.paused, s.now+e.For)
+		}
+	case fault.DiskStall:
+		m.stalled = max(m.stalled, s.now+e.For)
+	case fault.FlushFails:
+		m.failing, m.applied = errFlush, e.Arg == 1
+	case fault.ClientCut:
+		m.cutOff++
+		m.breakStreams()
+		s.undo(e.For, func() { m.cutOff-- })
+	case fault.HandOver:
+		if m.node != nil {
+			m.spawn(func() { _ = m.node.Node.TransferLeader(context.Background()) }) // it may be too late
+			m.turn()
+		}
+	case fault.FalseDown:
+		m.falseDown(e.For)
+	default:
+		s.strikeNetwork(e, m)
+	}
+}
+
+// target is who an event is about; without a leader, the first member.
+func (s *Sim) target(n int) *member {
+	if n != fault.Leader {
+		return s.members[n%len(s.members)]
+	}
+	best := s.members[0]
+	for _, m := range s.members {
+		if m.node != nil && m.role.Role == raft.Leader && (best.role.Role != raft.Leader || m.role.Term > best.role.Term) {
+			best = m
+		}
+	}
+	return best
+}
+
+// undo ends a fault, unless all have ended before.
+func (s *Sim) undo(after time.Duration, fn func()) {
+	s.after(after, func() {
+		if !s.calm {
+			fn()
+		}
+	})
+}
+
+func (m *member) kill(d time.Duration) {
+	if m.node != nil {
+		m.down(m.disk.killed())
+		m.s.after(d, m.revive)
+	}
+}
+
+func (m *member) powerCut(d time.Duration) {
+	if m.node != nil {
+		m.s.stats.PowerCuts++
+		m.down(m.disk.powerless(m.s.chance.disk))
+		m.s.after(d, m.revive)
+	}
+}
+
+// falseDown is wrong news that nobody else is there.
+func (m *member) falseDown(d time.Duration) {
+	if m.node == nil {
+		return
+	}
+	for _, o := range m.s.members {
+		if o == m || o.id == 0 {
+			continue
+		}
+		m.wire.handler.PeerDown(o.id)
+		m.after(d, func() {
+			if o.node != nil {
+				m.wire.handler.PeerUp(o.id)
+				m.turn()
+			}
+		})
+	}
+	m.turn()
+}
+
+func (s *Sim) strikeNetwork(e fault.Event, m *member) {
+	n := &s.net
+	numbers := func(list *[]int) {
+		*list = append(*list, e.Arg)
+		s.undo(e.For, func() { i := slices.Index(*list, e.Arg); *list = slices.Delete(*list, i, i+1) })
+	}
+	switch e.Kind {
+	case fault.Loss:
+		numbers(&n.loss)
+	case fault.Duplicate:
+		numbers(&n.duplicate)
+	case fault.SlowSome:
+		numbers(&n.slow)
+	case fault.Delay:
+		d := time.Duration(e.Arg) * time.Millisecond
+		n.delay = append(n.delay, d)
+		s.undo(e.For, func() { i := slices.Index(n.delay, d); n.delay = slices.Delete(n.delay, i, i+1) })
+	default:
+		s.cutLinks(e, m)
+	}
+}
+
+// cutLinks cuts the links that the event names.
+func (s *Sim) cutLinks(e fault.Event, m *member) {
+	var links [][2]int
+	for _, a := range s.members {
+		for _, b := range s.members {
+			if a != b && cuts(e.Kind, a.n, b.n, m.n) {
+				links = append(links, [2]int{a.n, b.n})
+				s.net.cut[a.n][b.n]++
+			}
+		}
+	}
+	s.undo(e.For, func() {
+		for _, l := range links {
+			s.net.cut[l[0]][l[1]]--
+		}
+	})
+}
+
+// cuts reports whether a fault at member at cuts the link from one to another.
+func cuts(k fault.Kind, from, to, at int) bool {
+	switch k {
+	case fault.Isolate:
+		return from == at || to == at
+	case fault.CutTo:
+		return from == at
+	case fault.CutFrom:
+		return to == at
+	case fault.Bridge:
+		return from != at && to != at
+	case fault.Split:
+		return (from <= at) != (to <= at)
+	}
+	panic("sim: no such fault: " + string(k))
+}
+
+// heal ends all faults.
+func (s *Sim) heal() {
+	s.say("* calm")
+	s.calm = true
+	s.net = network{}
+	s.net.init(len(s.members))
+	for _, m := range s.members {
+		m.stalled, m.cutOff, m.crashAt, m.failing = 0, 0, 0, nil
+		if m.node == nil {
+			s.after(m.downTime(), m.revive)
+			continue
+		}
+		for _, o := range s.members {
+			if o != m && o.node != nil {
+				m.meet(o) // connections are made again
+			}
+		}
+	}
+}

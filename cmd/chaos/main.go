@@ -1,0 +1,40 @@
+// Command chaos breaks clusters and looks for what they lose. `chaos sim` runs
+// the simulator of chaos/sim; a seed is one run, and the same seed is the same
+// run.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+)
+
+// commands are the subcommands, in the order in which they are listed.
+var commands = []struct {
+	name, about string
+	run         func(args []string) error
+}{
+	{"sim", "run seeds of the simulator", simulate},
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		for _, c := range commands {
+			if c.name == os.Args[1] {
+				if err := c.run(os.Args[2:]); err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					os.Exit(1)
+				}
+				return
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr, "usage: chaos COMMAND [flags]; chaos COMMAND -h lists the flags")
+	for _, c := range commands {
+		fmt.Fprintf(os.Stderr, "  %-10s %s\n", c.name, c.about)
+	}
+	os.Exit(2)
+}
+
+// flags makes a command's flag set.
+func flags(name string) *flag.FlagSet { return flag.NewFlagSet("chaos "+name, flag.ExitOnError) }
