@@ -62,23 +62,30 @@ func (o *Observer) Term(id, term uint64) error {
 // Promised notes that the member's disk holds a term: from now on it never goes back.
 func (o *Observer) Promised(id, term uint64) { o.member(id).term = max(o.member(id).term, term) }
 
-// Leads notes that a member leads a term; entryTerm is the term of an entry in
-// its log, 0 when it has none there.
-func (o *Observer) Leads(id, term uint64, entryTerm func(index uint64) uint64) error {
-	if was, ok := o.leaders[term]; ok {
-		if was != id {
-			return fmt.Errorf("members %x and %x both lead term %d", was, id, term)
-		}
-		return nil
+// Leads notes that a member leads a term.
+func (o *Observer) Leads(id, term uint64) error {
+	if was, ok := o.leaders[term]; ok && was != id {
+		return fmt.Errorf("members %x and %x both lead term %d", was, id, term)
 	}
 	o.leaders[term] = id
-	if n := uint64(len(o.applied)); n > 0 {
-		if got, want := entryTerm(n), o.applied[n-1].term; got != want {
-			return fmt.Errorf("member %x leads term %d, but its entry %d is of term %d and term %d was applied", id, term, n, got, want)
-		}
+	return nil
+}
+
+// Complete checks that a new leader's log has the newest entry that anybody had
+// applied when the leader was elected, unless the leader has applied it itself.
+// entryTerm is the term of an entry in its log, 0 when it has none there.
+func (o *Observer) Complete(id, newest, applied uint64, entryTerm func(index uint64) uint64) error {
+	if newest == 0 || newest <= applied {
+		return nil
+	}
+	if got, want := entryTerm(newest), o.applied[newest-1].term; got != want {
+		return fmt.Errorf("member %x leads, but its entry %d is of term %d and term %d was applied", id, newest, got, want)
 	}
 	return nil
 }
+
+// Newest is the newest entry that anybody has applied.
+func (o *Observer) Newest() uint64 { return uint64(len(o.applied)) }
 
 // Applies notes an entry that a member is about to apply; fresh: nobody has
 // before. data is what the entry asks for, the same on all members.

@@ -40,6 +40,7 @@ type member struct {
 	writing, applying, expiring, polling bool
 	campaign, expiries                   int // numbers of the timers set last
 	role                                 raft.Status
+	elected                              uint64        // newest entry applied anywhere when it was elected; 0: checked
 	paused                               time.Duration // until when it stands still
 	stalled                              time.Duration // until when its disk does
 
@@ -88,7 +89,7 @@ func (m *member) start() {
 		m.crashAt = 1 + s.chance.disk.IntN(40) // while it recovers, if it makes so many calls
 	}
 	m.writing, m.applying, m.expiring, m.polling = false, false, false, false
-	m.role = raft.Status{}
+	m.role, m.elected = raft.Status{}, 0
 	m.fs = vfs.NewFault(m.disk.files, vfs.Rule{Hook: m.beforeCall})
 	m.wire = &wire{m: m}
 	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
@@ -391,7 +392,12 @@ func (m *member) lookAtRaft() {
 	if st.Role == raft.Leader && (m.role.Role != raft.Leader || m.role.Term != st.Term) {
 		m.s.stats.Elections++
 		m.s.say("%s leads term %d", m.name, st.Term)
-		m.s.must("O6", w.Leads(uint64(m.id), uint64(st.Term), m.entryTerm))
+		m.s.must("O6", w.Leads(uint64(m.id), uint64(st.Term)))
+		m.elected = w.Newest()
+	}
+	if m.elected > 0 && !m.writing { // what raft counts on may not be written yet
+		m.s.must("O6", w.Complete(uint64(m.id), m.elected, uint64(st.Applied), m.entryTerm))
+		m.elected = 0
 	}
 	m.s.must("O6", w.Term(uint64(m.id), uint64(st.Term)))
 	if st.Committed > m.role.Committed && st.Role == raft.Leader {
