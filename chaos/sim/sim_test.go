@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 6, "seeds to simulate")
+	seeds   = flag.Int("seeds", 3, "seeds to simulate")
 	first   = flag.Uint64("seed", 1, "first seed")
 	verbose = flag.Bool("sim.v", false, "tell what happens")
 )
