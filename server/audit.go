@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/keelson-io/keelson/auth"
 )
 
@@ -77,8 +79,8 @@ func (a *auditLog) write(record []slog.Attr) {
 	a.written.Inc()
 }
 
-// onlyReads are the RPCs that change nothing, by their last name. What is not
-// here is recorded each time.
+// onlyReads are the RPCs that change nothing. What is not here is recorded each
+// time, unless wants sees that it only reads.
 var onlyReads = map[string]bool{
 	"/etcdserverpb.KV/Range": true, "/etcdserverpb.KV/RangeStream": true,
 	"/etcdserverpb.Lease/LeaseTimeToLive": true, "/etcdserverpb.Lease/LeaseLeases": true, "/etcdserverpb.Lease/LeaseKeepAlive": true,
@@ -96,8 +98,14 @@ func (a *auditLog) wants(method string, req any, code codes.Code) bool {
 	if code == codes.PermissionDenied || code == codes.Unauthenticated {
 		return true
 	}
-	txn, ok := req.(*txnRequest)
-	if !onlyReads[method] && !(ok && txn.readOnly()) {
+	reads := onlyReads[method]
+	switch r := req.(type) {
+	case *txnRequest:
+		reads = r.readOnly()
+	case *pb.AlarmRequest:
+		reads = r.Action == pb.AlarmRequest_GET
+	}
+	if !reads {
 		return true
 	}
 	return a.cfg.Reads > 0 && a.reads.Add(1)%uint64(a.cfg.Reads) == 0

@@ -127,7 +127,9 @@ func TestAuditSamplesReads(t *testing.T) {
 		t.Error("a read is recorded although none is to be")
 	}
 	if !s.audit.wants("/etcdserverpb.KV/Range", nil, codes.PermissionDenied) || !s.audit.wants("/etcdserverpb.KV/Put", nil, codes.OK) ||
-		s.audit.wants("/etcdserverpb.KV/Txn", &txnRequest{}, codes.OK) {
+		s.audit.wants("/etcdserverpb.KV/Txn", &txnRequest{}, codes.OK) ||
+		s.audit.wants("/etcdserverpb.Maintenance/Alarm", &pb.AlarmRequest{}, codes.OK) ||
+		!s.audit.wants("/etcdserverpb.Maintenance/Alarm", &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE}, codes.OK) {
 		t.Error("refusals and writes are always recorded, transactions that only read by sample")
 	}
 	for method := range onlyReads {
