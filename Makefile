@@ -39,7 +39,7 @@ bench: ## etcd and kvd side by side on this machine, with ratios
 differential: ## send generated requests to etcd and kvd (N=...) and compare the answers
 	$(MAKE) -C compat differential
 
-k8s: ## run the storage suite of k8s.io/apiserver against kvd
+k8s: ## run the storage, watch cache and registry suites of k8s.io/apiserver against kvd
 	$(MAKE) -C compat k8s
 
 leaderkill: ## kill the leader KILLS times under load and look for what is missing

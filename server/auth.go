@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,23 @@ func (a *authority) certificate(ctx context.Context, md metadata.MD) (name strin
 		}
 	}
 	return "", false
+}
+
+// refuseNames stands before the gateway. As in etcd, a client that shows a
+// certificate with a name is told that the name will not make it a user there,
+// instead of being refused as nobody later.
+func (a *authority) refuseNames(gateway http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.certs && a.now.Load().Enabled && r.TLS != nil {
+			for _, chain := range r.TLS.VerifiedChains {
+				if len(chain) > 0 && chain[0].Subject.CommonName != "" {
+					http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
+					return
+				}
+			}
+		}
+		gateway.ServeHTTP(w, r)
+	})
 }
 
 // clientAddress is the host that the RPC came from.

@@ -3,8 +3,13 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -327,5 +332,32 @@ func TestEtcd14571_SameDecisionOnEveryMember(t *testing.T) {
 	}
 	if a, b := one.store.Revision(), other.store.Revision(); a != b {
 		t.Errorf("the members are at revisions %d and %d", a, b)
+	}
+}
+
+// CVE-2018-16886, seen from a browser: a certificate's name is refused at the
+// gateway's door, with etcd's words, while authentication is on.
+func TestCVE_2018_16886_GatewayRefusesNames(t *testing.T) {
+	s := newSecured(t, func(c *Config) { c.ClientTLS.ClientCertAuth = true })
+	off := newSolo(t, func(c *Config) { c.ClientTLS.ClientCertAuth = true })
+	served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	for what, c := range map[string]struct {
+		a    *authority
+		name string
+		tls  bool
+		want int
+	}{
+		"a name": {s.Server.auth, "root", true, http.StatusBadRequest}, "no name": {s.Server.auth, "", true, http.StatusTeapot},
+		"no TLS": {s.Server.auth, "", false, http.StatusTeapot}, "no users": {off.auth, "root", true, http.StatusTeapot},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/v3/kv/range", nil)
+		if r.TLS = nil; c.tls {
+			r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: c.name}}}}}
+		}
+		w := httptest.NewRecorder()
+		c.a.refuseNames(served).ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("%s: %d, want %d", what, w.Code, c.want)
+		}
 	}
 }

@@ -110,7 +110,7 @@ func (s *Server) front() *front {
 	v := s.view()
 	var json http.Handler
 	if s.cfg.EnableGRPCGateway {
-		json = newGateway(s.parts.grpc, s.clock, s.requestTimeout())
+		json = s.auth.refuseNames(newGateway(s.parts.grpc, s.clock, s.requestTimeout()))
 	}
 	return &front{
 		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,

@@ -22,6 +22,9 @@ type Certs struct {
 	members   [2]string // certificate and key
 }
 
+// MemberName is the common name of the members' certificate.
+const MemberName = "member"
+
 // raiser lets package certtest, made for tests, work for commands, too.
 type raiser struct{ testing.TB }
 
@@ -37,7 +40,7 @@ func NewCerts(dir string) (*Certs, error) {
 	c := &Certs{dir: dir, authority: certtest.New(t, "compat"), pool: x509.NewCertPool()}
 	c.CA = certtest.Write(t, dir, "ca.crt", c.authority.PEM())
 	c.pool.AppendCertsFromPEM(c.authority.PEM())
-	c.members[0], c.members[1] = c.authority.Issue("member", "127.0.0.1", "localhost").Write(t, dir, "member")
+	c.members[0], c.members[1] = c.authority.Issue(MemberName, "127.0.0.1", "localhost").Write(t, dir, "member")
 	return c, nil
 }
 

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,50 +30,96 @@ func (d Difference) String() string {
 	return fmt.Sprintf("etcdctl %s\n--- left\n%s\n--- right\n%s", d.Command, d.Left, d.Right)
 }
 
-// Compare runs the script against both clusters, which must be fresh.
-func Compare(ctx context.Context, left, right *cluster.Cluster) (steps int, diffs []Difference, err error) {
-	binary, err := cluster.BinaryPath("etcdctl")
-	if err != nil {
-		return 0, nil, err
+// Mode is how etcdctl reaches both clusters.
+type Mode struct {
+	Certs *cluster.Certs // of both clusters; nil: no TLS
+}
+
+// Compare runs the steps against both clusters, which must be fresh. dir takes
+// what they write.
+func Compare(ctx context.Context, left, right *cluster.Cluster, mode Mode, dir string, steps []step) (done int, diffs []Difference, err error) {
+	var shells [2]*shell
+	for i, c := range []*cluster.Cluster{left, right} {
+		if shells[i], err = newShell(c, mode, filepath.Join(dir, strconv.Itoa(i))); err != nil {
+			return 0, nil, err
+		}
 	}
-	shells := [2]*shell{{binary: binary, cluster: left}, {binary: binary, cluster: right}}
-	for _, s := range script() {
+	for _, s := range steps {
 		var printed [2]string
 		var wg sync.WaitGroup
 		for i, sh := range shells {
-			wg.Go(func() { printed[i] = mask(s.args, sh.run(ctx, s)) })
+			wg.Go(func() { printed[i] = mask(s.args, strings.ReplaceAll(sh.run(ctx, s), sh.dir, "DIR")) })
 		}
 		wg.Wait()
-		steps++
+		done++
 		if printed[0] != printed[1] {
 			diffs = append(diffs, Difference{s.args, printed[0], printed[1]})
 		}
 		if ctx.Err() != nil {
-			return steps, diffs, ctx.Err()
+			return done, diffs, ctx.Err()
 		}
 	}
-	return steps, diffs, nil
+	return done, diffs, nil
 }
 
 // shell runs etcdctl against one cluster.
 type shell struct {
-	binary  string
+	tools   map[string]string // paths
 	cluster *cluster.Cluster
+	flags   []string
+	dir     string
 	lease   string // in hexadecimal, as granted last
 }
 
+func newShell(c *cluster.Cluster, mode Mode, dir string) (*shell, error) {
+	sh := &shell{tools: map[string]string{}, cluster: c, dir: dir}
+	for _, name := range []string{"etcdctl", "etcdutl"} {
+		path, err := cluster.BinaryPath(name)
+		if err != nil {
+			return nil, err
+		}
+		sh.tools[name] = path
+	}
+	if mode.Certs != nil {
+		cert, key, _, err := mode.Certs.Client("etcdctl")
+		if err != nil {
+			return nil, err
+		}
+		sh.flags = []string{"--cacert", mode.Certs.CA, "--cert", cert, "--key", key}
+	}
+	return sh, os.MkdirAll(dir, 0o755)
+}
+
 var granted = regexp.MustCompile(`lease ([0-9a-f]+) granted`)
+
+// command fills a step's arguments in.
+func (sh *shell) command(ctx context.Context, s step) *exec.Cmd {
+	var urls []string
+	for _, m := range sh.cluster.Members {
+		urls = append(urls, m.ClientURL())
+	}
+	fill := strings.NewReplacer("{lease}", sh.lease, "{dir}", sh.dir, "{endpoint}", urls[0])
+	var args []string
+	for _, w := range s.words() {
+		args = append(args, fill.Replace(w))
+	}
+	if s.tool != "" {
+		return exec.CommandContext(ctx, sh.tools[s.tool], args...)
+	}
+	if !strings.Contains(s.args, "--endpoints") {
+		args = append(args, "--endpoints", strings.Join(urls, ","))
+	}
+	if s.user != "" {
+		args = append(args, "--user", strings.ReplaceAll(s.user, "·", " "))
+	}
+	return exec.CommandContext(ctx, sh.tools["etcdctl"], append(args, sh.flags...)...)
+}
 
 // run gives all that one command printed, and how it ended.
 func (sh *shell) run(ctx context.Context, s step) string {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	var args []string
-	for _, w := range s.words() {
-		args = append(args, strings.ReplaceAll(w, "{lease}", sh.lease))
-	}
-	args = append(args, "--endpoints", strings.Join(sh.cluster.Endpoints(), ","))
-	cmd := exec.CommandContext(ctx, sh.binary, args...)
+	cmd := sh.command(ctx, s)
 	cmd.Stdin = strings.NewReader(s.stdin)
 	var out syncBuffer
 	var stderr bytes.Buffer
@@ -79,8 +127,12 @@ func (sh *shell) run(ctx context.Context, s step) string {
 	if err := cmd.Start(); err != nil {
 		return err.Error()
 	}
-	if s.watch {
-		out.waitFor(ctx, lastSeen(s))
+	switch {
+	case s.polled != "":
+		sh.poll(ctx, s)
+		_ = cmd.Process.Signal(os.Interrupt)
+	case s.until != "":
+		out.waitFor(ctx, s.until)
 		_ = cmd.Process.Signal(os.Interrupt)
 	}
 	err := cmd.Wait()
@@ -92,19 +144,21 @@ func (sh *shell) run(ctx context.Context, s step) string {
 	switch {
 	case ctx.Err() != nil:
 		text += "(did not end)"
-	case s.watch: // ended by us
+	case s.until != "": // ended by us
 	case errors.As(err, &exit):
 		text += fmt.Sprintf("(exit code %d)", exit.ExitCode())
 	}
 	return text
 }
 
-// lastSeen is how the last value shows in a watch's output.
-func lastSeen(s step) string {
-	if strings.Contains(s.args, "-w json") {
-		return "dGhhdC13YXMtYWxs" // base64 of lastValue
+// poll runs the step's other command until it prints what is waited for.
+func (sh *shell) poll(ctx context.Context, s step) {
+	for ctx.Err() == nil {
+		out, err := sh.command(ctx, step{args: s.polled, user: s.user}).Output()
+		if err == nil && strings.Contains(string(out), s.until) {
+			return
+		}
 	}
-	return lastValue
 }
 
 // syncBuffer is written by the command and read while it runs.

@@ -1,39 +1,16 @@
 package ctl
 
-import "strings"
+import "slices"
 
-// step is one run of etcdctl.
-type step struct {
-	args  string // split at spaces; {lease} is the id of the last lease granted; '·' stands for a space inside an argument
-	stdin string
-	// watch steps run until they have printed the value that is put last of all,
-	// so they see everything from the revision they ask for.
-	watch bool
+// clusterSteps are for members who agree with each other, secureSteps for one
+// member, over TLS. Together they are every job of etcdctl and of etcdutl that
+// works on kvd's files, in their output formats.
+func clusterSteps() []step {
+	return slices.Concat(kvSteps(), txnSteps(), leaseSteps(), watchSteps(), adminSteps(), maintenanceSteps(), recipeSteps())
 }
 
-func run(args string) step         { return step{args: args} }
-func with(args, stdin string) step { return step{args: args, stdin: stdin} }
-func watching(args string) step    { return step{args: "watch " + args, watch: true} }
-func (s step) words() (out []string) {
-	for _, w := range strings.Fields(s.args) {
-		out = append(out, strings.ReplaceAll(w, "·", " "))
-	}
-	return out
-}
-
-// lastValue ends the watches.
-const lastValue = "that-was-all"
-
-// script is every job of etcdctl that exists so far, in its output formats.
-func script() []step {
-	var out []step
-	out = append(out, kvSteps()...)
-	out = append(out, txnSteps()...)
-	out = append(out, leaseSteps()...)
-	out = append(out, watchSteps()...)
-	out = append(out, adminSteps()...)
-	out = append(out, maintenanceSteps()...)
-	return out
+func secureSteps() []step {
+	return slices.Concat(clientSteps(), txnSteps(), leaseSteps(), watchSteps(), snapshotSteps(), authSteps())
 }
 
 func kvSteps() []step {
@@ -108,5 +85,39 @@ func maintenanceSteps() []step {
 		run("move-leader"), run("move-leader xyz"), run("move-leader 123"),
 		run("downgrade validate"), run("downgrade validate abc"), run("downgrade validate 3.5"), run("downgrade validate 3.6"),
 		run("downgrade enable 3.5"), run("downgrade cancel"), run("snapshot save"),
+	}
+}
+
+// clientSteps ask no server.
+func clientSteps() []step {
+	return []step{
+		run("help"), run("help get"), run("options"), run("completion bash"), run("completion nosuchshell"), run("check"), run("lease"),
+		offline("help"), offline("version"), offline("completion bash"), offline("snapshot"), offline("nosuchcommand"),
+	}
+}
+
+// recipeSteps: locks, elections and mirrors are made of reads, writes and watches.
+func recipeSteps() []step {
+	mirror := until(lastValue, "make-mirror --prefix=m/ --dest-prefix=n/ {endpoint}")
+	mirror.polled = "get n/last --print-value-only"
+	return []step{
+		until("/", "lock l1"), run("get l1/ --prefix --count-only -w fields"), run("lock l1 echo in·the·lock"), run("lock l1 false"), run("lock l1 --ttl=60 echo again"), run("lock"),
+		until("proposed", "elect e1 proposed"), run("elect"), run("elect -l"), run("elect e1 a b"),
+		run("put e2/1234 leads"), until("leads", "elect -l e2"),
+		run("put m/1 one"), run("put m/2 two"), run("put m/last " + lastValue), mirror, run("get n/ --prefix"), run("make-mirror"),
+	}
+}
+
+// snapshotSteps save one, and let etcdutl read, restore and refuse it.
+func snapshotSteps() []step {
+	return []step{
+		run("snapshot save {dir}/snapshot.db --endpoints={endpoint}"), run("snapshot save"), run("snapshot save {dir}/none/snapshot.db --endpoints={endpoint}"),
+		offline("snapshot restore {dir}/snapshot.db --data-dir {dir}/restored"), offline("snapshot restore {dir}/snapshot.db --data-dir {dir}/restored"),
+		offline("snapshot restore {dir}/snapshot.db --data-dir {dir}/bumped --bump-revision=1000000 --mark-compacted"),
+		// These open the file for writing, after which its checksum is wrong.
+		offline("snapshot status {dir}/snapshot.db"), offline("snapshot status {dir}/snapshot.db -w json"), offline("snapshot status {dir}/snapshot.db -w table"),
+		offline("snapshot status {dir}/snapshot.db -w fields"), offline("snapshot status {dir}/nosuch.db"), offline("snapshot status"),
+		offline("hashkv {dir}/snapshot.db"), offline("hashkv {dir}/snapshot.db -w json"), offline("hashkv {dir}/snapshot.db --rev=20"),
+		offline("snapshot status {dir}/bumped/member/snap/db -w json"), offline("snapshot restore"),
 	}
 }

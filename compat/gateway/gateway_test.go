@@ -28,13 +28,19 @@ func storeName() string {
 
 func start(t *testing.T, name string, members int) *cluster.Cluster {
 	t.Helper()
+	return startWith(t, name, cluster.Options{Members: members})
+}
+
+func startWith(t *testing.T, name string, opt cluster.Options) *cluster.Cluster {
+	t.Helper()
 	sys, err := cluster.Lookup(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	opt.Dir, opt.NoSync = t.TempDir(), true
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c, err := cluster.Start(ctx, sys, cluster.Options{Members: members, Dir: t.TempDir(), NoSync: true})
+	c, err := cluster.Start(ctx, sys, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,13 +141,23 @@ var masks = []struct {
 
 func (q request) send(t *testing.T, base string) answer {
 	t.Helper()
+	return q.sendBy(t, http.DefaultClient, base, "")
+}
+
+// sendBy is send by a client of its own, with the token of a login if there is one.
+func (q request) sendBy(t *testing.T, client *http.Client, base, token string) answer {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, q.method, base+q.path, strings.NewReader(q.body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	if token != "" {
+		r.Header.Set("Authorization", token)
+	}
+	r.Header.Set("Accept", "*/*") // as curl does; see TestNobodyWithoutAccept
+	resp, err := client.Do(r)
 	if err != nil {
 		t.Fatalf("%s %s %s: %v", q.method, q.path, q.body, err)
 	}
@@ -186,13 +202,16 @@ func plain(b []byte) string {
 // TestSameAnswers plays the requests against both.
 func TestSameAnswers(t *testing.T) {
 	left, right := start(t, "etcd", 1), start(t, storeName(), 1)
-	for i, q := range requests {
-		want := q.send(t, left.Members[0].ClientURL())
-		got := q.send(t, right.Members[0].ClientURL())
-		// Words of the JSON library's errors are shuffled between builds.
-		want.Body, got.Body = strings.ReplaceAll(want.Body, "\u00a0", " "), strings.ReplaceAll(got.Body, "\u00a0", " ")
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%d: %s %s %s (-etcd +%s)\n%s", i, q.method, q.path, q.body, storeName(), diff)
-		}
+	for _, q := range requests {
+		same(t, q, q.send(t, left.Members[0].ClientURL()), q.send(t, right.Members[0].ClientURL()))
+	}
+}
+
+func same(t *testing.T, q request, want, got answer) {
+	t.Helper()
+	// Words of the JSON library's errors are shuffled between builds.
+	want.Body, got.Body = strings.ReplaceAll(want.Body, "\u00a0", " "), strings.ReplaceAll(got.Body, "\u00a0", " ")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s %s %s (-etcd +%s)\n%s", q.method, q.path, q.body, storeName(), diff)
 	}
 }

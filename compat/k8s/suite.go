@@ -20,6 +20,10 @@ import (
 // Module is what is tested, at the version whose tests were counted.
 const Module = "k8s.io/apiserver@v0.37.2"
 
+// DefaultPackages are those whose tests start a store: the storage contract on
+// the store itself, through the watch cache, and through the generic registry.
+var DefaultPackages = []string{"./pkg/storage/etcd3/...", "./pkg/storage/cacher/...", "./pkg/registry/generic/registry/..."}
+
 const replaced = "pkg/storage/etcd3/testserver/test_server.go"
 
 //go:embed testserver.go.txt
@@ -29,7 +33,7 @@ var testserver []byte
 type Options struct {
 	Store    string   // path of the binary
 	Work     string   // where the copy of the module is kept between runs
-	Packages []string // relative to the module, "./pkg/storage/etcd3/..." by default
+	Packages []string // relative to the module, DefaultPackages if none
 	Args     []string // further arguments of go test, such as -run
 	Output   io.Writer
 }
@@ -58,7 +62,7 @@ func Run(ctx context.Context, opt Options) (Result, error) {
 	}
 	packages := opt.Packages
 	if len(packages) == 0 {
-		packages = []string{"./pkg/storage/etcd3/..."}
+		packages = DefaultPackages
 	}
 	args := append([]string{"test", "-json", "-count=1", "-timeout=20m", "-p=1"}, opt.Args...)
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)

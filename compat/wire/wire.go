@@ -127,6 +127,8 @@ func Mask(answer proto.Message) {
 		h.GetHeader().ClusterId, h.GetHeader().MemberId, h.GetHeader().RaftTerm = 0, 0, 0
 	}
 	switch m := answer.(type) {
+	case *pb.RangeStreamResponse:
+		Mask(m.GetRangeResponse())
 	case *pb.StatusResponse:
 		m.DbSize, m.DbSizeInUse, m.RaftIndex, m.RaftAppliedIndex, m.RaftTerm, m.Leader = 0, 0, 0, 0, 0, min(m.Leader, 1)
 	case *pb.MemberListResponse:

@@ -18,7 +18,7 @@ import (
 func main() {
 	store := flag.String("store", "kvd", "etcd, kvd, or a binary")
 	work := flag.String("work", "bin/k8s", "where the copy of the module is kept between runs")
-	packages := flag.String("packages", "./pkg/storage/etcd3/...", "packages of the module, separated by spaces")
+	packages := flag.String("packages", strings.Join(k8s.DefaultPackages, " "), "packages of the module, separated by spaces")
 	run := flag.String("run", "", "only tests that match, as in go test")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
