@@ -29,6 +29,7 @@ type authority struct {
 	throttle  *auth.Throttle
 	certs     bool // a client certificate's common name names a user
 	invalid   error
+	known     func(ctx context.Context, user string) // told of every caller who is a user
 	log       *slog.Logger
 }
 
@@ -41,6 +42,7 @@ func newAuthority(s *Server) *authority {
 		throttle:  auth.NewThrottle(cfg.Clock, int(cfg.AuthFreeFailures)),
 		certs:     cfg.ClientTLS.ClientCertAuth,
 		log:       cfg.Logger,
+		known:     s.load.known,
 	}
 	if cost := int(cfg.BcryptCost); !auth.ValidCost(cost) {
 		a.log.Warn("bcrypt knows no such cost, taking the default", "cost", cost, "default", auth.DefaultCost)
@@ -97,9 +99,11 @@ func (a *authority) caller(ctx context.Context, state *auth.State) (auth.Princip
 			a.log.Debug("invalid token", "fingerprint", auth.Fingerprint(token))
 			return auth.Principal{}, api.ErrInvalidAuthToken
 		}
+		a.known(ctx, who.Name)
 		return who, nil
 	}
 	if name, ok := a.certificate(ctx, md); ok {
+		a.known(ctx, name)
 		return auth.Principal{Name: name, Revision: state.Revision}, nil
 	}
 	return auth.Principal{}, nil

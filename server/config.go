@@ -70,6 +70,7 @@ type Config struct {
 	WatchProgressInterval time.Duration
 	WarnUnaryDuration     time.Duration // slower requests are logged
 	WarnApplyDuration     time.Duration // commands and ranges that take longer to evaluate are logged
+	PaceHeavyClients      bool          // hold heavy requests back while they slow quiet clients down
 	CompactionBatch       int           // superseded revisions a batch of physical compaction
 
 	EnablePprof       bool
@@ -153,6 +154,7 @@ func DefaultConfig() Config {
 		WatchProgressInterval: defaultProgressInterval,
 		WarnUnaryDuration:     300 * time.Millisecond,
 		WarnApplyDuration:     100 * time.Millisecond,
+		PaceHeavyClients:      true,
 		CompactionBatch:       defaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
 		Audit:                 Audit{Reads: 100},

@@ -8,7 +8,8 @@
 //
 //  1. kv.go: gRPC calls the handler in the RPC's goroutine. The codec
 //     (codec.go, codec_request.go) has cut the request into fields that point
-//     into its bytes; kv_check.go checks them.
+//     into its bytes; kv_check.go checks them. Before that, overload.go may let
+//     the request wait for those of other clients.
 //  2. admit.go: may this command be proposed at all?
 //  3. propose.go: the request's own bytes become a command of package raft,
 //     which bundles what waits into one entry.

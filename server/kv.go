@@ -115,13 +115,18 @@ func (s *Server) readNow(ctx context.Context, r *rangeRequest) (*Encoded, error)
 	if r.single() && !r.countOnly && !r.sorts() && !r.filtered() {
 		return s.get(tx, r, term)
 	}
-	a := &answer{pool: s.answers}
+	a := s.answers.begin(ctx)
 	a.keep(s.appendFullHeader(a.room(headerBytes), tx.Revision(), term))
-	tail, err := r.evaluate(ctx, tx, func(it mvcc.Item, rec mvcc.Record) error { return a.kv(ctx, &it, rec) })
+	shown := 0
+	tail, err := r.evaluate(ctx, tx, func(it mvcc.Item, rec mvcc.Record) error {
+		shown++
+		return a.kv(ctx, &it, rec)
+	})
 	if err != nil {
 		a.drop()
 		return nil, err
 	}
+	s.load.listed(shown, a.len())
 	if tail.more && r.inKeyOrder() {
 		tx.Pin() // the client will ask for the next page of the same revision
 	}

@@ -406,9 +406,14 @@ type clientAddr struct {
 	net.Addr
 	host     string
 	versions clientVersions
+	load     clientLoad
 }
 
-func newClientAddr(a net.Addr) *clientAddr { return &clientAddr{Addr: a, host: hostOf(a)} }
+func newClientAddr(a net.Addr) *clientAddr {
+	c := &clientAddr{Addr: a, host: hostOf(a)}
+	c.load.own.Name = a.String()
+	return c
+}
 
 // hostOf is the part of an address that names a machine.
 func hostOf(a net.Addr) string {
@@ -430,6 +435,7 @@ func (c *opened) Read(p []byte) (n int, err error) {
 }
 
 func (c *opened) Write(p []byte) (int, error) {
+	c.client.load.paceSending(len(p))
 	n, err := c.Conn.Write(p)
 	c.gate.traffic.sent.Add(uint64(n))
 	return n, err
@@ -439,6 +445,7 @@ func (c *opened) Write(p []byte) (int, error) {
 func (c *opened) Close() error {
 	err := c.Conn.Close()
 	if c.left.CompareAndSwap(false, true) {
+		c.client.load.leave()
 		c.gate.mu.Lock()
 		delete(c.gate.mu.secured, c)
 		c.gate.mu.Unlock()
@@ -492,11 +499,16 @@ var errTLSOnPlain = errors.New("TLS on a plain port")
 
 var _ io.Closer = (*gate)(nil)
 
-// rememberTLS gives HTTP handlers what the gate knows of a connection; net/http
+// rememberConn gives HTTP handlers what the gate knows of a connection; net/http
 // sees no TLS in it.
-func rememberTLS(ctx context.Context, conn net.Conn) context.Context {
-	if o, ok := conn.(*opened); ok && o.secure != nil {
-		return context.WithValue(ctx, tlsKey{}, o.secure)
+func rememberConn(ctx context.Context, conn net.Conn) context.Context {
+	o, ok := conn.(*opened)
+	if !ok {
+		return ctx
+	}
+	ctx = context.WithValue(ctx, clientKey{}, &o.client.load)
+	if o.secure != nil {
+		ctx = context.WithValue(ctx, tlsKey{}, o.secure)
 	}
 	return ctx
 }

@@ -256,7 +256,7 @@ func TestHandlersSeeTheCertificate(t *testing.T) {
 	guarded := newHTTPGuard(&cfg, g.log).wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		names <- r.TLS.VerifiedChains[0][0].Subject.CommonName
 	}))
-	web := &http.Server{Handler: guarded, ConnContext: rememberTLS}
+	web := &http.Server{Handler: guarded, ConnContext: rememberConn}
 	go g.Run()
 	go server.Serve(g.grpc)
 	go web.Serve(g.http)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/server/admission"
 )
 
 // stopGrace is how long RPCs may go on after a member was asked to stop. Then
@@ -24,8 +25,8 @@ const stopGrace = time.Second
 
 // grpcOptions are the limits and interceptors of the client port. The codec is
 // the caller's to add.
-func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error, ended rpcEnd) []grpc.ServerOption {
-	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, ended: ended}
+func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error, load *overload, ended rpcEnd) []grpc.ServerOption {
+	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, load: load, ended: ended}
 	opts := []grpc.ServerOption{
 		grpc.Creds(newGateCredentials()),
 		grpc.ConnectionTimeout(openTimeout),
@@ -52,6 +53,7 @@ type interceptors struct {
 	metrics *metrics
 	node    consensus
 	admit   func(ctx context.Context, method string, req any) error // by the table of needs
+	load    *overload
 	ended   rpcEnd
 }
 
@@ -68,11 +70,17 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	if err == nil {
 		err = i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
 	}
+	var pass admission.Pass
+	if err == nil {
+		pass, err = i.load.enter(ctx, req, begin)
+	}
 	if err == nil {
 		resp, err = handler(ctx, req)
 	}
 	end(err)
-	took := i.metrics.clock.Now().Sub(begin)
+	now := i.metrics.clock.Now()
+	i.load.gate.Leave(pass, now, err == nil)
+	took := now.Sub(begin)
 	i.metrics.answered(method, req, status.Code(err), took)
 	i.ended(ctx, info.FullMethod, req, resp, err, took)
 	return resp, err
@@ -203,7 +211,7 @@ func (f *front) httpServer(h http.Handler) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ConnContext:       rememberTLS,
+		ConnContext:       rememberConn,
 		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // mostly clients' mistakes
 	}
 }

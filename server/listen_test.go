@@ -58,7 +58,7 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	sockets.arm(security)
 	h.metrics.registry.MustRegister(tlsMetrics{security})
 	h.guard = newHTTPGuard(cfg, h.log)
-	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil },
+	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil }, newOverload(cfg, nil),
 		func(context.Context, string, any, any, error, time.Duration) {})...)
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
 	h.metrics.countMethods(g, true)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/server/admission"
 )
 
 // Answers of ranges are built in pooled chunks: a list of forty megabytes costs
@@ -32,20 +33,20 @@ const (
 // answers is the budget that all range answers of a member share.
 type answers struct {
 	clock    clock.Clock
+	gate     *admission.Gate
+	nobody   clientLoad // of answers to no connection: tests'
 	inFlight atomic.Int64
 	building chan struct{} // a token: one large answer is built at a time
 	drained  chan struct{} // a hint that inFlight fell
 	chunks   sync.Pool     // of *[]byte with capacity chunkBytes
 }
 
-func newAnswers(c clock.Clock) *answers {
-	return &answers{clock: c, building: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
+func newAnswers(c clock.Clock, g *admission.Gate) *answers {
+	return &answers{clock: c, gate: g, building: make(chan struct{}, 1), drained: make(chan struct{}, 1)}
 }
 
-// Get and Put make answers the pool behind the chunks' buffers: Put is called
-// when gRPC has written one.
-func (p *answers) Get(length int) *[]byte {
-	p.inFlight.Add(int64(max(length, chunkBytes)))
+// chunk is an empty chunk with room for length bytes.
+func (p *answers) chunk(length int) *[]byte {
 	if length <= chunkBytes {
 		if c, ok := p.chunks.Get().(*[]byte); ok {
 			*c = (*c)[:0]
@@ -57,11 +58,8 @@ func (p *answers) Get(length int) *[]byte {
 	return &c
 }
 
-func (p *answers) Put(c *[]byte) {
-	p.inFlight.Add(-int64(cap(*c)))
-	if cap(*c) == chunkBytes {
-		p.chunks.Put(c)
-	}
+// pulse hints that inFlight fell.
+func (p *answers) pulse() {
 	select {
 	case p.drained <- struct{}{}:
 	default:
@@ -70,11 +68,38 @@ func (p *answers) Put(c *[]byte) {
 
 // answer is one message being built.
 type answer struct {
-	pool  *answers
-	bufs  mem.BufferSlice
-	cur   *[]byte
-	size  int // of all chunks but the current one
-	large bool
+	pool   *answers
+	client *clientLoad // who is to have it
+	bufs   mem.BufferSlice
+	cur    *[]byte
+	size   int // of all chunks but the current one
+	paced  int // of that: what was waited for
+	large  bool
+}
+
+// begin begins an answer to the caller of an RPC.
+func (p *answers) begin(ctx context.Context) *answer {
+	c := clientOf(ctx)
+	if c == nil {
+		c = &p.nobody
+	}
+	return &answer{pool: p, client: c}
+}
+
+// Get and Put make the answer the pool behind its own buffers: Put is called when
+// gRPC has written one.
+func (a *answer) Get(length int) *[]byte {
+	c := a.pool.chunk(length)
+	a.client.lend(a.pool, int64(cap(*c)))
+	return c
+}
+
+func (a *answer) Put(c *[]byte) {
+	a.client.giveBack(int64(cap(*c)))
+	if cap(*c) == chunkBytes {
+		a.pool.chunks.Put(c)
+	}
+	a.pool.pulse()
 }
 
 // len is the size of the message so far.
@@ -90,7 +115,7 @@ func (a *answer) len() int {
 func (a *answer) room(n int) []byte {
 	if a.cur == nil || cap(*a.cur)-len(*a.cur) < n {
 		a.flush()
-		a.cur = a.pool.Get(n)
+		a.cur = a.Get(n)
 	}
 	return *a.cur
 }
@@ -102,7 +127,7 @@ func (a *answer) flush() {
 		return
 	}
 	a.size += len(*a.cur)
-	a.bufs = append(a.bufs, mem.NewBuffer(a.cur, a.pool))
+	a.bufs = append(a.bufs, mem.NewBuffer(a.cur, a))
 	a.cur = nil
 }
 
@@ -112,6 +137,10 @@ func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
 		if err := a.enlarge(ctx); err != nil {
 			return err
 		}
+	}
+	if a.large && a.size > a.paced {
+		a.pool.gate.Pace(ctx.Done(), admission.Building, a.size-a.paced)
+		a.paced = a.size
 	}
 	if rec != nil {
 		b := a.room(1 + protowire.SizeBytes(len(rec)))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/server/admission"
 )
 
 // RangeStream answers a range in messages of about api.RangeChunkBytes. Their
@@ -64,6 +65,11 @@ type streamCursor struct {
 
 // message reads and encodes the next message.
 func (c *streamCursor) message(ctx context.Context) (*Encoded, error) {
+	pass, err := c.s.load.enterAs(ctx, admission.Request{Class: admission.List, Cost: api.RangeChunkBytes}, c.s.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { c.s.load.gate.Leave(pass, c.s.clock.Now(), false) }()
 	tx, err := c.s.Store().Read(c.at)
 	if err != nil {
 		return nil, err
@@ -72,7 +78,7 @@ func (c *streamCursor) message(ctx context.Context) (*Encoded, error) {
 	if c.header == 0 {
 		c.header, c.at = tx.Revision(), tx.At()
 	}
-	a := &answer{pool: c.s.answers}
+	a := c.s.answers.begin(ctx)
 	more, err := c.fill(ctx, tx, a)
 	if err != nil {
 		a.drop()

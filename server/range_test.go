@@ -239,9 +239,9 @@ func TestSerializableReadsNeedNoQuorum(t *testing.T) {
 // TestAnswerPieces builds answers of all sizes around the chunk's.
 func TestAnswerPieces(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	pool := newAnswers(clock.System())
+	pool := newAnswers(clock.System(), newOverload(&Config{Clock: clock.System()}, nil).gate)
 	for round := range 60 {
-		a := &answer{pool: pool}
+		a := pool.begin(t.Context())
 		var want pb.RangeResponse
 		for range rng.IntN(40) {
 			kv := &mvccpb.KeyValue{Key: []byte("key"), Version: 1, Value: make([]byte, rng.IntN(4000))}
@@ -278,10 +278,10 @@ func TestAnswerPieces(t *testing.T) {
 // not for ever, and small ones not at all.
 func TestLargeAnswersTakeTurns(t *testing.T) {
 	fake := clock.NewFake(time.Unix(0, 0))
-	pool := newAnswers(fake)
+	pool := newAnswers(fake, newOverload(&Config{Clock: fake}, nil).gate)
 	rec := make(mvcc.Record, 32<<10)
 	build := func(ctx context.Context, bytes int) (*Encoded, error) {
-		a := &answer{pool: pool}
+		a := pool.begin(t.Context())
 		for a.len() < bytes {
 			if err := a.kv(ctx, nil, rec); err != nil {
 				a.drop()

@@ -36,6 +36,7 @@ type Server struct {
 	members *members
 	lessor  *lessor
 	auth    *authority
+	load    *overload
 	answers *answers
 	metrics *metrics
 	slow    slowLog
@@ -59,12 +60,13 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, id: id, cluster: cluster,
 		members: m,
-		answers: newAnswers(cfg.Clock),
 		metrics: newMetrics(cfg.Clock),
 
 		unserved: make(chan struct{}),
 	}
 	s.ids.state.Store(cfg.Seed ^ uint64(id))
+	s.load = newOverload(&s.cfg, s.Store)
+	s.answers = newAnswers(cfg.Clock, s.load.gate)
 	s.auth = newAuthority(s)
 	s.slow = slowLog{log: cfg.Logger, clock: cfg.Clock}
 	s.audit = newAuditLog(cfg.Audit, maker{s.metrics.registry}, s.whoAsks)
@@ -107,7 +109,7 @@ func (s *Server) view() *view {
 
 // services registers every service of the client port on a new gRPC server.
 func (s *Server) services() *grpc.Server {
-	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC, s.rpcEnded),
+	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC, s.load, s.rpcEnded),
 		grpc.ForceServerCodecV2(Codec()), grpc.ChainStreamInterceptor(s.admitStream))
 	g := grpc.NewServer(opts...)
 	v := s.view()
@@ -123,6 +125,7 @@ func (s *Server) services() *grpc.Server {
 	newSchema().register(g)
 	s.metrics.countMethods(g, s.cfg.ExtensiveMetrics)
 	s.metrics.observe(v)
+	s.metrics.registry.MustRegister(s.load)
 	return g
 }
 

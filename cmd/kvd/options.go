@@ -92,6 +92,12 @@ var workingOptions = []option{
 	number("Limits", "compaction-batch-limit", "1000", "Maximum revisions deleted in each compaction batch.", math.MaxInt32,
 		func(s *settings, n uint64) { s.server.CompactionBatch = int(n) }),
 
+	{group: "Limits", name: "pace-heavy-clients", def: "true", bool: true,
+		help: "Hold the requests of heavy clients back while they slow quiet clients down. kvd's own.",
+		set: func(s *settings, v string) (err error) {
+			s.server.PaceHeavyClients, err = parseBool(v)
+			return err
+		}},
 	enabled("Limits", "enable-grpc-gateway", "Serve JSON over HTTP at client URL + \"/v3/\".",
 		func(s *settings) *bool { return &s.server.EnableGRPCGateway }),
 

@@ -34,6 +34,15 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T) *fleet {
+	f := planFleet(t)
+	for i := range f.sites {
+		f.start(i)
+	}
+	return f
+}
+
+// planFleet starts nobody yet.
+func planFleet(t *testing.T, more ...string) *fleet {
 	f := &fleet{t: t, certs: t.TempDir(), ca: certtest.New(t, "old"), sites: []site{newSite(t), newSite(t), newSite(t)}}
 	f.ca.Issue("member", "127.0.0.1").Write(t, f.certs, "member")
 	certtest.Write(t, f.certs, "ca.crt", f.ca.PEM())
@@ -42,16 +51,13 @@ func newFleet(t *testing.T) *fleet {
 	for i, s := range f.sites {
 		initial = append(initial, fmt.Sprintf("m%d=https://%s", i, s.peer))
 	}
-	f.more = []string{"--initial-cluster=" + strings.Join(initial, ",")}
+	f.more = append(more, "--initial-cluster="+strings.Join(initial, ","))
 	for _, side := range []string{"", "peer-"} {
 		f.more = append(f.more, "--"+side+"cert-file="+filepath.Join(f.certs, "member.crt"), "--"+side+"key-file="+filepath.Join(f.certs, "member.key"),
 			"--"+side+"trusted-ca-file="+filepath.Join(f.certs, "ca.crt"), "--"+side+"client-cert-auth")
 	}
 	f.more = append(f.more, "--client-crl-file="+filepath.Join(f.certs, "crl"), "--peer-crl-file="+filepath.Join(f.certs, "crl"))
 	f.procs = make([]*process, len(f.sites))
-	for i := range f.sites {
-		f.start(i)
-	}
 	return f
 }
 

@@ -23,6 +23,7 @@ func main() {
 	rows := flag.String("rows", "", "rows to measure, separated by commas (-rows help lists them; default: all)")
 	jsonPath := flag.String("json", "bin/bench.json", "where the full report goes; empty: nowhere")
 	markdown := flag.String("markdown", "bin/bench.md", "where the table goes as markdown; empty: nowhere")
+	noise := flag.String(strings.TrimPrefix(bench.NoiseCommand, "-"), "", "be a client that makes noise, as in lists@host:port (used by the program itself)")
 	empty := flag.String("serve-empty", "", "serve empty replies on this address (used by the program itself)")
 	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
 	flag.DurationVar(&cfg.Duration, "duration", 4*time.Second, "of a round")
@@ -30,6 +31,9 @@ func main() {
 	flag.Parse()
 	if *empty != "" {
 		exit(bench.ServeEmpty(*empty))
+	}
+	if *noise != "" {
+		exit(bench.MakeNoise(*noise, os.Stdin, os.Stdout))
 	}
 	if *rows == "help" {
 		for _, r := range bench.Rows() {
