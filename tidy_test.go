@@ -94,7 +94,7 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim", "server/admission"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.

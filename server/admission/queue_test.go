@@ -34,83 +34,98 @@ func (q *queue) check(flows []*Flow) error {
 	return nil
 }
 
+// play is a queue with what runs and waits in it.
+type play struct {
+	*testing.T
+	*queue
+	rng     *rand.Rand
+	flows   []*Flow
+	running []Waiter  // by value: flow and heavy
+	arrived []*Waiter // and waiting, in order of arrival
+}
+
+func newPlay(t *testing.T, seed uint64) *play {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	b := Bounds{Slots: 1 + rng.IntN(8), Waiting: 1 + rng.IntN(12), Light: rng.IntN(3), Quantum: 1 + rng.Int64N(40)}
+	b.Heavy = 1 + rng.IntN(b.Slots)
+	if rng.IntN(2) == 0 {
+		b.LightCost = 20
+	}
+	p := &play{T: t, rng: rng, queue: &queue{class: Write, bounds: b}}
+	for i := range 1 + rng.IntN(5) {
+		p.flows = append(p.flows, &Flow{Name: fmt.Sprint(i)})
+	}
+	return p
+}
+
+// wake begins what can begin; a client's requests begin in order.
+func (p *play) wake() {
+	for w := p.next(); w != nil; w = p.next() {
+		i := slices.Index(p.arrived, w)
+		if i < 0 {
+			p.Fatal("somebody is served who does not wait")
+		}
+		for _, earlier := range p.arrived[:i] {
+			if earlier.flow == w.flow {
+				p.Fatal("a client's requests are served out of order")
+			}
+		}
+		p.arrived = slices.Delete(p.arrived, i, i+1)
+		p.running = append(p.running, *w)
+	}
+}
+
+func (p *play) arrive() {
+	w := &Waiter{flow: p.flows[p.rng.IntN(len(p.flows))], cost: 1 + p.rng.Int64N(50), loud: p.rng.IntN(8) == 0}
+	var ok bool
+	if w.heavy, ok = p.take(w.flow, w.cost, w.loud); ok {
+		p.running = append(p.running, *w)
+		return
+	}
+	p.arrived = append(p.arrived, w)
+	refused := p.join(w)
+	if refused == nil {
+		return
+	}
+	if refused != w && len(refused.flow.shares[Write].waiting)+1 <= len(w.flow.shares[Write].waiting) {
+		p.Fatal("a client with less in the queue made room")
+	}
+	p.arrived = slices.DeleteFunc(p.arrived, func(w *Waiter) bool { return w == refused })
+}
+
+func (p *play) end(i int) {
+	p.leave(p.running[i].flow, p.running[i].heavy)
+	p.running = slices.Delete(p.running, i, i+1)
+	p.wake()
+}
+
 // TestQueueInvariants plays random requests, ends and cancellations.
 func TestQueueInvariants(t *testing.T) {
 	for seed := range uint64(300) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		b := Bounds{Slots: 1 + rng.IntN(8), Waiting: 1 + rng.IntN(12), Light: rng.IntN(3), Quantum: 1 + rng.Int64N(40)}
-		b.Heavy = 1 + rng.IntN(b.Slots)
-		if rng.IntN(2) == 0 {
-			b.LightCost = 20
-		}
-		q := &queue{class: Write, bounds: b}
-		var flows []*Flow
-		for i := range 1 + rng.IntN(5) {
-			flows = append(flows, &Flow{Name: fmt.Sprint(i)})
-		}
-		type held struct {
-			f     *Flow
-			heavy bool
-		}
-		var running []held
-		var waiting []*Waiter // in order of arrival
-		wake := func() {
-			for w := q.next(); w != nil; w = q.next() {
-				i := slices.Index(waiting, w)
-				for _, earlier := range waiting[:max(i, 0)] {
-					if earlier.flow == w.flow {
-						t.Fatalf("seed %d: a client's requests are served out of order", seed)
-					}
-				}
-				if i < 0 {
-					t.Fatalf("seed %d: somebody is served who does not wait", seed)
-				}
-				waiting = slices.Delete(waiting, i, i+1)
-				running = append(running, held{w.flow, w.heavy})
-			}
-		}
+		p := newPlay(t, seed)
 		for step := range 400 {
-			switch n := rng.IntN(10); {
+			switch n := p.rng.IntN(10); {
 			case n < 5:
-				f, cost := flows[rng.IntN(len(flows))], 1+rng.Int64N(50)
-				loud := rng.IntN(8) == 0
-				if heavy, ok := q.take(f, cost, loud); ok {
-					running = append(running, held{f, heavy})
-					break
-				}
-				w := &Waiter{flow: f, cost: cost, loud: loud}
-				waiting = append(waiting, w)
-				if refused := q.join(w); refused != nil {
-					if refused != w && len(refused.flow.shares[Write].waiting)+1 <= len(f.shares[Write].waiting) {
-						t.Fatalf("seed %d: a client with less in the queue made room", seed)
-					}
-					i := slices.Index(waiting, refused)
-					waiting = slices.Delete(waiting, i, i+1)
-				}
-			case n < 8 && len(running) > 0:
-				i := rng.IntN(len(running))
-				q.leave(running[i].f, running[i].heavy)
-				running = slices.Delete(running, i, i+1)
-				wake()
-			case n == 8 && len(waiting) > 0:
-				i := rng.IntN(len(waiting))
-				if !q.cancel(waiting[i]) || q.cancel(waiting[i]) {
+				p.arrive()
+			case n < 8 && len(p.running) > 0:
+				p.end(p.rng.IntN(len(p.running)))
+			case n == 8 && len(p.arrived) > 0:
+				i := p.rng.IntN(len(p.arrived))
+				if !p.cancel(p.arrived[i]) || p.cancel(p.arrived[i]) {
 					t.Fatalf("seed %d: cancelled not once", seed)
 				}
-				waiting = slices.Delete(waiting, i, i+1)
-				wake()
+				p.arrived = slices.Delete(p.arrived, i, i+1)
+				p.wake()
 			}
-			if err := q.check(flows); err != nil {
-				t.Fatalf("seed %d, step %d, %+v: %v", seed, step, b, err)
+			if err := p.check(p.flows); err != nil {
+				t.Fatalf("seed %d, step %d, %+v: %v", seed, step, p.bounds, err)
 			}
 		}
-		for len(running) > 0 {
-			q.leave(running[0].f, running[0].heavy)
-			running = running[1:]
-			wake()
+		for len(p.running) > 0 {
+			p.end(0)
 		}
-		if err := q.check(flows); err != nil || q.waiting > 0 || q.running > 0 {
-			t.Fatalf("seed %d: not empty at the end: %d wait, %d run, %v", seed, q.waiting, q.running, err)
+		if err := p.check(p.flows); err != nil || p.waiting > 0 || p.queue.running > 0 {
+			t.Fatalf("seed %d: not empty at the end: %d wait, %d run, %v", seed, p.waiting, p.queue.running, err)
 		}
 	}
 }
