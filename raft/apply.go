@@ -97,6 +97,10 @@ func (a *applier) apply(work []applyWork) error {
 	a.publish()
 	a.left = a.left[:0]
 	for _, w := range work {
+		a.left = append(a.left, w.msg.GetResponses()...)
+	}
+	a.n.inbox.put(a.left...) // the callers below are woken last, so that they run first
+	for _, w := range work {
 		for _, f := range w.own {
 			if f == nil {
 				continue
@@ -105,9 +109,7 @@ func (a *applier) apply(work []applyWork) error {
 				cmd.finish(nil)
 			}
 		}
-		a.left = append(a.left, w.msg.GetResponses()...)
 	}
-	a.n.inbox.put(a.left...)
 	clear(a.entries)
 	return nil
 }
