@@ -30,22 +30,29 @@ type request struct {
 	effect effect
 	local  bool   // a member may answer by itself, without a leader
 	bare   bool   // goes without a token: it is how one gets one
+	stream bool   // takes as long as it takes
 	at     string // the endpoint to ask; empty: any
 }
 
-// invoke sends a request until it is answered, may not be repeated, or ctx ends.
-// The error is an *Error.
+// invoke sends a unary request until it is answered, may not be repeated, or ctx
+// ends. The error is an *Error.
 func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) error {
-	ctx, done := c.observe(ctx, r.method)
 	if _, has := ctx.Deadline(); !has && c.cfg.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
 		defer cancel()
 	}
-	t := trial{core: c, request: r}
-	err := t.run(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+	return c.try(ctx, r, func(ctx context.Context, conn *grpc.ClientConn) error {
 		return conn.Invoke(ctx, r.method, in, out)
 	}, out)
+}
+
+// try makes attempts at a request. answer, if it has a header, is what the last
+// of them filled in.
+func (c *core) try(ctx context.Context, r request, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
+	ctx, done := c.observe(ctx, r.method)
+	t := trial{core: c, request: r}
+	err := t.run(ctx, attempt, answer)
 	outcome := Outcome{Attempts: t.attempts, Err: err}
 	if t.last != nil {
 		outcome.Endpoint = t.last.name
@@ -69,7 +76,6 @@ type trial struct {
 // may change again while it is on its way.
 const maxRefreshes = 3
 
-// run makes attempts. answer, if it has a header, tells where the request went.
 func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
 	var failure error
 	for {
@@ -78,7 +84,7 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 		}
 		e, err := t.next(ctx)
 		if err != nil {
-			return t.failed(ended(ctx, failure), false)
+			return t.failed(ended(err, failure), false)
 		}
 		if e == nil {
 			return t.failed(errNoEndpoint(t.at), false)
@@ -99,7 +105,7 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 		switch {
 		case ctx.Err() != nil:
 			e.doubt()
-			return t.failed(ended(ctx, err), unknown)
+			return t.failed(ended(ctx.Err(), err), unknown)
 		case t.refreshes(err, token):
 		case !t.effect.canRetry(err, sent):
 			return t.failed(err, unknown)
@@ -135,7 +141,7 @@ func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Cont
 // another endpoint to turn to: one that hangs must not use up all of it.
 func (t *trial) share(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, has := ctx.Deadline()
-	if !has || t.at != "" || t.pool.only() {
+	if !has || t.stream || t.at != "" || t.pool.only() {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, time.Until(deadline)/2)
@@ -177,11 +183,8 @@ func (t *trial) next(ctx context.Context) (*endpoint, error) {
 			return e, ctx.Err()
 		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-t.ctx.Done():
-	case <-time.After(pause(t.rounds)):
+	if err := t.sleep(ctx, pause(t.rounds)); err != nil {
+		return nil, err
 	}
 	t.rounds++
 	t.tried = t.tried[:0]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keelson-io/keelson/api"
 )
@@ -30,6 +31,8 @@ type core struct {
 	cfg    Config
 	pool   *pool
 	tokens *tokens // nil: nobody logs in
+
+	pageOnly atomic.Bool // the servers have no RangeStream
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -154,10 +153,11 @@ func mayHaveActed(err error) bool {
 	return true
 }
 
-// ended returns the context's error with what was tried until then.
-func ended(ctx context.Context, last error) error {
+// ended adds to the reason why nothing more was tried, a context's end, what
+// went wrong until then.
+func ended(reason, last error) error {
 	if last == nil {
-		return ctx.Err()
+		return reason
 	}
-	return fmt.Errorf("%w; the last attempt failed with: %v", ctx.Err(), last)
+	return fmt.Errorf("%w; the last attempt failed with: %v", reason, last)
 }

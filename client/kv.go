@@ -37,6 +37,10 @@ func (c *Client) kvs(list []*mvccpb.KeyValue) []KV {
 	return out
 }
 
+// Exists reports whether there is such a key. A KV that does not exist has its
+// Key and nothing else.
+func (kv KV) Exists() bool { return kv.Version > 0 }
+
 // Page is what List read.
 type Page struct {
 	KVs []KV
@@ -69,41 +73,61 @@ func (c *Client) Get(ctx context.Context, key string, opts ...ReadOption) (KV, e
 //	}
 func (c *Client) List(ctx context.Context, r Range, opts ...ReadOption) (Page, error) {
 	in := c.rangeRequest(r, opts)
+	return c.list(ctx, in)
+}
+
+func (c *Client) list(ctx context.Context, in *read) (Page, error) {
 	out := &pb.RangeResponse{}
 	how := request{method: pb.KV_Range_FullMethodName, effect: reads, local: in.Serializable}
-	if err := c.invoke(ctx, how, in, out); err != nil {
+	if err := c.invoke(ctx, how, in.RangeRequest, out); err != nil {
 		return Page{}, err
 	}
 	page := Page{KVs: c.kvs(out.Kvs), Revision: Revision(in.Revision), Count: out.Count, More: out.More}
 	if page.Revision == 0 {
 		page.Revision = Revision(out.Header.GetRevision())
 	}
+	in.tell(page.Revision)
 	return page, nil
 }
 
 // Count returns how many keys a range has.
 func (c *Client) Count(ctx context.Context, r Range, opts ...ReadOption) (int64, error) {
-	page, err := c.List(ctx, r, append(opts, func(in *pb.RangeRequest) { in.CountOnly = true })...)
+	page, err := c.List(ctx, r, append(opts, func(in *read) { in.CountOnly = true })...)
 	return page.Count, err
 }
 
 // ReadOption changes what a read returns.
-type ReadOption func(*pb.RangeRequest)
+type ReadOption func(*read)
+
+type read struct {
+	*pb.RangeRequest
+	revision *Revision // who wants to know what was read; may be nil
+}
+
+func (r *read) tell(rev Revision) {
+	if r.revision != nil {
+		*r.revision = rev
+	}
+}
 
 // Limit returns n keys at most.
-func Limit(n int64) ReadOption { return func(in *pb.RangeRequest) { in.Limit = n } }
+func Limit(n int64) ReadOption { return func(in *read) { in.Limit = n } }
 
 // AtRevision reads the store as it was then.
 func AtRevision(r Revision) ReadOption {
-	return func(in *pb.RangeRequest) { in.Revision = int64(r) }
+	return func(in *read) { in.Revision = int64(r) }
 }
 
+// ReadRevision tells which revision was read. A watch After it misses nothing
+// and repeats nothing.
+func ReadRevision(into *Revision) ReadOption { return func(in *read) { in.revision = into } }
+
 // KeysOnly leaves out the values.
-func KeysOnly() ReadOption { return func(in *pb.RangeRequest) { in.KeysOnly = true } }
+func KeysOnly() ReadOption { return func(in *read) { in.KeysOnly = true } }
 
 // Serializable lets one member answer by itself: cheaper, possible without a
 // majority, and perhaps behind.
-func Serializable() ReadOption { return func(in *pb.RangeRequest) { in.Serializable = true } }
+func Serializable() ReadOption { return func(in *read) { in.Serializable = true } }
 
 // SortField is what an answer is sorted by.
 type SortField int32
@@ -124,7 +148,7 @@ func Ascending(by SortField) ReadOption { return sorted(by, pb.RangeRequest_ASCE
 func Descending(by SortField) ReadOption { return sorted(by, pb.RangeRequest_DESCEND) }
 
 func sorted(by SortField, order pb.RangeRequest_SortOrder) ReadOption {
-	return func(in *pb.RangeRequest) {
+	return func(in *read) {
 		in.SortTarget, in.SortOrder = pb.RangeRequest_SortTarget(by), order
 	}
 }
@@ -132,17 +156,17 @@ func sorted(by SortField, order pb.RangeRequest_SortOrder) ReadOption {
 // ModifiedBetween leaves out keys that changed last outside of [from, to]; 0
 // sets no bound.
 func ModifiedBetween(from, to Revision) ReadOption {
-	return func(in *pb.RangeRequest) { in.MinModRevision, in.MaxModRevision = int64(from), int64(to) }
+	return func(in *read) { in.MinModRevision, in.MaxModRevision = int64(from), int64(to) }
 }
 
 // CreatedBetween leaves out keys that were created outside of [from, to]; 0 sets
 // no bound.
 func CreatedBetween(from, to Revision) ReadOption {
-	return func(in *pb.RangeRequest) { in.MinCreateRevision, in.MaxCreateRevision = int64(from), int64(to) }
+	return func(in *read) { in.MinCreateRevision, in.MaxCreateRevision = int64(from), int64(to) }
 }
 
-func (c *Client) rangeRequest(r Range, opts []ReadOption) *pb.RangeRequest {
-	in := &pb.RangeRequest{}
+func (c *Client) rangeRequest(r Range, opts []ReadOption) *read {
+	in := &read{RangeRequest: &pb.RangeRequest{}}
 	in.Key, in.RangeEnd = c.wire(r)
 	for _, o := range opts {
 		o(in)
