@@ -93,7 +93,7 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 		token, sent, err := t.attempt(ctx, e, attempt)
 		if err == nil {
 			if t.pool.answered(e, t.tried) {
-				t.event(EventFailover, e.name, failure)
+				t.notice(NoticeFailover, e.name, failure)
 			}
 			if h, ok := answer.(interface{ GetHeader() *pb.ResponseHeader }); ok {
 				t.pool.learn(e, h.GetHeader())
@@ -104,7 +104,6 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 		unknown := t.effect != reads && sent && mayHaveActed(err)
 		switch {
 		case ctx.Err() != nil:
-			e.doubt()
 			return t.failed(ended(ctx.Err(), err), unknown)
 		case t.refreshes(err, token):
 		case !t.effect.canRetry(err, sent):
@@ -131,7 +130,7 @@ func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Cont
 	}
 	departed := &atomic.Bool{}
 	err = send(outgoing(context.WithValue(ctx, departedKey{}, departed), token, !t.local), e.conn)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
 		e.doubt()
 	}
 	return token, departed.Load(), fromWire(err)
@@ -200,7 +199,7 @@ func (t *trial) refreshes(err error, token string) bool {
 	}
 	t.refreshed++
 	t.tokens.drop(token)
-	t.event(EventToken, t.last.name, err)
+	t.notice(NoticeToken, t.last.name, err)
 	return true
 }
 

@@ -32,11 +32,17 @@ type core struct {
 	pool   *pool
 	tokens *tokens // nil: nobody logs in
 
+	hub watchHub
+
 	pageOnly atomic.Bool // the servers have no RangeStream
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wait   sync.WaitGroup // the goroutines of this client
+	mu     struct {
+		sync.Mutex
+		closed bool // no goroutine starts any more
+	}
 }
 
 // New makes a client. It does not wait for a connection: that the cluster cannot
@@ -58,7 +64,7 @@ func New(cfg Config) (*Client, error) {
 		c.tokens = newTokens(c.login)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.wait.Go(func() { c.scout(c.ctx) })
+	c.spawn(func() { c.scout(c.ctx) })
 	return &Client{core: c}, nil
 }
 
@@ -66,10 +72,24 @@ func New(cfg Config) (*Client, error) {
 // client's goroutines and closes its connections. Leases are not revoked: they
 // end when their time is up.
 func (c *Client) Close() error {
+	c.mu.Lock()
+	c.mu.closed = true
+	c.mu.Unlock()
 	c.cancel()
 	closeAll(c.pool.list())
 	c.wait.Wait()
 	return nil
+}
+
+// spawn starts a goroutine that ends when c.ctx does, unless it has ended.
+func (c *core) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return false
+	}
+	c.wait.Go(f)
+	return true
 }
 
 // Namespace returns a view of the client that lives below a prefix: it is put

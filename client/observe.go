@@ -9,8 +9,8 @@ type Observer interface {
 	// "/etcdserverpb.KV/Put". The context that it returns is the call's, so it
 	// may carry a span. The function that it returns hears how the call ended.
 	Call(ctx context.Context, op string) (context.Context, func(Outcome))
-	// Event hears what happened beside calls.
-	Event(Event)
+	// Notice hears what happened beside calls.
+	Notice(Notice)
 }
 
 // Outcome is how a call ended.
@@ -20,31 +20,31 @@ type Outcome struct {
 	Err      error // nil, or what the caller gets
 }
 
-// Event is something that happened to a client and that its calls hide.
-type Event struct {
-	Kind     EventKind
+// Notice is something that happened to a client and that its calls hide.
+type Notice struct {
+	Kind     NoticeKind
 	Endpoint string // where it happened, if it has a place
 	Err      error  // its cause, if it has one
 }
 
-// EventKind says what an Event is about.
-type EventKind string
+// NoticeKind says what a Notice is about.
+type NoticeKind string
 
-// Kinds of events.
+// Kinds of notices.
 const (
-	EventFailover     EventKind = "failover"      // calls go to another endpoint now
-	EventLeader       EventKind = "leader"        // writes go to this endpoint, the leader's
-	EventToken        EventKind = "token"         // a token was refused and is fetched anew
-	EventWatchResumed EventKind = "watch-resumed" // a stream of watches broke and goes on
-	EventWatchLagging EventKind = "watch-lagging" // a watch's reader fell behind; it will catch up from history
-	EventLeaseLost    EventKind = "lease-lost"    // a lease that was kept alive is gone
-	EventCacheResync  EventKind = "cache-resync"  // a cache lists anew, because history was compacted
+	NoticeFailover     NoticeKind = "failover"      // calls go to another endpoint now
+	NoticeLeader       NoticeKind = "leader"        // writes go to this endpoint, the leader's
+	NoticeToken        NoticeKind = "token"         // a token was refused and is fetched anew
+	NoticeWatchBroken  NoticeKind = "watch-broken"  // a stream of watches broke; it is opened anew
+	NoticeWatchLagging NoticeKind = "watch-lagging" // a watch's reader fell behind; it will catch up from history
+	NoticeLeaseLost    NoticeKind = "lease-lost"    // a lease that was kept alive is gone
+	NoticeCacheResync  NoticeKind = "cache-resync"  // a cache lists anew, because history was compacted
 )
 
-// event tells the observer, if there is one.
-func (c *core) event(kind EventKind, endpoint string, err error) {
+// notice tells the observer, if there is one.
+func (c *core) notice(kind NoticeKind, endpoint string, err error) {
 	if o := c.cfg.Observer; o != nil {
-		o.Event(Event{Kind: kind, Endpoint: endpoint, Err: err})
+		o.Notice(Notice{Kind: kind, Endpoint: endpoint, Err: err})
 	}
 }
 

@@ -217,7 +217,7 @@ func (c *core) findLeader(ctx context.Context) bool {
 	}
 	for _, e := range all {
 		if e.member.Load() == newest.Leader && c.pool.setLeader(e) {
-			c.event(EventLeader, e.name, nil)
+			c.notice(NoticeLeader, e.name, nil)
 		}
 	}
 	return true

@@ -33,7 +33,7 @@ func TestFailover(t *testing.T) {
 		}
 		broken.up()
 	}
-	if seen.count(client.EventFailover) == 0 {
+	if seen.count(client.NoticeFailover) == 0 {
 		t.Error("no failover was reported")
 	}
 	a.down()
@@ -176,7 +176,7 @@ func ourGoroutines() int {
 type recorder struct {
 	mu struct {
 		sync.Mutex
-		events map[client.EventKind]int
+		events map[client.NoticeKind]int
 		calls  map[string]int
 		open   int
 	}
@@ -197,16 +197,16 @@ func (r *recorder) Call(ctx context.Context, op string) (context.Context, func(c
 	}
 }
 
-func (r *recorder) Event(e client.Event) {
+func (r *recorder) Notice(e client.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.events == nil {
-		r.mu.events = map[client.EventKind]int{}
+		r.mu.events = map[client.NoticeKind]int{}
 	}
 	r.mu.events[e.Kind]++
 }
 
-func (r *recorder) count(kind client.EventKind) int {
+func (r *recorder) count(kind client.NoticeKind) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.mu.events[kind]
