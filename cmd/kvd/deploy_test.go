@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -119,6 +120,29 @@ func TestUnit(t *testing.T) {
 	for _, line := range []string{want, "Type=notify", "ExecStart=/usr/local/bin/kvd --config-file /etc/keelson/kvd.yaml"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("the unit lacks %s", line)
+		}
+	}
+}
+
+// TestLinks: what the pages for operators link to exists.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/operators/*.md")
+	if err != nil || len(pages) < 8 {
+		t.Fatal(pages, err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#]+)(?:#[^)]*)?\)`)
+	for _, page := range append(pages, "../../docs/README.md", "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
 		}
 	}
 }
