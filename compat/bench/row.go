@@ -36,7 +36,7 @@ func Rows() []Row {
 		listRow(), pageRow(), countRow(), writersRow(),
 		overloadRow(noiseLists, "a client that lists 10,000 × 4 KB without end, 4 at a time"),
 		overloadRow(noiseWrites, "a client that writes without end, 64 at a time"),
-		watchPrefixRow(), watchKeysRow(), millionRow(), failoverRow(),
+		watchPrefixRow(), watchKeysRow(), millionRow(), failoverRow(), defragRow(),
 	}
 }
 

@@ -1,0 +1,142 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/keelson-io/keelson/compat/cluster"
+)
+
+// defragRow: a store of 2 GB, two fifths of it free, is rewritten while clients
+// write.
+func defragRow() Row {
+	const writers = 10
+	return Row{
+		Name: "defragment", Title: "10 writers while a store of 2 GB is defragmented, one member", Own: true,
+		Metrics: []Metric{
+			{Name: "quiet", Unit: "ms p99"}, {Name: "during", Unit: "ms p99"}, {Name: "ratio", Unit: "×"},
+			{Name: "longest", Unit: "ms"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
+		},
+		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
+			c, err := cluster.Start(ctx, t.system, cluster.Options{Members: 1, Dir: filepath.Join(t.dir, "defragment"), Args: flags})
+			if err != nil {
+				return nil, err
+			}
+			defer c.Close()
+			conn, err := c.Members[0].Dial()
+			if err != nil {
+				return nil, err
+			}
+			defer conn.Close()
+			if err := fillWithGaps(ctx, conn); err != nil {
+				return nil, err
+			}
+			before, err := c.Members[0].Status(ctx)
+			if err != nil {
+				return nil, err
+			}
+			put := (&target{conns: []*grpc.ClientConn{conn}}).put("defragment")
+			quiet, err := drive(ctx, writers, d, c.CPU, put)
+			if err != nil {
+				return nil, err
+			}
+			during, err := driveDuring(ctx, writers, put, func(ctx context.Context) error {
+				_, err := pb.NewMaintenanceClient(conn).Defragment(ctx, &pb.DefragmentRequest{})
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			after, err := c.Members[0].Status(ctx)
+			return map[string]float64{
+				"quiet": quiet.quantile(0.99), "during": during.quantile(0.99), "ratio": during.quantile(0.99) / quiet.quantile(0.99),
+				"longest": during.quantile(1), "took": during.took.Seconds(),
+				"before": float64(before.DbSize) / (1 << 20), "after": float64(after.GetDbSize()) / (1 << 20),
+			}, err
+		},
+	}
+}
+
+// fillWithGaps writes 2 GB of keys and deletes two of five batches: less than what
+// makes kvd rewrite its file by itself.
+func fillWithGaps(ctx context.Context, conn *grpc.ClientConn) error {
+	const (
+		size    = 16 << 10
+		batch   = 60 // just below what a request may have
+		batches = (2 << 30) / (size * batch)
+	)
+	kv := pb.NewKVClient(conn)
+	key := func(n, i int) []byte { return fmt.Appendf(nil, "/registry/defragment/%05d/%03d", n, i) }
+	err := each(ctx, batches, 4, func(ctx context.Context, n int) error {
+		rng := rand.New(rand.NewPCG(uint64(n), 17))
+		txn := &pb.TxnRequest{}
+		for i := range batch {
+			put := &pb.PutRequest{Key: key(n, i), Value: value(rng, size)}
+			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}})
+		}
+		_, err := kv.Txn(ctx, txn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var last int64
+	for n := range batches {
+		if n%5 > 1 {
+			continue
+		}
+		resp, err := kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: key(n, 0), RangeEnd: key(n+1, 0)})
+		if err != nil {
+			return err
+		}
+		last = resp.Header.Revision
+	}
+	_, err = kv.Compact(ctx, &pb.CompactionRequest{Revision: last, Physical: true})
+	return err
+}
+
+// driveDuring runs clients in closed loops for as long as f takes. Every call
+// counts that began meanwhile.
+func driveDuring(ctx context.Context, clients int, call call, f func(context.Context) error) (outcome, error) {
+	over := make(chan struct{})
+	all, errs := make([][]time.Duration, clients), make([]error, clients)
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i := range clients {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 19))
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				start := time.Now()
+				if errs[i] = call(ctx, i, rng); errs[i] != nil {
+					return
+				}
+				all[i] = append(all[i], time.Since(start))
+			}
+		})
+	}
+	err := f(ctx)
+	o := outcome{took: time.Since(began)}
+	close(over)
+	wg.Wait()
+	for _, e := range errs {
+		if err == nil {
+			err = e
+		}
+	}
+	o.latencies = slices.Concat(all...)
+	slices.Sort(o.latencies)
+	return o, err
+}
