@@ -23,7 +23,7 @@ func defragRow() Row {
 		Name: "defragment", Title: "10 writers while a store of 2 GB is defragmented, one member", Own: true,
 		Metrics: []Metric{
 			{Name: "quiet", Unit: "ms p99"}, {Name: "during", Unit: "ms p99"}, {Name: "ratio", Unit: "×"},
-			{Name: "longest", Unit: "ms"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
+			{Name: "longest", Unit: "ms"}, {Name: "failed", Unit: "puts"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
 		},
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
 			c, err := cluster.Start(ctx, t.system, cluster.Options{Members: 1, Dir: filepath.Join(t.dir, "defragment"), Args: flags})
@@ -37,7 +37,7 @@ func defragRow() Row {
 			}
 			defer conn.Close()
 			if err := fillWithGaps(ctx, conn); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("fill: %w", err)
 			}
 			before, err := c.Members[0].Status(ctx)
 			if err != nil {
@@ -48,7 +48,7 @@ func defragRow() Row {
 			if err != nil {
 				return nil, err
 			}
-			during, err := driveDuring(ctx, writers, put, func(ctx context.Context) error {
+			during, failed, err := driveDuring(ctx, writers, put, func(ctx context.Context) error {
 				_, err := pb.NewMaintenanceClient(conn).Defragment(ctx, &pb.DefragmentRequest{})
 				return err
 			})
@@ -58,7 +58,7 @@ func defragRow() Row {
 			after, err := c.Members[0].Status(ctx)
 			return map[string]float64{
 				"quiet": quiet.quantile(0.99), "during": during.quantile(0.99), "ratio": during.quantile(0.99) / quiet.quantile(0.99),
-				"longest": during.quantile(1), "took": during.took.Seconds(),
+				"longest": during.quantile(1), "failed": float64(failed), "took": during.took.Seconds(),
 				"before": float64(before.DbSize) / (1 << 20), "after": float64(after.GetDbSize()) / (1 << 20),
 			}, err
 		},
@@ -104,10 +104,10 @@ func fillWithGaps(ctx context.Context, conn *grpc.ClientConn) error {
 }
 
 // driveDuring runs clients in closed loops for as long as f takes. Every call
-// counts that began meanwhile.
-func driveDuring(ctx context.Context, clients int, call call, f func(context.Context) error) (outcome, error) {
+// counts that began meanwhile, also one that failed: a store may refuse to wait.
+func driveDuring(ctx context.Context, clients int, call call, f func(context.Context) error) (o outcome, failed int, err error) {
 	over := make(chan struct{})
-	all, errs := make([][]time.Duration, clients), make([]error, clients)
+	all, failures := make([][]time.Duration, clients), make([]int, clients)
 	var wg sync.WaitGroup
 	began := time.Now()
 	for i := range clients {
@@ -120,23 +120,21 @@ func driveDuring(ctx context.Context, clients int, call call, f func(context.Con
 				default:
 				}
 				start := time.Now()
-				if errs[i] = call(ctx, i, rng); errs[i] != nil {
-					return
+				if call(ctx, i, rng) != nil {
+					failures[i]++
 				}
 				all[i] = append(all[i], time.Since(start))
 			}
 		})
 	}
-	err := f(ctx)
-	o := outcome{took: time.Since(began)}
+	err = f(ctx)
+	o.took = time.Since(began)
 	close(over)
 	wg.Wait()
-	for _, e := range errs {
-		if err == nil {
-			err = e
-		}
+	for _, n := range failures {
+		failed += n
 	}
 	o.latencies = slices.Concat(all...)
 	slices.Sort(o.latencies)
-	return o, err
+	return o, failed, err
 }
