@@ -75,10 +75,10 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer closeTracer()
-	log.Info("starting kvd", "version", release, "name", cfg.Name, "data-dir", cfg.DataDir,
-		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
 	ctx, stop := untilSignal(log)
 	defer stop()
+	log.Info("starting kvd", "version", release, "name", cfg.Name, "data-dir", cfg.DataDir,
+		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
 	cfg.Interrupt = ctx
 	srv, err := server.New(cfg)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
