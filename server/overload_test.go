@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/server/admission"
@@ -112,6 +113,9 @@ func TestRefusal(t *testing.T) {
 	_, err = s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}, grpc.Trailer(&trailer))
 	if status.Code(err) != codes.ResourceExhausted || status.Convert(err).Message() != "etcdserver: too many requests" {
 		t.Errorf("a put without a slot: %v", err)
+	}
+	if known := rpctypes.Error(err); known != rpctypes.ErrTooManyRequests { // as etcd's client sees it
+		t.Errorf("etcd's client makes %v of it", known)
 	}
 	if v := trailer.Get(retryHeader); len(v) != 1 {
 		t.Errorf("the trailer is %v", trailer)
@@ -219,5 +223,20 @@ func TestPacedAnswers(t *testing.T) {
 	c.load.giveBack(1000)
 	if n := pool.inFlight.Load(); n != 0 {
 		t.Errorf("%d bytes are counted for nobody", n)
+	}
+}
+
+// BenchmarkEnter is all that admission costs a put that does not wait.
+func BenchmarkEnter(b *testing.B) {
+	o := newOverload(&Config{Clock: clock.System(), PaceHeavyClients: true}, nil)
+	ctx := peer.NewContext(context.Background(), &peer.Peer{Addr: newClientAddr(&net.TCPAddr{})})
+	req, now := &putRequest{body: make([]byte, 300)}, time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		pass, err := o.enter(ctx, req, now)
+		if err != nil {
+			b.Fatal(err)
+		}
+		o.gate.Leave(pass, now, true)
 	}
 }

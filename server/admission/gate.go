@@ -23,6 +23,10 @@ const (
 	// Retry hints are twice what the last request of the class waited, within these.
 	shortestHint = 50 * time.Millisecond
 	longestHint  = 5 * time.Second
+	// mostNames is how many clients with names are told from each other: more than
+	// there are users. Beyond it a CA gives each caller a name of its own, and they
+	// count as one.
+	mostNames = 16_384
 	// leastPause is what a paced stream of bytes waits at the least: shorter ones
 	// are collected.
 	leastPause = time.Millisecond
@@ -70,7 +74,8 @@ type Gate struct {
 	}
 	named struct {
 		sync.Mutex
-		flows map[string]*Flow
+		flows  map[string]*Flow
+		others Flow
 	}
 }
 
@@ -104,11 +109,14 @@ func NewGate(c clock.Clock, paces bool, bounds func(Class) Bounds) *Gate {
 func (g *Gate) Flow(name string) *Flow {
 	g.named.Lock()
 	defer g.named.Unlock()
-	f := g.named.flows[name]
-	if f == nil {
-		f = &Flow{Name: name}
-		g.named.flows[name] = f
+	if f := g.named.flows[name]; f != nil {
+		return f
 	}
+	if len(g.named.flows) >= mostNames {
+		return &g.named.others
+	}
+	f := &Flow{Name: name}
+	g.named.flows[name] = f
 	return f
 }
 

@@ -145,6 +145,17 @@ func TestQuietClientBesideHeavyOne(t *testing.T) {
 	wg.Wait()
 }
 
+func TestNamesAreBounded(t *testing.T) {
+	g := NewGate(clock.System(), true, small(1, 1))
+	first := g.Flow("first")
+	for i := range mostNames {
+		g.Flow(fmt.Sprint(i))
+	}
+	if g.Flow("late") != g.Flow("later") || g.Flow("first") != first || len(g.named.flows) != mostNames {
+		t.Errorf("%d names are kept", len(g.named.flows))
+	}
+}
+
 // BenchmarkPass is what a request pays that does not wait.
 func BenchmarkPass(b *testing.B) {
 	g := NewGate(clock.System(), true, func(Class) Bounds {

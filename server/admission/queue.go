@@ -41,7 +41,6 @@ type Bounds struct {
 type Flow struct {
 	Name   string
 	shares [classes]share
-	users  int // of the name; owned by the gate
 }
 
 // share is a client's part in one class.
