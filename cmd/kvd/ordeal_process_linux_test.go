@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -90,9 +91,18 @@ func (l *ordealLoad) acked() int {
 // ordeal is a cluster under TLS with users who are known by their certificates.
 type ordeal struct {
 	*fleet
-	cas  []*certtest.Authority // that clients trust
-	root certtest.Pair
-	load *ordealLoad
+	cas         []*certtest.Authority // that clients trust
+	root, alice wallet
+	load        *ordealLoad
+}
+
+// wallet holds a client's certificate of the moment: connections show it each
+// time that they are made.
+type wallet struct{ atomic.Pointer[certtest.Pair] }
+
+func (w *wallet) fill(ca *certtest.Authority, name string) {
+	pair := ca.Issue(name)
+	w.Store(&pair)
 }
 
 // goesOn waits until writes are acknowledged again: 50 more.
@@ -128,9 +138,17 @@ func (o *ordeal) until(what string, do func() error) {
 	}
 }
 
-func (o *ordeal) admin(i int) *grpc.ClientConn { return o.dial(i, o.as(o.root)) }
+func (o *ordeal) admin(i int) *grpc.ClientConn { return o.dial(i, o.as(&o.root)) }
 
-func (o *ordeal) as(pair certtest.Pair) *tls.Config { return clientTLS(o.t, pair, o.cas...) }
+func (o *ordeal) as(w *wallet) *tls.Config {
+	cfg := clientTLS(o.t, *w.Load(), o.cas...)
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		now := w.Load()
+		pair, err := tls.X509KeyPair(now.Cert, now.Key)
+		return &pair, err
+	}
+	return cfg
+}
 
 // ready waits until a member answers a linearizable read.
 func (o *ordeal) ready(i int) {
@@ -157,15 +175,15 @@ func TestOrdeal(t *testing.T) {
 	for i := range o.sites {
 		o.start(i)
 	}
-	o.root = o.ca.Issue("root")
-	alice := o.ca.Issue("alice")
+	o.root.fill(o.ca, "root")
+	o.alice.fill(o.ca, "alice")
 	o.users()
 
 	young := certtest.New(t, "young")
 	o.cas = append(o.cas, young)
 	var conns [][]*grpc.ClientConn
 	for range 6 {
-		conns = append(conns, []*grpc.ClientConn{o.dial(0, o.as(alice)), o.dial(1, o.as(alice)), o.dial(2, o.as(alice))})
+		conns = append(conns, []*grpc.ClientConn{o.dial(0, o.as(&o.alice)), o.dial(1, o.as(&o.alice)), o.dial(2, o.as(&o.alice))})
 	}
 	o.load = startOrdealLoad(len(conns), conns)
 	o.goesOn("quiet")
@@ -226,7 +244,7 @@ func (o *ordeal) users() {
 			o.t.Fatal(err)
 		}
 	}
-	stranger := o.dial(0, o.as(o.ca.Issue("mallory")))
+	stranger := o.dial(0, clientTLS(o.t, o.ca.Issue("mallory"), o.cas...))
 	if err := putOver(stranger, "load/x", true); status.Code(err) != codes.PermissionDenied && status.Code(err) != codes.FailedPrecondition {
 		o.t.Errorf("a stranger's write: %v", err)
 	}
@@ -249,6 +267,11 @@ func (o *ordeal) rotate(young *certtest.Authority) {
 	certtest.Write(o.t, o.certs, "ca.crt", append(o.ca.PEM(), young.PEM()...))
 	young.Issue("member", "127.0.0.1").Write(o.t, o.certs, "member")
 	step("pairs of a new CA")
+	o.root.fill(young, "root")
+	o.alice.fill(young, "alice")
+	certtest.Write(o.t, o.certs, "ca.crt", young.PEM())
+	certtest.Write(o.t, o.certs, "crl", young.Revoke())
+	step("the new CA alone")
 }
 
 // replace removes a member, wipes it and adds it anew.
