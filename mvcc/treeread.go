@@ -37,11 +37,17 @@ func walk(at node, b bounds, trim bool, fn func(*item) bool) bool {
 		if trim {
 			i, _ = n.find(b.from)
 		}
-		for _, it := range n.items[i:n.n] {
-			if !b.open && it.key >= b.to || !fn(it) {
+		end, beyond := int(n.n), false
+		if !b.open && end > 0 && n.items[end-1].key >= b.to { // else the whole leaf is within
+			end, _ = n.find(b.to)
+			beyond = true
+		}
+		for _, it := range n.items[min(i, end):end] {
+			if !fn(it) {
 				return false
 			}
 		}
+		return !beyond
 	case *inner:
 		i := 0
 		if trim {

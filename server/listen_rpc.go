@@ -34,6 +34,8 @@ func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context
 		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes) + api.RequestOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+		grpc.WriteBufferSize(writeBufferBytes),
+		grpc.SharedWriteBuffer(true),
 		grpc.ChainUnaryInterceptor(i.unary),
 		grpc.ChainStreamInterceptor(i.stream),
 	}
@@ -45,6 +47,10 @@ func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context
 	}
 	return opts
 }
+
+// writeBufferBytes is what gRPC gathers for one write to a client. A connection
+// has it only while it writes: thousands of quiet watchers hold none.
+const writeBufferBytes = 64 << 10
 
 // interceptors stand before every RPC: they count it, refuse it when its client
 // demands a leader and there is none or lacks what the RPC needs, and tell of its end.
