@@ -66,7 +66,8 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
-	"client/client.go":             "the scout, which finds the leader; one for each stream of watches; joined by Close",
+	"client/client.go":             "the scout, which finds the leader; one for each stream of watches; the keeper of leases; joined by Close",
+	"client/keeper.go":             "the sender of renewals; joined when its connection ends",
 	"client/pool.go":               "one question to each member; joined at once",
 	"client/watch_stream.go":       "the sender of a stream of watches; joined when its connection ends",
 	"clock/fake.go":                "AfterFunc's function, as time.AfterFunc does",

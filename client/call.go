@@ -37,11 +37,6 @@ type request struct {
 // invoke sends a unary request until it is answered, may not be repeated, or ctx
 // ends. The error is an *Error.
 func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) error {
-	if _, has := ctx.Deadline(); !has && c.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
-		defer cancel()
-	}
 	return c.try(ctx, r, func(ctx context.Context, conn *grpc.ClientConn) error {
 		return conn.Invoke(ctx, r.method, in, out)
 	}, out)
@@ -50,6 +45,11 @@ func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) err
 // try makes attempts at a request. answer, if it has a header, is what the last
 // of them filled in.
 func (c *core) try(ctx context.Context, r request, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
+	if _, has := ctx.Deadline(); !has && !r.stream && c.cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+	}
 	ctx, done := c.observe(ctx, r.method)
 	t := trial{core: c, request: r}
 	err := t.run(ctx, attempt, answer)

@@ -32,7 +32,8 @@ type core struct {
 	pool   *pool
 	tokens *tokens // nil: nobody logs in
 
-	hub watchHub
+	hub    watchHub
+	keeper keeper
 
 	pageOnly atomic.Bool // the servers have no RangeStream
 
@@ -57,6 +58,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	c := &core{cfg: cfg, pool: p}
+	c.keeper.core, c.keeper.kick = c, make(chan struct{}, 1)
 	switch {
 	case cfg.Token != nil:
 		c.tokens = newTokens(cfg.Token)

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -158,30 +156,17 @@ func (s *watchStream) retractLocked(w *watch) {
 	s.sendLocked(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: w.id}}})
 }
 
-// steady is how long a connection must have lasted for its end to count as a new
-// failure and not as the last one going on.
-const steady = time.Second
-
 // run keeps a connection until the stream has no watches, or what stops it would
 // stop it everywhere.
 func (s *watchStream) run(ctx context.Context) {
 	t := trial{core: s.core, request: request{method: pb.Watch_Watch_FullMethodName, effect: reads, stream: true}}
-	err := t.run(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
-		began := time.Now()
-		err := s.serve(ctx, conn, func() { // the first answer
-			if t.pool.answered(t.last, t.tried) {
-				t.notice(NoticeFailover, t.last.name, nil)
-			}
-			t.tried = t.tried[:0]
-		})
-		if time.Since(began) > steady {
-			t.rounds, t.refreshed = 0, 0
-		}
+	err := t.keep(ctx, func(ctx context.Context, conn *grpc.ClientConn, alive func()) error {
+		err := s.serve(ctx, conn, alive)
 		if ctx.Err() == nil {
 			t.notice(NoticeWatchBroken, t.last.name, err)
 		}
-		return again(err)
-	}, nil)
+		return err
+	})
 	s.core.hub.drop(s)
 	if s.core.ctx.Err() != nil {
 		err = &Error{Op: pb.Watch_Watch_FullMethodName, Err: ErrClosed}
@@ -192,18 +177,6 @@ func (s *watchStream) run(ctx context.Context) {
 	for w := range s.mu.watches {
 		w.fail(err)
 	}
-}
-
-// again turns whatever ended a stream into something that is tried again, unless
-// it would end the next one as well.
-func again(err error) error {
-	switch code := status.Code(fromWire(err)); code {
-	case codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.InvalidArgument, codes.FailedPrecondition:
-		return err
-	case codes.Unavailable:
-		return err
-	}
-	return status.Error(codes.Unavailable, err.Error())
 }
 
 // serve runs one connection. alive is called when the server has answered.
