@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +14,20 @@ import (
 	"github.com/keelson-io/keelson/server"
 )
 
+// secure turns authentication on: root may do all, ann may read /r/.
+func secure(ctx context.Context, a client.Auth) error {
+	return errors.Join(
+		a.AddUser(ctx, "root", "secret"),
+		a.AddRole(ctx, "root"),
+		a.GrantRole(ctx, "root", "root"),
+		a.AddUser(ctx, "ann", "ann's"),
+		a.AddRole(ctx, "reader"),
+		a.Grant(ctx, "reader", client.Permission{Access: client.MayRead, Keys: client.Prefix("/r/")}),
+		a.GrantRole(ctx, "ann", "reader"),
+		a.Enable(ctx),
+	)
+}
+
 func TestAuth(t *testing.T) {
 	m := startMember(t, func(c *server.Config) { c.BcryptCost = 4 })
 	c := open(t, client.Config{Endpoints: []string{m.addr}})
@@ -23,15 +38,7 @@ func TestAuth(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := c.Auth()
-	must(a.AddUser(ctx, "root", "secret"))
-	must(a.AddRole(ctx, "root"))
-	must(a.GrantRole(ctx, "root", "root"))
-	must(a.AddUser(ctx, "ann", "ann's"))
-	must(a.AddRole(ctx, "reader"))
-	must(a.Grant(ctx, "reader", client.Permission{Access: client.MayRead, Keys: client.Prefix("/r/")}))
-	must(a.GrantRole(ctx, "ann", "reader"))
-	must(a.Enable(ctx))
+	must(secure(ctx, c.Auth()))
 	if _, err := c.Put(ctx, "/r/a", nil); !errors.Is(err, api.ErrUserEmpty) || errors.Is(err, client.ErrUnknownOutcome) {
 		t.Fatal(err)
 	}
