@@ -11,6 +11,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/auth"
+	"github.com/keelson-io/keelson/raft"
 )
 
 // authService is etcdserverpb.Auth. What changes users and roles is a command;
@@ -113,6 +114,9 @@ func (s *Server) inquire(ctx context.Context, answer func(*auth.State, auth.Prin
 		return nil, err
 	}
 	if err := s.node.ReadBarrier(ctx); err != nil {
+		if err == error(api.ErrTimeout) && s.node.Status().Leader == 0 {
+			err = proposalError(raft.ErrNotProposed) // what it is in etcd
+		}
 		return nil, err
 	}
 	m, err := answer(s.auth.now.Load(), who)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/raft"
 )
 
 // rpcError is the one conversion at the RPC edge: what an error from inside
@@ -42,6 +43,8 @@ func rpcError(err error) error {
 // etcd, a deadline of the caller's looks like our own: the outcome is unknown.
 func proposalError(err error) error {
 	switch {
+	case errors.Is(err, raft.ErrNotProposed):
+		return context.DeadlineExceeded // as in etcd, which waits for a leader on the request's own clock
 	case errors.Is(err, context.Canceled):
 		return api.ErrCanceled
 	case errors.Is(err, context.DeadlineExceeded):

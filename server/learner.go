@@ -53,6 +53,9 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 	if ctx.Err() != nil {
 		return nil, proposalError(ctx.Err())
 	}
+	if c.node.Status().Leader == 0 {
+		return nil, api.ErrNoLeader
+	}
 	return nil, api.ErrTimeout
 }
 

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/keelson-io/keelson/api"
-	"github.com/keelson-io/keelson/raft"
 )
 
 // Kinds of commands. They are written to the log: a number is never given
@@ -75,9 +73,6 @@ func (s *Server) propose(ctx context.Context, kind uint8, body []byte, does acce
 			continue
 		}
 		if err != nil {
-			if errors.Is(err, raft.ErrNotProposed) {
-				return nil, context.DeadlineExceeded // as in etcd, which waits for a leader on the request's own clock
-			}
 			return nil, proposalError(err)
 		}
 		break

@@ -23,6 +23,9 @@ var scenarios = []scenario{
 	{name: "http without leader", members: 3, play: func(ctx context.Context, s *stage) { s.loseQuorum(); httpEndpoints(ctx, s) }},
 	{name: "health service", members: 1, play: healthService},
 	{name: "status", members: 3, play: statuses},
+	{name: "raw calls", members: 1, play: rawCalls},
+	{name: "every call at a learner", members: 1, play: atLearner},
+	{name: "every call without a leader", members: 3, play: withoutLeader},
 }
 
 // leaseExpiry: keys of one lease go in byte order, in one revision, no earlier
