@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -38,18 +37,14 @@ type pair struct {
 // failed ones, is off.
 func start(t *testing.T, opt cluster.Options) *pair {
 	t.Helper()
-	name := "kvd"
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
+	systems, err := cluster.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	p := &pair{t: t, ctx: ctx}
-	for i, n := range []string{"etcd", name} {
-		sys, err := cluster.Lookup(n)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, sys := range systems {
 		o := opt
 		o.Dir, o.NoSync, o.Args = t.TempDir(), true, append([]string{"--bcrypt-cost=4"}, opt.Args...)
 		if sys.Name == "kvd" {

@@ -35,6 +35,22 @@ func Lookup(name string) (System, error) {
 	return System{Name: name, Binary: path}, err
 }
 
+// UnderTest is the store that tests are about: STORE names it, kvd by default.
+func UnderTest() (System, error) {
+	if name := os.Getenv("STORE"); name != "" {
+		return Lookup(name)
+	}
+	return Lookup("kvd")
+}
+
+// Pair is etcd, which is right, and the store that is compared with it.
+func Pair() (pair [2]System, err error) {
+	if pair[0], err = Lookup("etcd"); err == nil {
+		pair[1], err = UnderTest()
+	}
+	return pair, err
+}
+
 // BinaryPath is where `make bin` leaves a binary.
 func BinaryPath(name string) (string, error) {
 	root, err := moduleRoot()

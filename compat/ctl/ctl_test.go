@@ -55,15 +55,11 @@ func TestSameOutput(t *testing.T) {
 
 func startPair(ctx context.Context, t *testing.T, opt cluster.Options) (pair [2]*cluster.Cluster) {
 	t.Helper()
-	name := "kvd"
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
+	systems, err := cluster.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i, n := range []string{"etcd", name} {
-		sys, err := cluster.Lookup(n)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, sys := range systems {
 		opt.Dir = t.TempDir()
 		c, err := cluster.Start(ctx, sys, opt)
 		if err != nil {

@@ -38,16 +38,7 @@ func watchAtCompacted(ctx context.Context, t *testing.T, name string, physical b
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Start(ctx, sys, cluster.Options{Dir: t.TempDir(), NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	conn, err := c.Members[0].Dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	_, conn := startOne(ctx, t, sys)
 	kv := pb.NewKVClient(conn)
 	for range 2 {
 		if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}); err != nil {

@@ -2,11 +2,11 @@ package differential
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 
 	"github.com/keelson-io/keelson/compat/cluster"
 )
@@ -16,11 +16,7 @@ import (
 // etcd's check for overlaps) and then puts the key with ignore_value. It must be
 // answered, and the member must go on, also after a restart.
 func TestKeepAfterDelete(t *testing.T) {
-	name := "kvd"
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
-	}
-	sys, err := cluster.Lookup(name)
+	sys, err := cluster.UnderTest()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,16 +25,7 @@ func TestKeepAfterDelete(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c, err := cluster.Start(ctx, sys, cluster.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	conn, err := c.Members[0].Dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	c, conn := startOne(ctx, t, sys)
 	kv := pb.NewKVClient(conn)
 	key := []byte("k")
 	if _, err := kv.Put(ctx, &pb.PutRequest{Key: key, Value: []byte("v")}); err != nil {
@@ -63,4 +50,20 @@ func TestKeepAfterDelete(t *testing.T) {
 	if err := c.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// startOne starts a member and connects to it, until the test ends.
+func startOne(ctx context.Context, t *testing.T, sys cluster.System) (*cluster.Cluster, *grpc.ClientConn) {
+	t.Helper()
+	c, err := cluster.Start(ctx, sys, cluster.Options{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	conn, err := c.Members[0].Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return c, conn
 }

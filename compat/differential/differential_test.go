@@ -20,10 +20,11 @@ import (
 // N sets the number of operations, SEED the seed; the failure names the command
 // that replays it.
 func TestDifferential(t *testing.T) {
-	name, seed := "kvd", number(t, "SEED", 20260801)
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
+	pair, err := cluster.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
+	name, seed := pair[1].Name, number(t, "SEED", 20260801)
 	n := number(t, "N", 4000)
 	for _, w := range []struct {
 		name    string
@@ -35,14 +36,7 @@ func TestDifferential(t *testing.T) {
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			s := w.session
-			var err error
-			if s.Left, err = cluster.Lookup("etcd"); err != nil {
-				t.Fatal(err)
-			}
-			if s.Right, err = cluster.Lookup(name); err != nil {
-				t.Fatal(err)
-			}
-			s.Dir = t.TempDir()
+			s.Left, s.Right, s.Dir = pair[0], pair[1], t.TempDir()
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			res, err := s.Seed(ctx, uint64(seed), w.n)

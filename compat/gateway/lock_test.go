@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/compat/wire"
 )
 
 func client(t *testing.T, endpoints ...string) *clientv3.Client {
@@ -186,22 +187,13 @@ func queued(ctx context.Context, t *testing.T, cl *clientv3.Client, prefix strin
 	}
 }
 
-// lockOver takes a lock over gRPC; the request is encoded by hand, since the
-// messages of the service live in etcd's server.
+// lockOver takes a lock over gRPC.
 func lockOver(ctx context.Context, conn *grpc.ClientConn, name string, lease int64) error {
-	b := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), name)
-	b = protowire.AppendVarint(protowire.AppendTag(b, 2, protowire.VarintType), uint64(lease))
-	return conn.Invoke(ctx, "/v3lockpb.Lock/Lock", b, new([]byte), grpc.ForceCodec(rawCodec{}))
-}
-
-// rawCodec sends and receives encoded messages.
-type rawCodec struct{}
-
-func (rawCodec) Name() string                  { return "proto" }
-func (rawCodec) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
-func (rawCodec) Unmarshal(data []byte, v any) error {
-	*v.(*[]byte) = append([]byte(nil), data...)
-	return nil
+	m, err := wire.Lookup("Lock/Lock")
+	if err == nil {
+		_, err = m.Call(ctx, conn, &v3lockpb.LockRequest{Name: []byte(name), Lease: lease})
+	}
+	return err
 }
 
 // TestLeaderKill: a lock that waits on a follower is granted although the leader

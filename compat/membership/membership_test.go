@@ -2,7 +2,6 @@ package membership
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -12,18 +11,14 @@ import (
 // TestSameMembership plays the script against three members of etcd and three of
 // the store named by STORE (kvd by default).
 func TestSameMembership(t *testing.T) {
-	name := "kvd"
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
+	systems, err := cluster.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var worlds [2]*world
-	for i, n := range []string{"etcd", name} {
-		sys, err := cluster.Lookup(n)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, sys := range systems {
 		c, err := cluster.Start(ctx, sys, cluster.Options{Members: 3, Dir: t.TempDir(), NoSync: true})
 		if err != nil {
 			t.Fatal(err)

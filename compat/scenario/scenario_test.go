@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,17 +12,9 @@ import (
 // TestScenarios plays each scenario against etcd and against the store named by
 // STORE (kvd by default).
 func TestScenarios(t *testing.T) {
-	name := "kvd"
-	if v := os.Getenv("STORE"); v != "" {
-		name = v
-	}
-	var pair [2]cluster.System
-	for i, n := range []string{"etcd", name} {
-		sys, err := cluster.Lookup(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pair[i] = sys
+	pair, err := cluster.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
@@ -51,7 +42,7 @@ func TestScenarios(t *testing.T) {
 					b = lines[1][i]
 				}
 				if a != b {
-					t.Errorf("line %d\netcd: %s\n%s: %s", i+1, a, name, b)
+					t.Errorf("line %d\netcd: %s\n%s: %s", i+1, a, pair[1].Name, b)
 				}
 			}
 		})

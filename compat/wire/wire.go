@@ -130,6 +130,7 @@ func Mask(answer proto.Message) {
 	case *pb.RangeStreamResponse:
 		Mask(m.GetRangeResponse())
 	case *pb.StatusResponse:
+		m.StorageVersion = "" // follows some seconds after the start
 		m.DbSize, m.DbSizeInUse, m.RaftIndex, m.RaftAppliedIndex, m.RaftTerm, m.Leader = 0, 0, 0, 0, 0, min(m.Leader, 1)
 	case *pb.MemberListResponse:
 		for _, member := range m.Members {

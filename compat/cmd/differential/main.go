@@ -84,6 +84,7 @@ func run(ctx context.Context, o options) (bool, error) {
 			return false, err
 		}
 	} else if res, err = s.Seed(ctx, o.seed, o.n); err != nil {
+		report(o, res, time.Since(began)) // as far as it came
 		return false, fmt.Errorf("seed %d: %w", o.seed, err)
 	}
 	report(o, res, time.Since(began))
