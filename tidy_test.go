@@ -28,17 +28,18 @@ var arrows = map[string][]string{
 	"api":              {},
 	"client":           {"api"}, // its tests run members of package server
 	"clock":            {},
+	"planted":          {},
 	"topk":             {},
 	"tracing":          {},
 	"auth":             {"api", "clock", "mvcc/engine"},
 	"raft/vfs":         {},
-	"raft/wal":         {"api", "raft/vfs"},
+	"raft/wal":         {"api", "planted", "raft/vfs"},
 	"raft/transport":   {"api", "clock", "raft/vfs"},
-	"raft":             {"api", "clock", "raft/vfs", "raft/wal", "raft/transport"},
+	"raft":             {"api", "planted", "clock", "raft/vfs", "raft/wal", "raft/transport"},
 	"mvcc/engine":      {},
-	"mvcc":             {"api", "clock", "mvcc/engine"},
+	"mvcc":             {"api", "planted", "clock", "mvcc/engine"},
 	"mvcc/watchcheck":  {"api", "mvcc"},
-	"server":           {"api", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk"},
+	"server":           {"api", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk"},
 	"server/admission": {"api", "clock"},
 	"server/certtest":  {},
 	"cmd/kvd":          {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine", "tracing"},
@@ -51,7 +52,7 @@ var arrows = map[string][]string{
 	"chaos/oracle":  {"api", "mvcc/watchcheck", "chaos/history"},
 	"chaos/fault":   {},
 	"chaos/sim":     {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/fault"},
-	"cmd/chaos":     {"chaos/sim", "chaos/fault"},
+	"cmd/chaos":     {"planted", "chaos/sim", "chaos/fault"},
 }
 
 // Sizes, as the anchors of the style have them.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // watchSource is what the hub needs of the store behind it.
@@ -125,6 +126,9 @@ func (h *hub) reset(source watchSource, rev api.Revision, expose func()) {
 	}
 	h.mu.published = rev
 	expose()
+	if planted.WatcherLost {
+		feeds = nil
+	}
 	for _, f := range feeds {
 		next := f.next
 		if f.state == feedArmed {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // groupKey is what watchers have in common that get the same bytes.
@@ -99,6 +100,9 @@ func (h *hub) appendLocked(g *group, seq int64, rev api.Revision) {
 func (h *hub) attachLocked(f *feed) {
 	for _, w := range f.watchers {
 		w.floor = max(w.floor, h.mu.published+1)
+		if planted.FutureStartNow {
+			w.floor = h.mu.published + 1
+		}
 	}
 	if into := f.stream.synced[f.key]; into != nil {
 		for _, w := range f.watchers {
@@ -187,10 +191,13 @@ func (h *hub) takeLocked(f *feed) *Batch {
 	if from < 0 || g.seqs[from] < h.mu.log.first {
 		return nil
 	}
+	if last := int64(len(g.seqs)); planted.DropWhenBehind && last-from > 4 {
+		from = last - 4
+	}
 	to, bytes := from, 0
 	for ; to < int64(len(g.seqs)); to++ {
 		e := h.mu.log.get(g.seqs[to])
-		if bytes >= h.limits.batchBytes && e.Rev != h.mu.log.get(g.seqs[to-1]).Rev {
+		if bytes >= h.limits.batchBytes && e.Rev != h.mu.log.get(g.seqs[to-1]).Rev || planted.SplitRevision && to > from {
 			break
 		}
 		bytes += e.WireSize(g.key.prev)

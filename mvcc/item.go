@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // item is the index's entry of one key: its latest record's figures, and where
@@ -87,6 +88,9 @@ func (it *item) garbage(c api.Revision) int {
 		last = revs[n-1]
 	}
 	if last.tomb && last.main < c {
+		return n
+	}
+	if planted.CompactTooMuch && it.mod > c {
 		return n
 	}
 	return n - 1

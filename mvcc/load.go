@@ -9,6 +9,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // Open builds the index from the engine, verifying every record on the way. It
@@ -104,6 +105,9 @@ func load(e engine.Engine) (l *loaded, err error) {
 	l.rev = max(1, l.compact())
 	if n := len(records); n > 0 {
 		l.rev = max(l.rev, records[n-1].mod)
+		if planted.RevisionReused {
+			l.rev--
+		}
 	}
 	if l.foreign {
 		l.trusted = l.rev + 1
@@ -184,7 +188,7 @@ func (l *loaded) loadLeases() (err error) {
 			return false
 		}
 		l.leases[id] = ls
-		return true
+		return !planted.LeaseLost
 	})
 	return err
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // WriteTxn is one transaction of the apply goroutine. It sees its own changes,
@@ -35,6 +36,9 @@ func (s *Store) Begin() *WriteTxn {
 // End ends the transaction; its revision is the store's from now on.
 func (t *WriteTxn) End() Result {
 	r := Result{Revision: t.Revision(), Changed: t.sub > 0}
+	if planted.EmptyTxnCounts && !r.Changed {
+		r.Revision++
+	}
 	t.w.rev = r.Revision
 	if r.Changed {
 		t.w.chain.close(r.Revision)
@@ -120,6 +124,9 @@ func (t *WriteTxn) next() (api.Revision, int32) {
 		panic("mvcc: change after the end of the transaction")
 	}
 	sub := t.sub
+	if planted.SplitTxn && sub > 0 {
+		t.base++
+	}
 	t.sub++
 	t.w.touched = true
 	return t.base + 1, sub
@@ -134,6 +141,9 @@ func (t *WriteTxn) Put(key, value []byte, lease api.LeaseID) (prev Item, had boo
 	}
 	old := t.w.tree.seek(stringOf(key))
 	it := &item{version: 1, lease: lease}
+	if planted.VersionKept && old != nil && old.tomb {
+		it.version++
+	}
 	it.mod, it.sub = t.next()
 	it.create = it.mod
 	if old == nil {
@@ -170,7 +180,11 @@ func (t *WriteTxn) replace(it, old *item, value []byte) {
 		Delete: it.tomb, Create: it.create == it.mod, Lease: it.lease,
 	}
 	if !e.Create { // etcd's rule: what was there before the transaction, also for a key that it writes twice
-		if prev, ok := old.at(it.mod - 1); ok && !prev.tomb {
+		at := it.mod - 1
+		if planted.PrevOlder {
+			at = old.mod - 1
+		}
+		if prev, ok := old.at(at); ok && !prev.tomb {
 			e.PrevRev, e.PrevSub = prev.main, int64(prev.sub)
 		}
 	}

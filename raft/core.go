@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // core is the node without goroutines, locks, clock and files: events go in
@@ -120,7 +121,12 @@ const (
 )
 
 func newCore(cfg coreConfig) (*core, error) {
+	reads := etcdraft.ReadOnlySafe
+	if planted.LeaderLeaseReads {
+		reads = etcdraft.ReadOnlyLeaseBased
+	}
 	rn, err := etcdraft.NewRawNode(&etcdraft.Config{
+		ReadOnlyOption:            reads,
 		ID:                        uint64(cfg.id),
 		ElectionTick:              cfg.electionTicks,
 		HeartbeatTick:             cfg.heartbeatTicks,

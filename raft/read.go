@@ -3,6 +3,8 @@ package raft
 import (
 	"context"
 	"sync"
+
+	"github.com/keelson-io/keelson/planted"
 )
 
 // readBatch is the readers that share one barrier. err is set before done is
@@ -22,6 +24,10 @@ func (n *Node) ReadBarrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return n.await(ctx, b)
+}
+
+func (n *Node) await(ctx context.Context, b *readBatch) error {
 	select {
 	case <-b.done:
 		return b.err
@@ -47,7 +53,7 @@ func (w *readWaits) add(b *readBatch) {
 	switch {
 	case w.mu.stopped != nil:
 		b.end(w.mu.stopped)
-	case b.index <= w.mu.applied:
+	case b.index <= w.mu.applied || planted.ReadBeforeApplied:
 		b.end(nil)
 	default:
 		w.mu.waiting = append(w.mu.waiting, b)

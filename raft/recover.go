@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft/transport"
 	"github.com/keelson-io/keelson/raft/wal"
 )
@@ -93,6 +94,9 @@ func (r *recovered) fit(cfg *Config) error {
 		if err := r.wal.Reset(wal.Position{Index: applied, Term: r.state.Term}); err != nil {
 			return err
 		}
+	}
+	if planted.ForgetVote {
+		r.hard.Term, r.hard.Vote = 0, 0
 	}
 	lastTerm := r.state.Term
 	if last := r.wal.Last(); last > applied {

@@ -3,6 +3,8 @@ package raft
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -59,7 +61,7 @@ func (t relayed) Start(h transport.Handler) error {
 		r.files.remove(r.mu.got.path)
 		r.mu.got = nil
 	}
-	for id := range r.mu.up {
+	for _, id := range slices.Sorted(maps.Keys(r.mu.up)) {
 		h.PeerUp(id)
 	}
 	r.target.Store(&h)

@@ -136,13 +136,9 @@ func (r *repairer) fetch(ctx context.Context) (*receivedSnapshot, error) {
 	election := time.Duration(r.cfg.ElectionTicks) * r.cfg.TickInterval
 	for wait := r.cfg.TickInterval; ; wait = min(2*wait, election) {
 		err := r.ask(ctx)
-		timer := r.cfg.Clock.NewTimer(wait)
-		select {
-		case <-r.relay.wake:
-		case <-timer.C():
-		case <-ctx.Done():
+		if !r.pause(ctx, wait) {
+			return nil, ErrStopped
 		}
-		timer.Stop()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -162,6 +158,21 @@ func (r *repairer) fetch(ctx context.Context) (*receivedSnapshot, error) {
 			}
 		}
 	}
+}
+
+// pause waits for a snapshot, but not longer than d; false: the member is gone.
+func (r *repairer) pause(ctx context.Context, d time.Duration) bool {
+	timer := r.cfg.Clock.NewTimer(d)
+	defer timer.Stop()
+	if r.cfg.Park != nil && !r.cfg.Park(func() bool { return len(r.relay.wake) > 0 || len(timer.C()) > 0 || ctx.Err() != nil }) {
+		return false
+	}
+	select {
+	case <-r.relay.wake:
+	case <-timer.C():
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // ask looks for the leader and has it tell a bound and send its state.

@@ -48,16 +48,27 @@ func decodeRepairAnswer(b []byte) (repairAnswer, error) {
 // and sends a state that reaches it; Repair says why that is enough. A member
 // asks again and again; what is already on its way is not sent twice.
 func (n *Node) answerRepair(ctx context.Context, from api.MemberID, _ []byte) ([]byte, error) {
+	return n.repairAnswer(ctx, n, from)
+}
+
+// waiter is how the answer waits: as a goroutine, or as a task of a Stepper.
+type waiter interface {
+	ReadBarrier(ctx context.Context) error
+	ask(ctx context.Context, fn func()) error
+	await(ctx context.Context, b *readBatch) error
+}
+
+func (n *Node) repairAnswer(ctx context.Context, w waiter, from api.MemberID) ([]byte, error) {
 	st := n.Status()
 	if st.Role != Leader {
 		return repairAnswer{leader: st.Leader}.encode(), nil
 	}
 	// A barrier may also pass through another leader. But who leads a term before
 	// it and after it led it all the time, so the quorum confirmed this member.
-	if err := n.ReadBarrier(ctx); err != nil {
+	if err := w.ReadBarrier(ctx); err != nil {
 		return nil, err
 	}
-	bound, err := n.repairBound(ctx, st.Term)
+	bound, err := n.repairBound(ctx, w, st.Term)
 	if err != nil {
 		return nil, err
 	}
@@ -68,14 +79,8 @@ func (n *Node) answerRepair(ctx context.Context, from api.MemberID, _ []byte) ([
 	// committed all the same, and no less than the bound promises.
 	b := &readBatch{done: make(chan struct{}), born: n.ticks.Load(), index: uint64(bound)}
 	n.waits.add(b)
-	select {
-	case <-b.done:
-		err = b.err
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err == nil {
-		err = n.ask(ctx, func() { n.sendRepair(uint64(from), uint64(st.Term)) })
+	if err = w.await(ctx, b); err == nil {
+		err = w.ask(ctx, func() { n.sendRepair(uint64(from), uint64(st.Term)) })
 	}
 	if err != nil {
 		return nil, err
@@ -86,9 +91,9 @@ func (n *Node) answerRepair(ctx context.Context, from api.MemberID, _ []byte) ([
 // repairBound is the newest entry that this member, if it leads the term, may
 // have sent to anybody; 0 if it does not lead it. Entries leave for followers
 // before they are in the log here, so the log's own end is not enough.
-func (n *Node) repairBound(ctx context.Context, term api.Term) (bound api.Index, err error) {
+func (n *Node) repairBound(ctx context.Context, w waiter, term api.Term) (bound api.Index, err error) {
 	found := make(chan api.Index, 1)
-	err = n.ask(ctx, func() {
+	err = w.ask(ctx, func() {
 		if n.core.role != etcdraft.StateLeader || n.core.term != uint64(term) {
 			found <- 0
 			return

@@ -32,6 +32,9 @@ func NewStepper(n *Node, park func(ready func() bool) bool) (*Stepper, error) {
 	s := &Stepper{n: n, park: park}
 	n.prepare = func(fn func()) { fn() }
 	n.applyNow = func() { _ = s.Apply() } // the error comes back to who waits
+	n.handlers[callRepair] = func(ctx context.Context, from api.MemberID, _ []byte) ([]byte, error) {
+		return n.repairAnswer(ctx, s, from)
+	}
 	if err := n.cfg.Transport.Start(handler{n}); err != nil {
 		return nil, err
 	}
@@ -145,14 +148,13 @@ func (s *Stepper) ReadBarrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.await(ctx, b.done, func() error { return b.err })
+	return s.await(ctx, b)
 }
 
-// await parks until done is closed; result is asked then.
-func (s *Stepper) await(ctx context.Context, done <-chan struct{}, result func() error) error {
+func (s *Stepper) await(ctx context.Context, b *readBatch) error {
 	closed := func() bool {
 		select {
-		case <-done:
+		case <-b.done:
 			return true
 		default:
 			return false
@@ -164,7 +166,13 @@ func (s *Stepper) await(ctx context.Context, done <-chan struct{}, result func()
 	case !closed():
 		return ctx.Err()
 	}
-	return result()
+	return b.err
+}
+
+// ask runs fn as the loop would; the caller's Turn follows.
+func (s *Stepper) ask(_ context.Context, fn func()) error {
+	fn()
+	return nil
 }
 
 // Call is Node.Call.

@@ -166,6 +166,10 @@ type Config struct {
 	Alone        bool
 	AloneContext []byte
 
+	// Park, if set, stands for every wait of Repair: a simulation has no goroutine
+	// to block. See Stepper.
+	Park func(ready func() bool) bool
+
 	Logger *slog.Logger
 	// OnFatal is told of the failure that stops the node, before Run returns it.
 	OnFatal func(error)

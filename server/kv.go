@@ -11,6 +11,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // kvService is etcdserverpb.KV with our own requests and encoded answers in
@@ -76,7 +77,7 @@ func (s *Server) Range(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	if !r.serializable {
+	if !r.serializable && !planted.ReadWithoutIndex {
 		if err := s.node.ReadBarrier(ctx); err != nil {
 			return nil, err
 		}

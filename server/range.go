@@ -10,6 +10,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // keyspace is one state of the store: a read transaction, or a write transaction
@@ -81,7 +82,7 @@ func (r *rangeRequest) evaluate(ctx context.Context, v keyspace, emit func(mvcc.
 	var tail rangeTail
 	var err error
 	v.Scan(r.key, r.end, func(it mvcc.Item) bool {
-		if r.limit > 0 && tail.count == r.limit {
+		if r.limit > 0 && tail.count >= r.limit && !(planted.LimitPlusOne && tail.count == r.limit) {
 			tail.more = true
 			return false
 		}

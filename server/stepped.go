@@ -29,6 +29,7 @@ type Stepped struct {
 	// Node is to be driven by the caller, who calls Follow after each Turn.
 	Node *raft.Stepper
 
+	world    SteppedWorld
 	services []service
 	ctx      context.Context
 	end      context.CancelFunc
@@ -69,20 +70,48 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 		engine:  func(_ *Config, path string) (engine.Engine, error) { return w.Engine(path) },
 		segment: w.SegmentBytes,
 	}, home: h, fatal: make(chan error, 1)}
-	m := &Stepped{Server: s}
+	m := &Stepped{Server: s, world: w}
 	m.ctx, m.end = context.WithCancel(context.Background())
 	if err := s.openStore(); err != nil {
 		return nil, err
 	}
 	s.parts.transport = w.Transport(s.id)
-	if err := s.openStepped(m, w); err != nil {
-		return nil, err
+	if err := m.open(s.parts.transport); err != nil {
+		return m, s.repairable(err)
 	}
 	return m, h.started()
 }
 
-func (s *Server) openStepped(m *Stepped, w SteppedWorld) (err error) {
-	cfg, err := s.nodeConfig(s.parts.transport)
+// Damaged reports that the member's log is damaged: it has no Node until a task
+// has done Repair.
+func (m *Stepped) Damaged() bool { return m.parts.damage != nil }
+
+// Repair gets what the member has lost from the others. It parks, and ends with
+// an error if the member is gone.
+func (m *Stepped) Repair() error {
+	cfg, err := m.nodeConfig(m.parts.transport)
+	if err != nil {
+		return err
+	}
+	cfg.Park = m.world.Park
+	relayed, err := raft.Repair(m.ctx, cfg, m.parts.damage)
+	if err != nil {
+		return err
+	}
+	if m.startConf, err = readConfState(m.Store()); err != nil {
+		return err
+	}
+	if err := m.open(relayed); err != nil {
+		return err
+	}
+	m.parts.damage = nil
+	return nil
+}
+
+// open opens the log and what needs it.
+func (m *Stepped) open(t transport.Transport) (err error) {
+	s, w := m.Server, m.world
+	cfg, err := s.nodeConfig(t)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (s *Sim) reach() time.Duration {
 // connection: the request surely had no effect, and is not written down.
 func (c *client) call(method string, req proto.Message) {
 	s, m := c.s, c.at
-	if m.node == nil || m.cutOff > 0 {
+	if m.node == nil || m.repairing || m.cutOff > 0 {
 		c.move()
 		s.after(c.think()+50*time.Millisecond, c.next)
 		return

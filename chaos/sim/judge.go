@@ -67,7 +67,7 @@ func (s *Sim) equal() bool {
 	leaders := 0
 	var first raft.Status
 	for i, m := range s.members {
-		if m.node == nil {
+		if m.node == nil || m.repairing {
 			return false
 		}
 		st := m.node.Node.Status()
@@ -86,8 +86,8 @@ func (s *Sim) equal() bool {
 
 func (s *Sim) standing() (out string) {
 	for _, m := range s.members {
-		if m.node == nil {
-			out += fmt.Sprintf(" %s is down;", m.name)
+		if m.node == nil || m.repairing {
+			out += fmt.Sprintf(" %s is down (repairing: %v);", m.name, m.repairing)
 			continue
 		}
 		st := m.node.Node.Status()

@@ -25,17 +25,20 @@ type member struct {
 	disk *disk
 
 	// The process. life counts them: what was planned for one ends with it.
-	node    *server.Stepped // nil: down
-	life    int
-	fs      *vfs.Fault
-	wire    *wire
-	parked  []*task
-	streams []*stream
-	cutOff  int   // faults that keep clients away
-	crashAt int   // calls of the file system until the power fails; 0: it does not
-	dead    *disk // the power has failed inside a call: what is left
-	failing error // what the next commit of the store ends with
-	applied bool  // that commit reaches the disk all the same
+	node      *server.Stepped // nil: down
+	life      int
+	fs        *vfs.Fault
+	wire      *wire
+	parked    []*task
+	streams   []*stream
+	repairing bool             // it has no Node yet
+	damaged   bool             // a fault has damaged its log, and it is not repaired
+	proven    map[string]int64 // of each file of the log: what lies below was proven durable
+	cutOff    int              // faults that keep clients away
+	crashAt   int              // calls of the file system until the power fails; 0: it does not
+	dead      *disk            // the power has failed inside a call: what is left
+	failing   error            // what the next commit of the store ends with
+	applied   bool             // that commit reaches the disk all the same
 
 	writing, applying, expiring, polling bool
 	campaign, expiries                   int // numbers of the timers set last
@@ -105,19 +108,55 @@ func (m *member) start() {
 		m.disk = m.dead
 		s.after(m.downTime(), m.revive)
 		return
+	case errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
+		s.say("%s does not start: %v", m.name, err)
+		m.disk = m.disk.killed()
+		s.after(m.downTime()+100*time.Millisecond, m.revive)
+		return
 	case err != nil:
 		s.fail("O12", "member %s does not start: %v", m.name, err)
 		return
 	}
-	m.node = node
-	s.say("%s starts", m.name)
-	m.checkStart()
+	m.node, m.repairing = node, node.Damaged()
+	m.seeCalls()
 	for _, o := range s.members {
 		if o != m && o.node != nil {
 			m.meet(o)
 			o.meet(m)
 		}
 	}
+	if m.repairing {
+		s.say("%s starts damaged", m.name)
+		s.watch.Forgot(uint64(m.id))
+		m.spawn(m.repair)
+		m.turn()
+		return
+	}
+	m.begin()
+}
+
+// repair is the phase before the node of a damaged member.
+func (m *member) repair() {
+	life := m.life
+	err := m.node.Repair()
+	if m.life != life || m.dead != nil {
+		return // it died meanwhile
+	}
+	if err != nil {
+		m.s.fail("O12", "the repair of %s: %v", m.name, err)
+		return
+	}
+	m.repairing = false
+	m.s.stats.Repairs++
+	m.begin()
+}
+
+// begin is the life of a member that has its node.
+func (m *member) begin() {
+	s := m.s
+	s.say("%s starts", m.name)
+	m.damaged = false
+	m.checkStart()
 	m.after(time.Duration(s.chance.member.Int64N(int64(s.cfg.Tick))), m.tick)
 	m.after(m.flushPause(), m.flush)
 	m.turn()
@@ -192,6 +231,12 @@ func (m *member) tick() {
 // goroutines.
 func (m *member) turn() {
 	for round := 0; m.node != nil && m.dead == nil; round++ {
+		if m.repairing {
+			if m.wake() {
+				continue
+			}
+			break
+		}
 		m.timers(m.node.Node.Turn())
 		m.node.Follow()
 		if m.node.LeasesDue() {
@@ -207,7 +252,7 @@ func (m *member) turn() {
 	case m.dead != nil:
 		m.done(nil)
 		return
-	case m.ended():
+	case m.repairing || m.ended():
 		return
 	}
 	if !m.writing && m.node.Node.Writes() {
@@ -254,6 +299,7 @@ func (m *member) write() {
 	m.writing = false
 	term := m.node.Node.Status().Term
 	err := m.node.Node.Write()
+	m.seeCalls()
 	if m.dead == nil && err == nil {
 		st := m.node.Node.Status()
 		m.s.watch.Wrote(uint64(m.id), oracle.Position{Index: uint64(st.Last), Term: m.entryTerm(uint64(st.Last))})
@@ -273,7 +319,6 @@ func (m *member) apply() {
 
 // flush is the flusher's turn, with a step of compaction.
 func (m *member) flush() {
-	m.fs.TakeCalls() // nobody reads the log of calls
 	err := m.node.Store().Flush()
 	for more := err == nil; more; {
 		more, err = m.node.Store().CompactStep()
@@ -297,6 +342,9 @@ func (m *member) done(err error) {
 		m.s.stats.PowerCuts++
 		m.down(m.dead)
 		m.s.after(m.downTime(), m.revive)
+	case errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
+		m.s.say("%s stops: %v", m.name, err)
+		m.kill(m.downTime())
 	case err != nil && !errors.Is(err, errFlush):
 		m.s.fail("O12", "member %s: %v", m.name, err)
 	default:
@@ -311,7 +359,7 @@ func (m *member) ended() bool {
 	switch {
 	case err == nil:
 		return false
-	case errors.Is(err, errFlush):
+	case errors.Is(err, errFlush), errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
 		m.s.say("%s stops: %v", m.name, err)
 		m.down(m.disk.killed())
 		m.s.after(m.downTime(), m.revive)

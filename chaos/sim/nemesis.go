@@ -7,6 +7,7 @@ import (
 
 	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/raft"
+	"github.com/keelson-io/keelson/raft/vfs"
 )
 
 // strike makes an event of the plan happen, and plans its end.
@@ -35,12 +36,21 @@ func (s *Sim) strike(e fault.Event) {
 		m.stalled = max(m.stalled, s.now+e.For)
 	case fault.FlushFails:
 		m.failing, m.applied = errFlush, e.Arg == 1
+	case fault.SyncFails:
+		m.fs.SetRules(vfs.Rule{Op: vfs.OpSync, Nth: 1, Lose: true}, vfs.Rule{Hook: m.beforeCall})
+	case fault.WriteFails:
+		m.fs.SetRules(vfs.Rule{Op: vfs.OpWrite, Nth: 1, Err: vfs.ErrInjected, Short: e.Arg == 1, Apply: e.Arg == 2}, vfs.Rule{Hook: m.beforeCall})
+	case fault.DiskFull:
+		m.disk.files.SetSpace(0)
+		s.undo(e.For, func() { m.disk.files.SetSpace(-1) })
+	case fault.FlipBit, fault.ZeroSector:
+		m.damage(e)
 	case fault.ClientCut:
 		m.cutOff++
 		m.breakStreams()
 		s.undo(e.For, func() { m.cutOff-- })
 	case fault.HandOver:
-		if m.node != nil {
+		if m.node != nil && !m.repairing {
 			m.spawn(func() { _ = m.node.Node.TransferLeader(context.Background()) }) // it may be too late
 			m.turn()
 		}
@@ -174,6 +184,8 @@ func (s *Sim) heal() {
 	s.net.init(len(s.members))
 	for _, m := range s.members {
 		m.stalled, m.cutOff, m.crashAt, m.failing = 0, 0, 0, nil
+		m.fs.SetRules(vfs.Rule{Hook: m.beforeCall})
+		m.disk.files.SetSpace(-1)
 		if m.node == nil {
 			s.after(m.downTime(), m.revive)
 			continue

@@ -16,8 +16,7 @@ type choice struct {
 	many bool // needs other members
 }
 
-// choices are the faults of ring A. The damage of synced data is not drawn here:
-// see damage.
+// choices are the faults of ring A.
 var choices = []choice{
 	{kind: fault.Kill, most: 4 * time.Second},
 	{kind: fault.PowerCut, most: 4 * time.Second},
@@ -36,6 +35,11 @@ var choices = []choice{
 	{kind: fault.SlowSome, most: 5 * time.Second, args: []int{5, 20, 100}, many: true},
 	{kind: fault.DiskStall, most: 5 * time.Second},
 	{kind: fault.FlushFails, most: time.Second, args: []int{0, 1}},
+	{kind: fault.SyncFails},
+	{kind: fault.WriteFails, args: []int{0, 1, 2}},
+	{kind: fault.DiskFull, most: 3 * time.Second},
+	{kind: fault.FlipBit, most: 3 * time.Second, many: true},
+	{kind: fault.ZeroSector, most: 3 * time.Second, many: true},
 	{kind: fault.ClientCut, most: 5 * time.Second},
 	{kind: fault.HandOver, many: true},
 	{kind: fault.FalseDown, most: time.Second, many: true},

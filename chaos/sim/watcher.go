@@ -54,7 +54,7 @@ func (w *watcher) pause() time.Duration {
 func (w *watcher) open() {
 	s := w.s
 	m := s.members[s.chance.client.IntN(len(s.members))]
-	if m.node == nil || m.cutOff > 0 {
+	if m.node == nil || m.repairing || m.cutOff > 0 {
 		s.after(w.pause(), w.open)
 		return
 	}

@@ -22,6 +22,7 @@ func simulate(args []string) error {
 	planFile := f.String("plan", "", "a saved list of faults, instead of the seed's own")
 	shrink := f.Int("shrink", 200, "after a failure, look for a shorter list of faults with so many runs")
 	save := f.String("save", "", "folder for the lists of failing seeds")
+	stop := f.Bool("stop", false, "end at the first failure")
 	results := f.String("results", "", "append a line of JSON for each seed to this file")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -56,6 +57,9 @@ func simulate(args []string) error {
 		}
 		if err := c.seed(*first + uint64(i)); err != nil {
 			return err
+		}
+		if *stop && c.failed > 0 {
+			break
 		}
 	}
 	fmt.Printf("%d seeds, %d failed; %v simulated in %v: %.0f times as fast\n", c.seeds, c.failed,

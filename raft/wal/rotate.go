@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
 
@@ -352,7 +353,7 @@ func (w *WAL) writeSegment(h header, content []byte) (vfs.File, error) {
 	if err == nil {
 		err = w.fs.Rename(unfinished, final)
 	}
-	if err == nil {
+	if err == nil && !planted.SkipSyncDir {
 		err = w.fs.SyncDir(w.dir)
 	}
 	if err = errors.Join(err, file.Close()); err != nil {

@@ -1,0 +1,40 @@
+//go:build planted
+
+package planted
+
+import "os"
+
+// On is the name of the bug that is on.
+var On = os.Getenv("KEELSON_PLANTED")
+
+// The bugs; Bugs says what each does.
+var (
+	ReplyBeforeSync   = On == "reply-before-sync"
+	VoteUnsynced      = On == "vote-unsynced"
+	SkipSomeSyncs     = On == "skip-some-syncs"
+	ForgetVote        = On == "forget-vote"
+	SkipSyncDir       = On == "skip-syncdir"
+	DamageIsTorn      = On == "damage-is-torn"
+	IgnoreChecksum    = On == "ignore-checksum"
+	ReadWithoutIndex  = On == "read-without-index"
+	ReadBeforeApplied = On == "read-before-applied"
+	LeaderLeaseReads  = On == "leader-lease-reads"
+	OldLeaderExpires  = On == "old-leader-expires"
+	RenewUnconfirmed  = On == "renew-unconfirmed"
+	LeaseLost         = On == "lease-lost"
+	RevisionReused    = On == "revision-reused"
+	EmptyTxnCounts    = On == "empty-txn-counts"
+	SplitTxn          = On == "split-txn"
+	LimitPlusOne      = On == "limit-plus-one"
+	CompactTooMuch    = On == "compact-too-much"
+	VersionKept       = On == "version-kept"
+	DropWhenBehind    = On == "drop-when-behind"
+	EventTwice        = On == "event-twice"
+	SplitRevision     = On == "split-revision"
+	ProgressEarly     = On == "progress-early"
+	FutureStartNow    = On == "future-start-now"
+	CompactedSilence  = On == "compacted-silence"
+	WatcherLost       = On == "watcher-lost"
+	PrevOlder         = On == "prev-older"
+	RetryUnknown      = On == "retry-unknown"
+)
