@@ -142,7 +142,11 @@ func (m *member) repair() {
 	if m.life != life || m.dead != nil {
 		return // it died meanwhile
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
+		m.after(0, func() { m.kill(m.downTime()) }) // not from inside its own task
+		return
+	case err != nil:
 		m.s.fail("O12", "the repair of %s: %v", m.name, err)
 		return
 	}
