@@ -265,8 +265,11 @@ func formatInitialCluster(members []Member) string {
 	return strings.Join(parts, ",")
 }
 
-// etcdSegment is how etcd names the files of its log.
-var etcdSegment = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.wal$`)
+// How etcd names the files of its log and its snapshots.
+var (
+	etcdSegment  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.wal$`)
+	etcdSnapshot = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap(\.db)?$`)
+)
 
 // refuseForeign refuses a directory without an identity that holds data:
 // etcd's, or ours after its identity was lost.
@@ -282,11 +285,13 @@ func (h *home) refuseForeign() error {
 		}
 		for _, e := range entries {
 			file := filepath.Join(dir, e.Name)
-			if etcdSegment.MatchString(e.Name) {
-				return fmt.Errorf("%w: %s is etcd's; kvd does not take over etcd's log: give it an empty directory", ErrForeignDir, file)
+			way := fmt.Sprintf("To move a running etcd: kvctl migrate. To begin with the data of a stopped one: "+
+				"kvctl snapshot restore %s --skip-hash-check --data-dir NEW", cfg.dbPath())
+			if etcdSegment.MatchString(e.Name) || etcdSnapshot.MatchString(e.Name) {
+				return fmt.Errorf("%w: %s is etcd's, whose log kvd does not take over; nothing was changed. %s", ErrForeignDir, file, way)
 			}
-			return fmt.Errorf("%w: %s holds data (%s) but not %s: it is not kvd's, or the file was lost",
-				ErrForeignDir, cfg.DataDir, file, cfg.identityPath())
+			return fmt.Errorf("%w: %s holds data (%s) but not %s: it is etcd's, or the file was lost. %s",
+				ErrForeignDir, cfg.DataDir, file, cfg.identityPath(), way)
 		}
 	}
 	return nil

@@ -115,8 +115,9 @@ func TestHomeRefusals(t *testing.T) {
 
 func TestHomeRefusesForeignData(t *testing.T) {
 	for file, want := range map[string]string{
-		"/data/member/wal/0000000000000000-0000000000000000.wal": "is etcd's",
-		"/data/member/snap/db":                "was lost",
+		"/data/member/wal/0000000000000000-0000000000000000.wal":   "is etcd's, whose log",
+		"/data/member/snap/0000000000000002-0000000000000011.snap": "is etcd's, whose log",
+		"/data/member/snap/db":                "was lost. To move a running etcd: kvctl migrate.",
 		"/data/member/wal/0000000000000001.k": "was lost",
 	} {
 		fs := vfs.NewMem(1)

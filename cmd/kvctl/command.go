@@ -14,6 +14,9 @@ type app struct {
 	lines *bufio.Reader // of in
 	global
 	remotes []*remote // connected so far
+	// capture, if not nil, takes requests instead of a cluster: those of a
+	// transaction are written like commands.
+	capture func(request any)
 }
 
 func newApp(w world) *app { return &app{world: w, lines: bufio.NewReader(w.in)} }
@@ -48,10 +51,17 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupAccess, Title: "Access:"},
 	)
 	for group, list := range map[string][]*cobra.Command{
-		groupKeys:    {a.getCommand(), a.putCommand(), a.delCommand()},
-		groupCluster: {a.endpointCommand(), a.memberCommand(), a.topCommand()},
-		groupBackup:  {a.snapshotCommand(), a.clusterCommand()},
-		"":           {a.versionCommand()},
+		groupKeys: {
+			a.getCommand(), a.putCommand(), a.delCommand(), a.txnCommand(), a.watchCommand(), a.compactCommand(), a.leaseCommand(),
+			a.lockCommand(), a.electCommand(), a.diffCommand(), a.historyCommand(), a.mirrorCommand(),
+		},
+		groupCluster: {
+			a.statusCommand(), a.endpointCommand(), a.memberCommand(), a.clusterCommand(), a.alarmCommand(), a.topCommand(), a.defragCommand(),
+			a.moveLeaderCommand(), a.downgradeCommand(), a.checkCommand(),
+		},
+		groupBackup: {a.snapshotCommand(), a.migrateCommand()},
+		groupAccess: {a.authCommand(), a.userCommand(), a.roleCommand()},
+		"":          {a.versionCommand(), a.contextCommand()},
 	} {
 		for _, c := range list {
 			c.GroupID = group

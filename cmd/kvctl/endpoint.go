@@ -181,11 +181,19 @@ func (a *app) healths(ctx context.Context, endpoints []string) error {
 	return nil
 }
 
-// healthy asks for what needs the agreement of a majority, and for alarms.
-// Being denied the key is an answer.
-func healthy(ctx context.Context, r *remote) error {
+// answers asks for what needs the agreement of a majority. Being denied the key
+// is an answer.
+func answers(ctx context.Context, r *remote) error {
 	_, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte("health")})
-	if err != nil && status.Code(err) != codes.PermissionDenied {
+	if status.Code(err) == codes.PermissionDenied {
+		return nil
+	}
+	return err
+}
+
+// healthy also wants no alarm to be raised.
+func healthy(ctx context.Context, r *remote) error {
+	if err := answers(ctx, r); err != nil {
 		return err
 	}
 	alarms, err := r.admin().Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})

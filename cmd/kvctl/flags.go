@@ -31,6 +31,9 @@ type global struct {
 	output string
 	hex    bool
 	debug  bool
+
+	context string
+	given   map[string]bool // flags that the command line itself sets
 }
 
 // Forms of output.
@@ -68,39 +71,59 @@ func (g *global) define(f *pflag.FlagSet) {
 	f.StringVarP(&g.output, "output", "o", outSimple, "`form` of output: "+strings.Join(outputs, ", "))
 	f.StringVarP(&g.output, "write-out", "w", outSimple, "etcdctl's name of --output")
 	f.BoolVar(&g.hex, "hex", false, "print keys and values as hexadecimal escapes")
-	f.BoolVar(&g.debug, "debug", false, "print each setting and where it came from")
+	f.StringVar(&g.context, "context", "", "the `name` of the context to use, instead of the one in use")
+	f.BoolVar(&g.debug, "debug", false, "print the settings that are not defaults")
 	for _, name := range []string{"write-out", "discovery-srv-name", "keepalive-time", "keepalive-timeout", "max-request-bytes", "max-recv-bytes"} {
 		f.Lookup(name).Hidden = true
 	}
 }
 
-// settle fills in what the command line does not say, and checks the result.
-func (a *app) settle(f *pflag.FlagSet) error {
+// environment is a process's environment as a map.
+func environment(list []string) map[string]string {
 	env := map[string]string{}
-	for _, pair := range a.environ {
+	for _, pair := range list {
 		k, v, _ := strings.Cut(pair, "=")
 		env[k] = v
 	}
+	return env
+}
+
+// settle fills in what the command line does not say, from the environment and
+// from the context in use, and checks the result.
+func (a *app) settle(f *pflag.FlagSet) error {
+	env := environment(a.environ)
+	a.given = map[string]bool{}
+	// The flag set of the sub-command did the parsing, so that Visit knows of nothing.
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed {
+			a.given[flag.Name] = true
+		}
+	})
 	var failed error
 	f.VisitAll(func(flag *pflag.Flag) {
 		name := strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-		from := "flag"
 		for _, prefix := range []string{"KVCTL_", "ETCDCTL_"} {
 			v, ok := env[prefix+name]
-			if flag.Changed || !ok {
+			if flag.Changed || !ok || v == "" || flag.Name == "output" && a.given["write-out"] {
 				continue
 			}
-			from = prefix + name
 			if err := f.Set(flag.Name, v); err != nil && failed == nil {
-				failed = usage("environment variable %s: %v", from, err)
+				failed = usage("environment variable %s: %v", prefix+name, err)
 			}
-		}
-		if a.debug && flag.Changed && flag.Name != "password" {
-			fmt.Fprintf(a.errs, "%s=%s (%s)\n", flag.Name, flag.Value, from)
 		}
 	})
 	if failed != nil {
 		return failed
+	}
+	if err := a.fromContext(f, env); err != nil {
+		return err
+	}
+	if a.debug {
+		f.VisitAll(func(flag *pflag.Flag) {
+			if flag.Changed && flag.Name != "password" && flag.Name != "user" && flag.Name != "auth-jwt-token" {
+				fmt.Fprintf(a.errs, "%s=%s\n", flag.Name, flag.Value)
+			}
+		})
 	}
 	return a.check(f)
 }

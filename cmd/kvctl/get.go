@@ -13,10 +13,10 @@ import (
 
 func (a *app) getCommand() *cobra.Command {
 	var (
-		s                      span
-		consistency, order, by string
-		valueOnly, stream      bool
-		r                      pb.RangeRequest
+		s                       span
+		consistency, order, by  string
+		valueOnly, stream, tree bool
+		r                       pb.RangeRequest
 	)
 	c := verb("get KEY [END]", "Show a key, or the keys of a range",
 		"  kvctl get /config/a\n  kvctl get /config/ --prefix --keys-only\n  kvctl get a z --limit 10 -o table",
@@ -29,6 +29,9 @@ func (a *app) getCommand() *cobra.Command {
 			}
 			if err = sortOrder(order, by, &r); err != nil {
 				return err
+			}
+			if tree {
+				return a.tree(ctx, &r)
 			}
 			r.KeysOnly = r.KeysOnly || a.output == outName
 			return a.get(ctx, &r, stream, valueOnly)
@@ -48,11 +51,16 @@ func (a *app) getCommand() *cobra.Command {
 	f.Int64Var(&r.MinModRevision, "min-mod-rev", 0, "modified at this revision or later")
 	f.Int64Var(&r.MaxModRevision, "max-mod-rev", 0, "modified at this revision or earlier")
 	f.BoolVar(&stream, "stream", false, "receive the answer in pieces")
-	c.MarkFlagsMutuallyExclusive("keys-only", "count-only")
+	f.BoolVar(&tree, "tree", false, "as a tree of what the slashes separate, with the number of keys below")
+	c.MarkFlagsMutuallyExclusive("keys-only", "count-only", "tree")
 	return c
 }
 
 func (a *app) get(ctx context.Context, r *pb.RangeRequest, stream, valueOnly bool) error {
+	if a.capture != nil {
+		a.capture(r)
+		return nil
+	}
 	var resp *pb.RangeResponse
 	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), true, func(ctx context.Context, to *remote) (err error) {
 		if stream {

@@ -44,6 +44,15 @@ func (p *progress) at(done, total int64) {
 		min(done, total)*100/total, size(done), size(total), size(int64(rate)))
 }
 
+// note shows a line of its own making.
+func (p *progress) note(text string) {
+	if p.w == nil || time.Since(p.drawn) < barPeriod {
+		return
+	}
+	p.drawn = time.Now()
+	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
+}
+
 // done ends the line.
 func (p *progress) done() {
 	if p.w != nil && !p.drawn.IsZero() {

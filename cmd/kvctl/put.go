@@ -42,6 +42,10 @@ func (a *app) putCommand() *cobra.Command {
 }
 
 func (a *app) put(ctx context.Context, r *pb.PutRequest) error {
+	if a.capture != nil {
+		a.capture(r)
+		return nil
+	}
 	var resp *pb.PutResponse
 	err := a.call(ctx, fmt.Sprintf("put %q", r.Key), false, func(ctx context.Context, to *remote) (err error) {
 		resp, err = to.kv().Put(ctx, r)
@@ -81,6 +85,10 @@ func (a *app) delCommand() *cobra.Command {
 }
 
 func (a *app) del(ctx context.Context, r *pb.DeleteRangeRequest) error {
+	if a.capture != nil {
+		a.capture(r)
+		return nil
+	}
 	var resp *pb.DeleteRangeResponse
 	err := a.call(ctx, fmt.Sprintf("delete %q", r.Key), false, func(ctx context.Context, to *remote) (err error) {
 		resp, err = to.kv().DeleteRange(ctx, r)

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// load is a size of a check, with etcdctl's names.
+type load struct {
+	clients int
+	rate    int // writes a second, of perf
+	keys    int // of datascale
+}
+
+var loads = map[string]load{
+	"s": {50, 150, 10_000}, "m": {200, 1000, 100_000}, "l": {500, 8000, 1_000_000}, "xl": {1000, 15000, 3_000_000},
+}
+
+// What a check demands: most of the rate, and answers in time.
+const (
+	wantShare  = 0.9
+	slowest    = 500 * time.Millisecond
+	deviation  = 100 * time.Millisecond
+	valueBytes = 1024
+	checkBatch = 100 // keys that a cleaning deletes at once: not to be the load itself
+)
+
+// checking is one run.
+type checking struct {
+	a      *app
+	load   load
+	prefix string
+	time   time.Duration
+	mu     struct {
+		sync.Mutex
+		took   []time.Duration
+		failed error
+	}
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	make := func(use, short, example string, run func(c *checking, ctx context.Context) error) *cobra.Command {
+		k := &checking{a: a}
+		var name string
+		c := verb(use, short, example, cobra.NoArgs, func(ctx context.Context, _ []string) error {
+			l, ok := loads[name]
+			if !ok {
+				return usage("check: --load is s, m, l or xl")
+			}
+			k.load = l
+			return run(k, ctx)
+		})
+		c.Flags().StringVar(&name, "load", "s", "s (50 clients), m (200), l (500) or xl (1000)")
+		c.Flags().StringVar(&k.prefix, "prefix", "/kvctl-check/", "where the keys are written, and deleted again")
+		c.Flags().DurationVar(&k.time, "duration", time.Minute, "how long perf writes")
+		return c
+	}
+	return family("check", "Measure a cluster by a known load",
+		make("perf", "Write at a fixed rate; fails when the cluster is too slow", "  kvctl check perf --load m", (*checking).perf),
+		make("datascale", "Write many keys and show the space they take", "  kvctl check datascale --load s", (*checking).datascale))
+}
+
+// connections are spread over all endpoints; each serves some clients.
+func (k *checking) connections(ctx context.Context) ([]*remote, error) {
+	var list []*remote
+	for _, endpoint := range k.a.endpoints {
+		r, err := k.a.connect(ctx, endpoint)
+		if err != nil {
+			return nil, classify("check", endpoint, err)
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// write has all clients put the keys whose numbers come from next.
+func (k *checking) write(ctx context.Context, list []*remote, next <-chan int) error {
+	value := make([]byte, valueBytes)
+	if _, err := rand.Read(value); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for i := range k.load.clients {
+		wg.Go(func() {
+			for n := range next {
+				start := time.Now()
+				_, err := list[i%len(list)].kv().Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "%s%09d", k.prefix, n), Value: value})
+				k.note(time.Since(start), err)
+			}
+		})
+	}
+	wg.Wait()
+	return k.mu.failed
+}
+
+func (k *checking) note(took time.Duration, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.took = append(k.mu.took, took)
+	if err != nil && k.mu.failed == nil {
+		k.mu.failed = err
+	}
+}
+
+// clean deletes what was written, a portion at a time.
+func (k *checking) clean(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for {
+		var more bool
+		err := k.a.call(ctx, "clean up", true, func(ctx context.Context, r *remote) error {
+			resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte(k.prefix), RangeEnd: prefixEnd([]byte(k.prefix)), Limit: checkBatch, KeysOnly: true})
+			if err != nil || len(resp.Kvs) == 0 {
+				return err
+			}
+			more = resp.More
+			_, err = r.kv().DeleteRange(ctx, &pb.DeleteRangeRequest{Key: resp.Kvs[0].Key, RangeEnd: append(resp.Kvs[len(resp.Kvs)-1].Key, 0)})
+			return err
+		})
+		if err != nil {
+			fmt.Fprintf(k.a.errs, "kvctl: keys stay behind below %s: %v\n", k.prefix, err)
+		}
+		if err != nil || !more {
+			return
+		}
+	}
+}
+
+// empty refuses to write among somebody's keys, which clean would delete.
+func (k *checking) empty(ctx context.Context) error {
+	return k.a.call(ctx, "check", true, func(ctx context.Context, r *remote) error {
+		resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte(k.prefix), RangeEnd: prefixEnd([]byte(k.prefix)), CountOnly: true})
+		if err == nil && resp.Count > 0 {
+			return &failure{code: exitRefused, err: fmt.Errorf("there are %d keys below %s already", resp.Count, k.prefix), next: "delete them, or give another --prefix"}
+		}
+		return err
+	})
+}
+
+func (k *checking) perf(ctx context.Context) error {
+	if err := k.empty(ctx); err != nil {
+		return err
+	}
+	list, err := k.connections(ctx)
+	if err != nil {
+		return err
+	}
+	defer k.clean(ctx)
+	next := make(chan int, k.load.rate)
+	done, cancel := context.WithTimeout(ctx, k.time)
+	defer cancel()
+	go k.pace(done, next)
+	if err := k.write(ctx, list, next); err != nil {
+		return classify("check perf", "", err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return k.verdict()
+}
+
+// pace hands out work at the load's rate until ctx ends.
+func (k *checking) pace(ctx context.Context, next chan<- int) {
+	defer close(next)
+	bar := k.a.progress("writing")
+	defer bar.done()
+	start := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for due := int(time.Since(start).Seconds() * float64(k.load.rate)); n < due; n++ {
+			select {
+			case next <- n:
+			case <-ctx.Done():
+				return
+			}
+		}
+		bar.note(fmt.Sprintf("writing: %v of %v", time.Since(start).Round(time.Second), k.time))
+	}
+}
+
+// verdict says pass or fail, by etcdctl's measure.
+func (k *checking) verdict() error {
+	took := k.mu.took
+	slices.Sort(took)
+	n := len(took)
+	if n == 0 {
+		return checkFailed("check perf", fmt.Errorf("nothing was written"), "give it a longer --duration")
+	}
+	at := func(share float64) time.Duration { return took[min(n-1, int(share*float64(n)))] }
+	rate := float64(n) / k.time.Seconds()
+	pass := true
+	say := func(ok bool, format string, args ...any) string {
+		word := "PASS"
+		if !ok {
+			word, pass = "FAIL", false
+		}
+		return word + ": " + fmt.Sprintf(format, args...)
+	}
+	report := []string{
+		say(rate >= wantShare*float64(k.load.rate), "Throughput is %.0f writes/s of %d", rate, k.load.rate),
+		say(took[n-1] <= slowest, "Slowest request took %v (limit %v)", took[n-1].Round(time.Microsecond), slowest),
+		say(at(0.99)-at(0.5) <= deviation, "p50 %v, p99 %v", at(0.5).Round(time.Microsecond), at(0.99).Round(time.Microsecond)),
+	}
+	if pass {
+		report = append(report, "PASS")
+	} else {
+		report = append(report, "FAIL")
+	}
+	err := k.a.show(result{value: map[string]any{
+		"pass": pass, "rate": rate, "wanted": k.load.rate, "p50": at(0.5).Seconds(), "p99": at(0.99).Seconds(), "slowest": took[n-1].Seconds(),
+	}, simple: func(w io.Writer) { lines(w, report) }})
+	if err == nil && !pass {
+		err = checkFailed("check perf", fmt.Errorf("the cluster is too slow for this load"), "look at disks (fsync) and network first; see docs/operators")
+	}
+	return err
+}
+
+func (k *checking) datascale(ctx context.Context) error {
+	if err := k.empty(ctx); err != nil {
+		return err
+	}
+	list, err := k.connections(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := k.a.gather(ctx, k.a.endpoints)
+	if err != nil {
+		return err
+	}
+	defer k.clean(ctx)
+	next := make(chan int)
+	go func() {
+		defer close(next)
+		bar := k.a.progress("writing")
+		defer bar.done()
+		for n := range k.load.keys {
+			select {
+			case next <- n:
+				bar.at(int64(n+1)*valueBytes, int64(k.load.keys)*valueBytes)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if err := k.write(ctx, list, next); err != nil {
+		return classify("check datascale", "", err)
+	}
+	after, err := k.a.gather(ctx, k.a.endpoints)
+	if err != nil {
+		return err
+	}
+	r := result{value: map[string]any{"keys": len(k.mu.took), "before": before, "after": after}, head: []string{"ENDPOINT", "KEYS", "BEFORE", "AFTER", "BYTES A KEY"}}
+	for i, s := range after {
+		grown := s.Status.DbSizeInUse - before[i].Status.DbSizeInUse
+		r.rows = append(r.rows, []string{s.Endpoint, fmt.Sprint(len(k.mu.took)), size(before[i].Status.DbSizeInUse), size(s.Status.DbSizeInUse), fmt.Sprint(grown / int64(max(1, len(k.mu.took))))})
+	}
+	return k.a.show(r)
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func (a *app) leaseCommand() *cobra.Command {
+	var keys, once bool
+	grant := verb("grant SECONDS", "Make a lease", "  kvctl lease grant 60", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.leaseGrant(ctx, args[0]) })
+	revoke := verb("revoke ID", "End a lease and delete its keys", "  kvctl lease revoke 694d81417acd4a07", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.leaseRevoke(ctx, args[0]) })
+	ttl := verb("timetolive ID", "Show how long a lease still lives", "  kvctl lease timetolive 694d81417acd4a07 --keys", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.leaseTTL(ctx, args[0], keys) })
+	ttl.Flags().BoolVar(&keys, "keys", false, "and its keys")
+	list := verb("list", "Show all leases", "  kvctl lease list", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.leaseList(ctx) })
+	alive := verb("keep-alive ID", "Renew a lease until interrupted", "  kvctl lease keep-alive 694d81417acd4a07 --once", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.keepAlive(ctx, args[0], once) })
+	alive.Flags().BoolVar(&once, "once", false, "renew it once")
+	return family("lease", "Leases: keys that go when their owner does", grant, revoke, ttl, list, alive)
+}
+
+func (a *app) leaseGrant(ctx context.Context, seconds string) error {
+	ttl, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return usage("lease grant: %q is no number of seconds", seconds)
+	}
+	var resp *pb.LeaseGrantResponse
+	err = a.call(ctx, "grant a lease", false, func(ctx context.Context, r *remote) (err error) {
+		resp, err = r.lease().LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: ttl})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x granted with TTL(%ds)\n", resp.ID, resp.TTL) }})
+}
+
+func (a *app) leaseRevoke(ctx context.Context, arg string) error {
+	id, err := parseLease(arg)
+	if err != nil {
+		return err
+	}
+	var resp *pb.LeaseRevokeResponse
+	err = a.call(ctx, "revoke lease "+arg, false, func(ctx context.Context, r *remote) (err error) {
+		resp, err = r.lease().LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x revoked\n", id) }})
+}
+
+func (a *app) leaseTTL(ctx context.Context, arg string, keys bool) error {
+	id, err := parseLease(arg)
+	if err != nil {
+		return err
+	}
+	var resp *pb.LeaseTimeToLiveResponse
+	err = a.call(ctx, "look at lease "+arg, true, func(ctx context.Context, r *remote) (err error) {
+		resp, err = r.lease().LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id, Keys: keys})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(result{value: resp, simple: func(w io.Writer) {
+		if resp.GrantedTTL == 0 && resp.TTL == -1 {
+			fmt.Fprintf(w, "lease %016x already expired\n", resp.ID)
+			return
+		}
+		fmt.Fprintf(w, "lease %016x granted with TTL(%ds), remaining(%ds)", resp.ID, resp.GrantedTTL, resp.TTL)
+		if keys {
+			names := make([]string, len(resp.Keys))
+			for i, k := range resp.Keys {
+				names[i] = a.bytesText(k)
+			}
+			fmt.Fprintf(w, ", attached keys([%s])", strings.Join(names, " "))
+		}
+		fmt.Fprintln(w)
+	}})
+}
+
+func (a *app) leaseList(ctx context.Context) error {
+	var resp *pb.LeaseLeasesResponse
+	err := a.call(ctx, "list the leases", true, func(ctx context.Context, r *remote) (err error) {
+		resp, err = r.lease().LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(result{value: resp, simple: func(w io.Writer) {
+		fmt.Fprintf(w, "found %d leases\n", len(resp.Leases))
+		for _, l := range resp.Leases {
+			fmt.Fprintf(w, "%016x\n", l.ID)
+		}
+	}})
+}
+
+// errExpired: a lease that somebody relies on is gone.
+var errExpired = errors.New("the lease expired or was revoked")
+
+// renew sends one renewal and returns the lease's new TTL.
+func (a *app) renew(ctx context.Context, id int64) (resp *pb.LeaseKeepAliveResponse, err error) {
+	err = a.call(ctx, fmt.Sprintf("renew lease %016x", id), true, func(ctx context.Context, r *remote) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := r.lease().LeaseKeepAlive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+			return err
+		}
+		resp, err = stream.Recv()
+		return err
+	})
+	if err == nil && resp.TTL <= 0 {
+		err = checkFailed(fmt.Sprintf("renew lease %016x", id), errExpired, "`kvctl lease list` shows the leases")
+	}
+	return resp, err
+}
+
+// hold renews a lease until ctx ends or the lease is lost. A renewal that fails
+// is tried again as long as the lease may still live. tell may be nil.
+func (a *app) hold(ctx context.Context, id int64, tell func(*pb.LeaseKeepAliveResponse) error) error {
+	var until time.Time
+	for {
+		resp, err := a.renew(ctx, id)
+		pause := time.Second
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			ttl := time.Duration(resp.TTL) * time.Second
+			until, pause = time.Now().Add(ttl), max(ttl/3, 100*time.Millisecond)
+			if tell != nil {
+				if err := tell(resp); err != nil {
+					return err
+				}
+			}
+		case errors.Is(err, errExpired) || time.Now().After(until):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (a *app) keepAlive(ctx context.Context, arg string, once bool) error {
+	id, err := parseLease(arg)
+	if err != nil {
+		return err
+	}
+	tell := func(resp *pb.LeaseKeepAliveResponse) error {
+		return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x keepalived with TTL(%d)\n", resp.ID, resp.TTL) }})
+	}
+	if !once {
+		return a.hold(ctx, id, tell)
+	}
+	resp, err := a.renew(ctx, id)
+	if err != nil {
+		return err
+	}
+	return tell(resp)
+}

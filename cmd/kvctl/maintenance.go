@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func (a *app) compactCommand() *cobra.Command {
+	var physical bool
+	c := verb("compact REVISION", "Give up the history before a revision", "  kvctl compact 1000 --physical", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error {
+			rev, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil {
+				return usage("compact: %q is no revision", args[0])
+			}
+			err = a.call(ctx, "compact at "+args[0], false, func(ctx context.Context, r *remote) error {
+				_, err := r.kv().Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: physical})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(result{value: map[string]int64{"compacted": rev}, simple: func(w io.Writer) { fmt.Fprintln(w, "compacted revision", rev) }})
+		})
+	c.Aliases = []string{"compaction"}
+	c.Flags().BoolVar(&physical, "physical", false, "return when the old records are deleted from the file, too")
+	return c
+}
+
+func (a *app) alarmCommand() *cobra.Command {
+	run := func(did string, action pb.AlarmRequest_AlarmAction) func(context.Context, []string) error {
+		return func(ctx context.Context, _ []string) error {
+			var resp *pb.AlarmResponse
+			err := a.call(ctx, did, action == pb.AlarmRequest_GET, func(ctx context.Context, r *remote) (err error) {
+				// As etcdctl: no member and no kind disarms all of them.
+				resp, err = r.admin().Alarm(ctx, &pb.AlarmRequest{Action: action})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			r := result{value: resp, head: []string{"MEMBER", "ALARM"}}
+			for _, m := range resp.Alarms {
+				r.rows = append(r.rows, []string{fmt.Sprintf("%x", m.MemberID), m.Alarm.String()})
+			}
+			r.simple = func(w io.Writer) {
+				for _, m := range resp.Alarms {
+					fmt.Fprintf(w, "memberID:%d alarm:%s\n", m.MemberID, m.Alarm)
+				}
+			}
+			return a.show(r)
+		}
+	}
+	return family("alarm", "Alarms: a full or a damaged member",
+		verb("list", "Show the alarms", "  kvctl alarm list -o table", cobra.NoArgs, run("list the alarms", pb.AlarmRequest_GET)),
+		verb("disarm", "Clear the alarms", "  kvctl alarm disarm", cobra.NoArgs, run("disarm the alarms", pb.AlarmRequest_DEACTIVATE)))
+}
+
+func (a *app) moveLeaderCommand() *cobra.Command {
+	return verb("move-leader ID", "Make another member lead", "  kvctl move-leader 8e9e05c52164694d", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error {
+			id, err := parseMember(args[0])
+			if err != nil {
+				return err
+			}
+			list, err := a.leaderFirst(ctx, a.endpoints)
+			if err != nil {
+				return err
+			}
+			leader := list[0]
+			err = a.on(ctx, leader.Endpoint, "move the leadership", func(ctx context.Context, r *remote) error {
+				_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(result{value: map[string]string{"from": fmt.Sprintf("%x", leader.Status.Leader), "to": args[0]}, simple: func(w io.Writer) {
+				fmt.Fprintf(w, "Leadership transferred from %x to %x\n", leader.Status.Leader, id)
+			}})
+		})
+}
+
+// on does one short thing with one endpoint and no other.
+func (a *app) on(ctx context.Context, endpoint, did string, do func(ctx context.Context, r *remote) error) error {
+	ctx, cancel := a.brief(ctx)
+	defer cancel()
+	r, err := a.connect(ctx, endpoint)
+	if err == nil {
+		err = do(ctx, r)
+	}
+	return classify(did, endpoint, err)
+}
+
+// leaderFirst returns the states of all endpoints, the leader's first. It looks
+// at the whole cluster when none of the endpoints leads.
+func (a *app) leaderFirst(ctx context.Context, endpoints []string) ([]endpointStatus, error) {
+	for _, whole := range []bool{false, true} {
+		if whole {
+			var err error
+			if endpoints, err = a.whole(ctx, true); err != nil {
+				return nil, err
+			}
+		}
+		list, err := a.gather(ctx, endpoints)
+		if len(list) == 0 {
+			return nil, err
+		}
+		for i, s := range list {
+			if s.Status.Leader != 0 && s.Status.Leader == s.Status.Header.GetMemberId() {
+				list[0], list[i] = list[i], list[0]
+				return list, nil
+			}
+		}
+	}
+	return nil, &failure{code: exitRefused, did: "find the leader", err: fmt.Errorf("none of %d endpoints leads", len(endpoints)), next: "try again when there is a leader"}
+}
+
+func (a *app) downgradeCommand() *cobra.Command {
+	run := func(name, done string, action pb.DowngradeRequest_DowngradeAction) func(context.Context, []string) error {
+		return func(ctx context.Context, args []string) error {
+			r := &pb.DowngradeRequest{Action: action}
+			if len(args) > 0 {
+				r.Version = args[0]
+			}
+			var resp *pb.DowngradeResponse
+			err := a.call(ctx, name+" a downgrade", false, func(ctx context.Context, to *remote) (err error) {
+				resp, err = to.admin().Downgrade(ctx, r)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "Downgrade %s success, cluster version %s\n", done, resp.Version) }})
+		}
+	}
+	return family("downgrade", "Prepare the cluster for an older version",
+		verb("validate VERSION", "Ask whether a downgrade is possible", "  kvctl downgrade validate 3.6", cobra.ExactArgs(1), run("validate", "validate", pb.DowngradeRequest_VALIDATE)),
+		verb("enable VERSION", "Begin a downgrade", "  kvctl downgrade enable 3.6", cobra.ExactArgs(1), run("enable", "enable", pb.DowngradeRequest_ENABLE)),
+		verb("cancel", "Take a downgrade back", "  kvctl downgrade cancel", cobra.NoArgs, run("cancel", "cancel", pb.DowngradeRequest_CANCEL)))
+}
+
+func (a *app) defragCommand() *cobra.Command {
+	var whole bool
+	c := verb("defrag", "Give a member's free space back to the file system", "  kvctl defrag --cluster", cobra.NoArgs,
+		func(ctx context.Context, _ []string) error { return a.defrag(ctx, whole) })
+	c.Long = c.Short + `.
+
+With --cluster all members, one after the other, followers first, and each only while the whole cluster is healthy.`
+	c.Flags().BoolVar(&whole, "cluster", false, "all members of the cluster, instead of --endpoints")
+	return c
+}
+
+func (a *app) defrag(ctx context.Context, whole bool) error {
+	endpoints, err := a.whole(ctx, whole)
+	if err != nil {
+		return err
+	}
+	if whole {
+		list, err := a.leaderFirst(ctx, endpoints)
+		if err != nil {
+			return err
+		}
+		if len(list) < len(endpoints) {
+			return checkFailed("defrag --cluster", fmt.Errorf("only %d of %d members answer", len(list), len(endpoints)), "heal the cluster first, or name the members with --endpoints")
+		}
+		endpoints = nil
+		for _, s := range append(list[1:], list[0]) {
+			endpoints = append(endpoints, s.Endpoint)
+		}
+	}
+	for i, endpoint := range endpoints {
+		if whole {
+			if err := a.awaitHealth(ctx, endpoints); err != nil {
+				return err
+			}
+		}
+		if err := a.defragOne(ctx, endpoint, fmt.Sprintf("%d of %d", i+1, len(endpoints))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// How long a cluster may take to be healthy again between two members.
+const (
+	healthPatience = 30 * time.Second
+	healthPause    = 200 * time.Millisecond
+)
+
+// awaitHealth waits until all endpoints answer, so that no second member is
+// touched while a first one is not back.
+func (a *app) awaitHealth(ctx context.Context, endpoints []string) error {
+	for deadline := time.Now().Add(healthPatience); ; {
+		var bad error
+		for i, err := range a.each(ctx, endpoints, func(ctx context.Context, _ int, r *remote) error { return answers(ctx, r) }) {
+			if err != nil {
+				bad = checkFailed("defrag --cluster", fmt.Errorf("%s is unhealthy: %s", endpoints[i], text(err)), "heal the cluster first; members that were defragmented already stay so")
+			}
+		}
+		if bad == nil || time.Now().After(deadline) {
+			return bad
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(healthPause):
+		}
+	}
+}
+
+// defragOne has no time limit: a rewrite takes as long as the file is large.
+func (a *app) defragOne(ctx context.Context, endpoint, which string) error {
+	r, err := a.connect(ctx, endpoint)
+	if err != nil {
+		return classify("defrag", endpoint, err)
+	}
+	before, err := r.admin().Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return classify("defrag", endpoint, err)
+	}
+	bar := a.progress("")
+	bar.note(fmt.Sprintf("defragmenting %s (%s), %s", endpoint, which, size(before.DbSize)))
+	start := time.Now()
+	_, err = r.admin().Defragment(ctx, &pb.DefragmentRequest{})
+	bar.done()
+	if err != nil {
+		return classify("defrag", endpoint, err)
+	}
+	after, err := r.admin().Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return classify("defrag", endpoint, err)
+	}
+	fmt.Fprintf(a.out, "Finished defragmenting member[%s] (%s): %s to %s, took %v\n",
+		endpoint, which, size(before.DbSize), size(after.DbSize), time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var watch bool
+	var every time.Duration
+	c := verb("status", "Show the cluster: leader, lag, space, alarms", "  kvctl status --watch", cobra.NoArgs,
+		func(ctx context.Context, _ []string) error {
+			for {
+				text, err := a.overview(ctx)
+				if watch && terminal(a.out) {
+					fmt.Fprint(a.out, "\x1b[H\x1b[2J")
+				}
+				fmt.Fprint(a.out, text)
+				if !watch {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(every):
+				}
+			}
+		})
+	c.Flags().BoolVarP(&watch, "watch", "W", false, "again and again, until interrupted")
+	c.Flags().DurationVar(&every, "interval", 2*time.Second, "how often --watch looks")
+	return c
+}
+
+// overview is what an operator wants to see first.
+func (a *app) overview(ctx context.Context) (string, error) {
+	members, err := a.members(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	type line struct {
+		m  *pb.Member
+		at string
+	}
+	var lines []line
+	var endpoints []string
+	for _, m := range members.Members {
+		l := line{m: m}
+		if len(m.ClientURLs) > 0 {
+			l.at = m.ClientURLs[0]
+			endpoints = append(endpoints, l.at)
+		}
+		lines = append(lines, l)
+	}
+	list, failed := a.gather(ctx, endpoints)
+	states := map[string]*pb.StatusResponse{}
+	var newest uint64
+	for _, s := range list {
+		states[s.Endpoint] = s.Status
+		newest = max(newest, s.Status.RaftIndex)
+	}
+	var rows [][]string
+	for _, l := range lines {
+		rows = append(rows, overviewRow(l.m, l.at, states[l.at], newest))
+	}
+	var b strings.Builder
+	table(&b, []string{"NAME", "ENDPOINT", "ROLE", "LAG", "USED", "FREE", "QUOTA", "VERSION", "ALARMS"}, rows)
+	return b.String(), failed
+}
+
+func overviewRow(m *pb.Member, at string, s *pb.StatusResponse, newest uint64) []string {
+	role := "follower"
+	switch {
+	case s == nil && m.Name == "":
+		role = "unstarted"
+	case s == nil:
+		role = "no answer"
+	case s.Leader == m.ID:
+		role = "leader"
+	case s.Leader == 0:
+		role = "no leader"
+	case s.IsLearner:
+		role = "learner"
+	}
+	if s == nil {
+		return []string{m.Name, at, role, "", "", "", "", "", ""}
+	}
+	return []string{
+		m.Name, at, role, fmt.Sprint(newest - s.RaftAppliedIndex), size(s.DbSizeInUse), size(s.DbSize - s.DbSizeInUse),
+		size(s.DbSizeQuota), s.Version, strings.Join(s.Errors, ", "),
+	}
+}
