@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -124,16 +125,25 @@ func (p *process) lastLine() string {
 	return lines[len(lines)-1]
 }
 
-// freeAddr finds a port. Another process could take it before it is used; the
-// tests' ports come from the kernel's own range, so that hardly ever happens.
+// givenPorts are those that freeAddr gave out: none is given twice.
+var givenPorts sync.Map
+
+// freeAddr finds a port below the kernel's own range, so that no connection of
+// anybody's takes it before it is used.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 12_000 + rand.IntN(19_000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // site is where a member lives: its directory and addresses.

@@ -3,13 +3,13 @@ package admission
 import "math"
 
 // The Pacer's constants. A level of 1 holds nobody back; each step down by
-// stepDown lets three times fewer heavy requests run.
+// stepDown lets half as many heavy requests run.
 const (
-	target     = 2    // how many times its quiet value a quiet client's mean time may be
-	stepDown   = 0.15 // of the level, after a time above target
-	stepUp     = 0.01 // after one at or below it
-	stepFree   = 0.1  // after a period without quiet clients, or without heavy requests
-	minSamples = 5    // fewer tell nothing: the pacer goes on collecting
+	target     = 1.8   // how many times its quiet value a quiet client's mean time may be
+	stepDown   = 0.1   // of the level, after a time above target
+	stepUp     = 0.015 // after one at or below it
+	stepFree   = 0.1   // after a period without quiet clients, or without heavy requests
+	minSamples = 5     // fewer tell nothing: the pacer goes on collecting
 	// silence is how many periods without a request of a quiet client mean that
 	// there is none. A slow member answers few.
 	silence = 10
