@@ -6,7 +6,7 @@ SEEDS    ?= 200
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench fuzz sim differential k8s leaderkill clean
+.PHONY: help build run test lint bench fuzz sim planted differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -47,6 +47,9 @@ leaderkill: ## kill the leader KILLS times under load and look for what is missi
 
 sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
 	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
+
+planted: ## prove that the simulator sees the bugs of package planted
+	$(GO) run ./cmd/chaos planted
 
 clean: ## remove what was built
 	rm -rf bin

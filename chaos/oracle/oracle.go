@@ -14,7 +14,7 @@
 //	O8  Once           no operation is in the log twice
 //
 // O2 is Counters, on values that only compare-and-swap changes. O1 has a second
-// checker that knows nothing of revisions, in package porcupine. O9 (availability)
+// checker that knows nothing of revisions: a test of package sim asks porcupine. O9 (availability)
 // and O12 (exits) are limits that each ring sets and holds; O10, O11 and O13 need
 // real processes.
 package oracle

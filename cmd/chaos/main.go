@@ -15,6 +15,7 @@ var commands = []struct {
 	run         func(args []string) error
 }{
 	{"sim", "run seeds of the simulator", simulate},
+	{"report", "write docs/RELIABILITY.md from result files", report},
 	{"planted", "look for each planted bug, and print a table", plantedBugs},
 }
 

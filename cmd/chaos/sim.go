@@ -83,17 +83,6 @@ type campaign struct {
 	simulated time.Duration
 }
 
-// line is what a result file says of a seed.
-type line struct {
-	Seed      uint64
-	Members   int
-	Simulated time.Duration
-	Took      time.Duration
-	Trace     string
-	Stats     sim.Stats
-	Failure   string `json:",omitempty"`
-}
-
 func (c *campaign) seed(seed uint64) error {
 	cfg := sim.Draw(seed)
 	plan := c.plan
@@ -110,7 +99,7 @@ func (c *campaign) seed(seed uint64) error {
 	r := sim.Run(cfg, plan, c.log)
 	c.seeds++
 	c.simulated += r.Time
-	l := line{Seed: seed, Members: cfg.Members, Simulated: r.Time, Took: time.Since(begin), Trace: fmt.Sprintf("%016x", r.Trace), Stats: r.Stats}
+	l := sim.Record{Seed: seed, Commit: sim.Commit(), Members: cfg.Members, Simulated: r.Time, Took: time.Since(begin), Trace: fmt.Sprintf("%016x", r.Trace), Stats: r.Stats}
 	if r.Failure != nil {
 		c.failed++
 		l.Failure = r.Failure.Error()
