@@ -67,7 +67,7 @@ func Draw(seed uint64) Config {
 	}
 	c.Mix = Mix{
 		Put: pick(5, 20), Get: pick(2, 10), List: some(1, 5), Stale: some(1, 5), Delete: some(1, 5), Swap: some(5, 20), Count: some(2, 10),
-		Txn: some(2, 10), ReadTxn: some(1, 3), Old: some(1, 3), Compact: some(1, 1, 3), Grant: some(1, 2), KeepAlive: some(2, 5), Revoke: some(1), LeasedPut: some(1, 5),
+		Txn: some(2, 10), ReadTxn: some(1, 3), Old: some(1, 3), Compact: some(1, 1, 3), Grant: some(1, 2, 6), KeepAlive: some(2, 5, 15), Revoke: some(1), LeasedPut: some(1, 5),
 	}
 	return c
 }

@@ -215,7 +215,8 @@ func (m *member) after(d time.Duration, fn func()) {
 		switch {
 		case m.life != life || m.node == nil:
 		case m.s.now < m.paused:
-			m.s.at(m.paused, run)
+			// What has waited comes in no particular order.
+			m.s.at(m.paused+time.Duration(m.s.chance.sched.Int64N(int64(2*time.Millisecond))), run)
 		default:
 			fn()
 		}

@@ -34,25 +34,44 @@ func complaints(h *history.History) (names []string) {
 	return names
 }
 
+// broken is a good history with something wrong, and the oracle that must notice.
+type broken struct {
+	by     string
+	breaks func(h *history.History)
+}
+
+func find(t *testing.T, h *history.History, what string, fits func(*history.Op) bool) *history.Op {
+	t.Helper()
+	for _, op := range slices.Backward(h.Ops) {
+		if op.Outcome == history.OK && fits(op) {
+			return op
+		}
+	}
+	t.Fatalf("the run has no %s", what)
+	return nil
+}
+
+func isPut(op *history.Op) bool { _, ok := op.Request.(*pb.PutRequest); return ok }
+
 // TestOraclesSee breaks a good history in many ways; each oracle must notice what
 // it is there for.
 func TestOraclesSee(t *testing.T) {
-	find := func(h *history.History, what string, fits func(*history.Op) bool) *history.Op {
-		for _, op := range slices.Backward(h.Ops) {
-			if op.Outcome == history.OK && fits(op) {
-				return op
-			}
+	for _, x := range append(brokenAnswers(t), brokenLogs(t)...) {
+		r := calmRun(t)
+		if names := complaints(r.History); len(names) > 0 {
+			t.Fatalf("a good history is blamed by %v", names)
 		}
-		t.Fatalf("the run has no %s", what)
-		return nil
+		x.breaks(r.History)
+		if names := complaints(r.History); !slices.Contains(names, x.by) {
+			t.Errorf("%s does not see what was broken; %v do", x.by, names)
+		}
 	}
-	isPut := func(op *history.Op) bool { _, ok := op.Request.(*pb.PutRequest); return ok }
-	for _, x := range []struct {
-		want   string
-		breaks func(h *history.History)
-	}{
+}
+
+func brokenAnswers(t *testing.T) []broken {
+	return []broken{
 		{"O1", func(h *history.History) { // a read that shows another value
-			op := find(h, "read", func(op *history.Op) bool {
+			op := find(t, h, "read", func(op *history.Op) bool {
 				r, ok := op.Response.(*pb.RangeResponse)
 				return ok && len(r.Kvs) > 0 && len(r.Kvs[0].Value) > 0
 			})
@@ -60,7 +79,7 @@ func TestOraclesSee(t *testing.T) {
 			kv.Value = append([]byte("no"), kv.Value...)
 		}},
 		{"O1", func(h *history.History) { // a read from before a write that had returned
-			op := find(h, "late read", func(op *history.Op) bool {
+			op := find(t, h, "late read", func(op *history.Op) bool {
 				_, ok := op.Response.(*pb.RangeResponse)
 				return ok && op.Revision() > 20
 			})
@@ -84,8 +103,13 @@ func TestOraclesSee(t *testing.T) {
 			}
 			t.Fatal("the run has no events")
 		}},
+	}
+}
+
+func brokenLogs(t *testing.T) []broken {
+	return []broken{
 		{"O4", func(h *history.History) { // an acknowledged write that the log does not have
-			op := find(h, "put", isPut)
+			op := find(t, h, "put", isPut)
 			for i := range h.Log {
 				h.Log[i].Commands = slices.DeleteFunc(h.Log[i].Commands, func(c history.Command) bool {
 					p, ok := c.Request.(*pb.PutRequest)
@@ -106,16 +130,7 @@ func TestOraclesSee(t *testing.T) {
 			t.Fatal("no lease has expired")
 		}},
 		{"O8", func(h *history.History) { // a write that is there twice
-			h.Log[len(h.Log)-1].Commands = append(h.Log[len(h.Log)-1].Commands, history.Command{Request: find(h, "put", isPut).Request, At: h.Ops[len(h.Ops)-1].Return + time.Hour})
+			h.Log[len(h.Log)-1].Commands = append(h.Log[len(h.Log)-1].Commands, history.Command{Request: find(t, h, "put", isPut).Request, At: h.Ops[len(h.Ops)-1].Return + time.Hour})
 		}},
-	} {
-		r := calmRun(t)
-		if names := complaints(r.History); len(names) > 0 {
-			t.Fatalf("a good history is blamed by %v", names)
-		}
-		x.breaks(r.History)
-		if names := complaints(r.History); !slices.Contains(names, x.want) {
-			t.Errorf("%s does not see what was broken; %v do", x.want, names)
-		}
 	}
 }
