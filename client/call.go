@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -70,6 +69,7 @@ type trial struct {
 	attempts  int
 	rounds    int
 	refreshed int // how often the token was renewed
+	pushback  time.Duration
 }
 
 // maxRefreshes bounds how often one request renews its token: users and rights
@@ -128,12 +128,13 @@ func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Cont
 			return "", false, err
 		}
 	}
-	departed := &atomic.Bool{}
-	err = send(outgoing(context.WithValue(ctx, departedKey{}, departed), token, !t.local), e.conn)
+	p := &passage{}
+	err = send(outgoing(context.WithValue(ctx, passageKey{}, p), token, !t.local), e.conn)
+	t.pushback = max(t.pushback, time.Duration(p.pushback.Load())*time.Millisecond)
 	if err != nil && ctx.Err() == context.DeadlineExceeded {
 		e.doubt()
 	}
-	return token, departed.Load(), fromWire(err)
+	return token, p.departed.Load(), fromWire(err)
 }
 
 // share gives one attempt of a read half of the time that is left, if there is
@@ -182,10 +183,11 @@ func (t *trial) next(ctx context.Context) (*endpoint, error) {
 			return e, ctx.Err()
 		}
 	}
-	if err := t.sleep(ctx, pause(t.rounds)); err != nil {
+	if err := t.sleep(ctx, max(pause(t.rounds), t.pushback)); err != nil {
 		return nil, err
 	}
 	t.rounds++
+	t.pushback = 0
 	t.tried = t.tried[:0]
 	return t.next(ctx)
 }

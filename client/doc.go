@@ -6,6 +6,21 @@
 //	defer c.Close()
 //	rev, err := c.Put(ctx, "/jobs/1", []byte("queued"))
 //
+// # The model
+//
+// The store is an ordered map with a history. Every transaction that changes it
+// makes a new Revision; reads and watches can name one. A Range says which keys
+// a call is about: Key, Prefix, Span, From or All. Keys are strings of any
+// bytes, values are bytes.
+//
+// What a control plane does is read a range, and then hear of every change:
+//
+//	var rev client.Revision
+//	for kv, err := range c.Scan(ctx, jobs, client.ReadRevision(&rev)) { ... }
+//	for ev, err := range c.Watch(ctx, jobs, client.After(rev)) { ... }
+//
+// Cache does both and keeps the result in memory, indexed.
+//
 // # What is retried
 //
 // Reads are sent again, to another member if need be, until the context ends.
@@ -15,8 +30,25 @@
 // ErrUnknownOutcome, and must read to learn what happened. An error that is not
 // ErrUnknownOutcome promises that the write had no effect.
 //
+// Watches, sessions, locks and caches go on by themselves when members die,
+// leaders change and connections break. They end when the context or the client
+// does, or when going on would be a lie: history was compacted
+// (CompactedError), a lease was lost (ErrLeaseLost), a right is missing.
+//
+// # Concurrency
+//
+// A Client and what it hands out are safe for concurrent use. It runs one
+// goroutine that finds the leader, two for each stream of watches (2,500 to a
+// stream), two while leases are kept alive, and those of one gRPC connection to
+// each endpoint. Close ends and joins all of them. Watch, Scan and Cache.Run
+// work in the goroutine of their caller.
+//
 // # Order to read the files in
 //
-// keys.go, kv.go; call.go (one request), pool.go (where it goes), endpoint.go,
-// errors.go, token.go.
+// keys.go, kv.go, txn.go, swap.go, stm.go, scan.go: requests and answers.
+// call.go: one request on its way; pool.go: where it goes, and who leads;
+// endpoint.go, token.go, errors.go. stream.go: what is opened again when it
+// breaks; watch.go and watch_stream.go; lease.go, keeper.go, session.go,
+// lock.go. cache.go stands on all of them. users.go and admin.go manage users,
+// members and single members.
 package client

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -53,7 +54,7 @@ func dial(name string, cfg Config) (*endpoint, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.KeepAlive, Timeout: cfg.KeepAliveTimeout}),
 		// Requests and answers are as large as the server allows.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),
-		grpc.WithStatsHandler(departures{}),
+		grpc.WithStatsHandler(passages{}),
 		grpc.WithDisableServiceConfig(),
 	}, cfg.DialOptions...)
 	conn, err := grpc.NewClient(target, opts...)
@@ -113,24 +114,44 @@ func (e *endpoint) trust() {
 	}
 }
 
-// departures notes for each attempt whether its request can have left this
-// process. Without the note it is certain that it has not: gRPC reports a
-// request's header after queueing it for the connection, in the goroutine of
-// the call, before it waits for an answer.
-type departures struct{}
+// passage is what gRPC reports of one attempt.
+type passage struct {
+	// departed: the request can have left this process. Without it, it is certain
+	// that it has not: gRPC reports a request's header after queueing it for the
+	// connection, in the goroutine of the call, before it waits for an answer.
+	departed atomic.Bool
+	pushback atomic.Int64 // how many ms an overloaded member wants to be left alone
+}
 
-type departedKey struct{}
+// pushbackHeader is gRPC's own name for it, a trailer of refused requests.
+const pushbackHeader = "grpc-retry-pushback-ms"
 
-func (departures) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+// maxPushback bounds what a member may ask for.
+const maxPushback = 10_000
 
-func (departures) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.OutHeader); !ok {
+type passageKey struct{}
+
+// passages fills in the passage that an attempt's context has.
+type passages struct{}
+
+func (passages) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (passages) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	p, ok := ctx.Value(passageKey{}).(*passage)
+	if !ok {
 		return
 	}
-	if departed, ok := ctx.Value(departedKey{}).(*atomic.Bool); ok {
-		departed.Store(true)
+	switch s := s.(type) {
+	case *stats.OutHeader:
+		p.departed.Store(true)
+	case *stats.InTrailer:
+		if v := s.Trailer.Get(pushbackHeader); len(v) > 0 {
+			if ms, err := strconv.ParseInt(v[0], 10, 64); err == nil {
+				p.pushback.Store(min(max(ms, 0), maxPushback))
+			}
+		}
 	}
 }
 
-func (departures) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (departures) HandleConn(context.Context, stats.ConnStats)                       {}
+func (passages) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (passages) HandleConn(context.Context, stats.ConnStats)                       {}

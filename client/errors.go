@@ -67,7 +67,8 @@ func (e *Error) Is(target error) bool { return target == ErrUnknownOutcome && e.
 // CompactedError ends a watch whose next event is no longer kept. Changes before
 // Revision can only be learned by reading the keys anew.
 type CompactedError struct {
-	// Revision is the oldest revision from which a watch can go on.
+	// Revision is the first that a watch can be After: what was read at it or
+	// later says all that the watch does not tell.
 	Revision Revision
 }
 

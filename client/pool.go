@@ -125,15 +125,14 @@ func (p *pool) only() bool {
 // whether e is the new home.
 func (p *pool) answered(e *endpoint, tried []*endpoint) (moved bool) {
 	e.trust()
-	if len(tried) == 0 {
-		return false
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if slices.Contains(tried, p.mu.home) && slices.Contains(p.mu.all, e) {
-		p.mu.home, moved = e, true
+	home := p.mu.home
+	if e == home || !slices.Contains(tried, home) && home.up(time.Now()) || !slices.Contains(p.mu.all, e) {
+		return false
 	}
-	return moved
+	p.mu.home = e
+	return true
 }
 
 // learn takes what an answer's header tells: who is at the endpoint, and, by a

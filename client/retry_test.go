@@ -151,7 +151,23 @@ func TestNothingLeft(t *testing.T) {
 		if _, err := c.Put(testContext(t), "k", nil); err != nil {
 			t.Fatal(err)
 		}
+		s, err := c.NewSession(testContext(t), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache := client.NewCache[struct{}](c, client.All(), nil)
+		var wait sync.WaitGroup
+		wait.Go(func() {
+			if err := cache.Run(testContext(t)); !errors.Is(err, client.ErrClosed) {
+				t.Errorf("the cache ended with %v", err)
+			}
+		})
+		if err := cache.Fresh(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
 		c.Close()
+		wait.Wait()
+		<-s.Context().Done()
 		if _, err := c.Get(testContext(t), "k"); !errors.Is(err, client.ErrClosed) {
 			t.Fatalf("get after Close: %v", err)
 		}

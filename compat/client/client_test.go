@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/client"
 	"github.com/keelson-io/keelson/compat/cluster"
@@ -53,6 +56,51 @@ func open(t *testing.T, cfg client.Config) *client.Client {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// lastPut remembers where the last Put was answered.
+type lastPut struct{ endpoint atomic.Value }
+
+func (l *lastPut) Notice(client.Notice) {}
+
+func (l *lastPut) Call(ctx context.Context, op string) (context.Context, func(client.Outcome)) {
+	return ctx, func(out client.Outcome) {
+		if strings.HasSuffix(op, "/Put") {
+			l.endpoint.Store(out.Endpoint)
+		}
+	}
+}
+
+// TestLeaderAware: writes go to the leader, and soon after it changed to the
+// next one.
+func TestLeaderAware(t *testing.T) {
+	each(t, func(ctx context.Context, t *testing.T, cl *cluster.Cluster) {
+		last := &lastPut{}
+		c := open(t, client.Config{Endpoints: cl.Endpoints(), Observer: last})
+		for range 3 {
+			leader, err := cl.Leader(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for last.endpoint.Load() != leader.Endpoint {
+				if _, err := c.Put(ctx, "k", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := leader.Status(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			members, err := c.Cluster().Members(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := slices.IndexFunc(members, func(m *pb.Member) bool { return m.ID != s.Leader })
+			if err := c.Maintenance().MoveLeader(ctx, leader.Endpoint, members[next].ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // TestRequests: the requests whose answers the client interprets.
