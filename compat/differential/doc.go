@@ -30,7 +30,7 @@
 // repeated, and the header is never behind the events.
 //
 // What is allowed to differ has a name: withoutPrevAtCompacted and compactionHash
-// (run.go), and the two things that generators leave out because etcd breaks on
+// (allowed.go), and the two things that generators leave out because etcd breaks on
 // them or they depend on the shape of a tree (deletes in generate_txn.go, rangeEnd
 // in generate.go).
 //
