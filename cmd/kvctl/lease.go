@@ -133,9 +133,10 @@ func (a *app) renew(ctx context.Context, id int64) (resp *pb.LeaseKeepAliveRespo
 }
 
 // hold renews a lease until ctx ends or the lease is lost. A renewal that fails
-// is tried again as long as the lease may still live. tell may be nil.
-func (a *app) hold(ctx context.Context, id int64, tell func(*pb.LeaseKeepAliveResponse) error) error {
-	var until time.Time
+// is tried again as long as the lease may still live: it surely does for ttl
+// seconds. tell may be nil.
+func (a *app) hold(ctx context.Context, id, ttl int64, tell func(*pb.LeaseKeepAliveResponse) error) error {
+	until := time.Now().Add(time.Duration(ttl) * time.Second)
 	for {
 		resp, err := a.renew(ctx, id)
 		pause := time.Second
@@ -170,7 +171,7 @@ func (a *app) keepAlive(ctx context.Context, arg string, once bool) error {
 		return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x keepalived with TTL(%d)\n", resp.ID, resp.TTL) }})
 	}
 	if !once {
-		return a.hold(ctx, id, tell)
+		return a.hold(ctx, id, 0, tell)
 	}
 	resp, err := a.renew(ctx, id)
 	if err != nil {

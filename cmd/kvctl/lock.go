@@ -86,7 +86,7 @@ func (a *app) enqueue(ctx context.Context, name, value string, ttl int64) (conte
 	q.wait.Go(func() {
 		holder := &app{world: a.world, global: a.global} // connections of its own
 		defer holder.close()
-		q.lost = holder.hold(held, q.lease, nil)
+		q.lost = holder.hold(held, q.lease, ttl, nil)
 		cancel()
 	})
 	return held, q, nil

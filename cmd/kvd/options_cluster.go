@@ -48,7 +48,7 @@ var clusterOptions = []option{
 	discoveryText("cacert", "CA file by which to verify the discovery service.", func(d *server.Discovery) *string { return &d.CACert }),
 	discoveryText("user", "User of the discovery service, name or name:password.", func(d *server.Discovery) *string { return &d.User }),
 	discoveryText("password", "Password of that user.", func(d *server.Discovery) *string { return &d.Password }),
-	toggle("Unsafe", "force-new-cluster", "Make this member the only one of its cluster, with the data it has. Only when the quorum is lost for good, and all other members are stopped.",
+	toggle("Unsafe", "force-new-cluster", "Make this member the only one of its cluster, with the data it has. Only when the quorum is lost for good, and all other members are stopped. 'kvctl cluster recover' does the same, guided.",
 		func(s *settings) *bool { return &s.server.ForceNewCluster }),
 }
 
