@@ -34,6 +34,7 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 		case now := <-ticker.C():
 			s.pins.expire(now, s.CompactRevision())
+			s.pages.expire(now)
 			if err := s.Flush(); err != nil {
 				return err
 			}

@@ -123,7 +123,12 @@ func (r *reader) resolve(it *item) (Item, bool) {
 	return out, true
 }
 
-func (r *reader) scan(key, end []byte, fn func(Item) bool) {
+func (r *reader) scan(key, end []byte, fn func(Item) bool) { r.scanLeaves(key, end, nil, fn) }
+
+// scanLeaves offers each leaf that lies within the range to whole, if there is
+// one, and calls fn for the live keys of those that it does not take. Before
+// whole takes a leaf it has what was before it passed on, by drain.
+func (r *reader) scanLeaves(key, end []byte, whole func(n *leaf, drain func() bool) (taken, goOn bool), fn func(Item) bool) {
 	b, single := boundsOf(key, end)
 	if single {
 		if it, ok := r.get(key); ok {
@@ -146,9 +151,19 @@ func (r *reader) scan(key, end []byte, fn func(Item) bool) {
 		batch, limit = batch[:0], min(2*limit, maxBatch)
 		return true
 	}
-	ascend(r.root, b, func(it *item) bool {
-		batch = append(batch, it)
-		return len(batch) < limit || yield()
+	visit(r.root, b, func(items []*item, n *leaf) bool {
+		if whole != nil && n != nil {
+			if taken, goOn := whole(n, yield); taken || !goOn {
+				stopped = stopped || !goOn
+				return goOn
+			}
+		}
+		for _, it := range items {
+			if batch = append(batch, it); len(batch) >= limit && !yield() {
+				return false
+			}
+		}
+		return true
 	})
 	if !stopped {
 		yield()

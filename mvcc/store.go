@@ -22,6 +22,7 @@ type Store struct {
 	hub    *hub
 	leases *leaseTable
 	pins   pinCache
+	pages  pageCache
 	hashes compactionHashes
 	space  space
 	defrag defrag

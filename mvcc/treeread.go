@@ -23,6 +23,19 @@ func (b bounds) empty() bool { return !b.open && b.from >= b.to }
 // ascend calls fn for each item within the bounds, tombstones included, in order,
 // until fn returns false.
 func ascend(root node, b bounds, fn func(*item) bool) {
+	visit(root, b, func(items []*item, _ *leaf) bool {
+		for _, it := range items {
+			if !fn(it) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// visit calls fn for each run of items within the bounds that lie side by side,
+// in order, until fn returns false. The leaf is given when the run is all of it.
+func visit(root node, b bounds, fn func(items []*item, whole *leaf) bool) {
 	if !b.empty() {
 		walk(root, b, true, fn)
 	}
@@ -30,24 +43,24 @@ func ascend(root node, b bounds, fn func(*item) bool) {
 
 // walk visits what is within the bounds below at; trim says that from may cut
 // into the node. It returns false when there is nothing more to visit.
-func walk(at node, b bounds, trim bool, fn func(*item) bool) bool {
+func walk(at node, b bounds, trim bool, fn func(items []*item, whole *leaf) bool) bool {
 	switch n := at.(type) {
 	case *leaf:
-		i := 0
+		from, to := 0, int(n.n)
 		if trim {
-			i, _ = n.find(b.from)
+			from, _ = n.find(b.from)
 		}
-		end, beyond := int(n.n), false
-		if !b.open && end > 0 && n.items[end-1].key >= b.to { // else the whole leaf is within
-			end, _ = n.find(b.to)
-			beyond = true
+		if to > 0 && !b.open && n.items[to-1].key >= b.to {
+			to, _ = n.find(b.to)
 		}
-		for _, it := range n.items[min(i, end):end] {
-			if !fn(it) {
-				return false
+		if from < to {
+			whole := n
+			if to-from < int(n.n) {
+				whole = nil
 			}
+			return fn(n.items[from:to], whole) && to == int(n.n)
 		}
-		return !beyond
+		return to == int(n.n)
 	case *inner:
 		i := 0
 		if trim {

@@ -119,9 +119,12 @@ func (s *Server) readNow(ctx context.Context, r *rangeRequest) (*Encoded, error)
 	a := s.answers.begin(ctx)
 	a.keep(s.appendFullHeader(a.room(headerBytes), tx.Revision(), term))
 	shown := 0
-	tail, err := r.evaluate(ctx, tx, func(it mvcc.Item, rec mvcc.Record) error {
+	tail, err := r.evaluatePages(ctx, tx, func(it mvcc.Item, rec mvcc.Record) error {
 		shown++
 		return a.kv(ctx, &it, rec)
+	}, func(p mvcc.Page) error {
+		shown += p.Keys
+		return a.page(ctx, p)
 	})
 	if err != nil {
 		a.drop()

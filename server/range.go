@@ -67,6 +67,12 @@ func (r *rangeRequest) single() bool { return len(r.end) == 0 }
 // evaluate calls emit for each key of the answer, in order. The record is nil
 // when the item alone makes the answer (keys only).
 func (r *rangeRequest) evaluate(ctx context.Context, v keyspace, emit func(mvcc.Item, mvcc.Record) error) (rangeTail, error) {
+	return r.evaluatePages(ctx, v, emit, nil)
+}
+
+// evaluatePages is evaluate with keys in pages as well, where that is possible
+// and page is not nil.
+func (r *rangeRequest) evaluatePages(ctx context.Context, v keyspace, emit func(mvcc.Item, mvcc.Record) error, page func(mvcc.Page) error) (rangeTail, error) {
 	switch {
 	case r.countOnly:
 		return rangeTail{count: int64(v.Count(r.key, r.end))}, nil
@@ -81,7 +87,7 @@ func (r *rangeRequest) evaluate(ctx context.Context, v keyspace, emit func(mvcc.
 	}
 	var tail rangeTail
 	var err error
-	v.Scan(r.key, r.end, func(it mvcc.Item) bool {
+	item := func(it mvcc.Item) bool {
 		if r.limit > 0 && tail.count >= r.limit && !(planted.LimitPlusOne && tail.count == r.limit) {
 			tail.more = true
 			return false
@@ -93,7 +99,18 @@ func (r *rangeRequest) evaluate(ctx context.Context, v keyspace, emit func(mvcc.
 		tail.count++
 		err = r.emit(v, it, emit)
 		return err == nil
-	})
+	}
+	if tx, ok := v.(*mvcc.ReadTxn); ok && page != nil && !r.keysOnly {
+		tx.ScanPages(r.key, r.end, r.limit, func(p mvcc.Page) bool {
+			tail.count += int64(p.Keys)
+			if err = ctx.Err(); err == nil {
+				err = page(p)
+			}
+			return err == nil
+		}, item)
+	} else {
+		v.Scan(r.key, r.end, item)
+	}
 	if tail.more {
 		tail.count = int64(v.Count(r.key, r.end))
 	}

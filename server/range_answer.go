@@ -131,8 +131,8 @@ func (a *answer) flush() {
 	a.cur = nil
 }
 
-// kv appends one key of a RangeResponse.
-func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
+// mayGrow waits until there is room for more of the answer.
+func (a *answer) mayGrow(ctx context.Context) error {
 	if a.size >= smallAnswer && !a.large {
 		if err := a.enlarge(ctx); err != nil {
 			return err
@@ -141,6 +141,14 @@ func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
 	if a.large && a.size > a.paced {
 		a.pool.gate.Pace(ctx.Done(), admission.Building, a.size-a.paced)
 		a.paced = a.size
+	}
+	return nil
+}
+
+// kv appends one key of a RangeResponse.
+func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
+	if err := a.mayGrow(ctx); err != nil {
+		return err
 	}
 	if rec != nil {
 		b := a.room(1 + protowire.SizeBytes(len(rec)))
@@ -151,6 +159,36 @@ func (a *answer) kv(ctx context.Context, it *mvcc.Item, rec mvcc.Record) error {
 	b, mark := openMessage(b, fieldRangeKVs)
 	a.keep(closeMessage(appendItem(b, it), mark))
 	return nil
+}
+
+// lentPage is the size from which a page is sent as it is, and not copied.
+const lentPage = 4 << 10
+
+// page appends keys that are encoded already.
+func (a *answer) page(ctx context.Context, p mvcc.Page) error {
+	if err := a.mayGrow(ctx); err != nil {
+		return err
+	}
+	if len(p.Bytes) < lentPage {
+		a.keep(append(a.room(len(p.Bytes)), p.Bytes...))
+		return nil
+	}
+	a.flush()
+	a.client.lend(a.pool, int64(cap(p.Bytes)))
+	a.bufs = append(a.bufs, mem.NewBuffer(&p.Bytes, (*lender)(a)))
+	a.size += len(p.Bytes)
+	return nil
+}
+
+// lender is an answer as the pool behind the pages that it sends. They belong to
+// the store: what comes back is only accounted for.
+type lender answer
+
+func (l *lender) Get(length int) *[]byte { return (*answer)(l).Get(length) }
+
+func (l *lender) Put(b *[]byte) {
+	l.client.giveBack(int64(cap(*b)))
+	l.pool.pulse()
 }
 
 // enlarge waits until this answer may grow beyond smallAnswer.

@@ -274,6 +274,54 @@ func TestAnswerPieces(t *testing.T) {
 	}
 }
 
+// TestPagesAreLent sends pages of all sizes, some of which stand in two answers:
+// the messages are the keys in order, the store's bytes stay as they are, and
+// nothing is counted once both are sent.
+func TestPagesAreLent(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	pool := newAnswers(clock.System(), newOverload(&Config{Clock: clock.System()}, nil).gate)
+	for round := range 50 {
+		var want pb.RangeResponse
+		var pages []mvcc.Page
+		for i := range 20 {
+			kv := &mvccpb.KeyValue{Key: fmt.Append(nil, i), Value: make([]byte, rng.IntN(2*chunkBytes)>>(rng.IntN(12))), ModRevision: 1}
+			b, err := proto.Marshal(&pb.RangeResponse{Kvs: []*mvccpb.KeyValue{kv}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.Kvs = append(want.Kvs, kv)
+			pages = append(pages, mvcc.Page{Bytes: b, Keys: 1})
+		}
+		kept := make([][]byte, len(pages))
+		var answers [2]*Encoded
+		for n := range answers {
+			a := pool.begin(t.Context())
+			for i, p := range pages {
+				kept[i] = bytes.Clone(p.Bytes)
+				if err := a.page(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			answers[n] = a.done()
+		}
+		for _, m := range answers {
+			var got pb.RangeResponse
+			if err := proto.Unmarshal(m.Buffers.Materialize(), &got); err != nil || !proto.Equal(&got, &want) {
+				t.Fatalf("round %d: %v, %d keys", round, err, len(got.Kvs))
+			}
+			m.Buffers.Free()
+		}
+		for i, p := range pages {
+			if !bytes.Equal(p.Bytes, kept[i]) {
+				t.Fatalf("round %d: page %d was written to", round, i)
+			}
+		}
+		if n := pool.inFlight.Load(); n != 0 {
+			t.Fatalf("round %d: %d bytes are still counted", round, n)
+		}
+	}
+}
+
 // TestLargeAnswersTakeTurns: while readers do not read, large answers wait, but
 // not for ever, and small ones not at all.
 func TestLargeAnswersTakeTurns(t *testing.T) {
