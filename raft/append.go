@@ -31,7 +31,8 @@ type appender struct {
 	busySince atomic.Uint64
 }
 
-// appendTask is a MsgStorageAppend, or an index up to which to release the log.
+// appendTask is a MsgStorageAppend, an index up to which to release the log, or
+// neither: the log is idle, and its last batch is to be proven durable.
 type appendTask struct {
 	msg     *raftpb.Message
 	release api.Index
@@ -83,8 +84,8 @@ func (a *appender) process(ctx context.Context, tasks []appendTask) error {
 	answered := 0
 	for i, t := range tasks {
 		if t.msg == nil {
-			if err := a.n.wal.Release(t.release); err != nil {
-				return fmt.Errorf("release the log up to %d: %w", t.release, err)
+			if err := a.keep(t.release); err != nil {
+				return err
 			}
 			continue
 		}
@@ -114,6 +115,20 @@ func (a *appender) process(ctx context.Context, tasks []appendTask) error {
 		return err
 	}
 	a.answer(tasks[answered:])
+	return nil
+}
+
+// keep releases the log up to an index, or marks it when there is none.
+func (a *appender) keep(release api.Index) error {
+	if release == 0 {
+		if err := a.n.wal.Mark(); err != nil {
+			return fmt.Errorf("mark the log: %w", err)
+		}
+		return nil
+	}
+	if err := a.n.wal.Release(release); err != nil {
+		return fmt.Errorf("release the log up to %d: %w", release, err)
+	}
 	return nil
 }
 

@@ -115,6 +115,7 @@ func (n *Node) carryOut(fx *effects) {
 			n.handed = entries[len(entries)-1].GetIndex()
 		}
 		n.append.tasks.put(appendTask{msg: m})
+		n.unmarked = 2
 	}
 	for _, t := range fx.applies {
 		n.applies.put(applyWork{applyTask: t})
@@ -158,8 +159,21 @@ func (n *Node) tick() {
 	n.core.tick()
 	n.expireReads()
 	n.checkDisk()
+	n.retrySnapshots(0)
 	if n.core.now%uint64(n.cfg.ElectionTicks) == 0 {
 		n.retain()
+		n.markIdle()
+	}
+}
+
+// markIdle marks a log to which nothing was written for an election timeout, so
+// that damage in its last batch does not pass for a torn write.
+func (n *Node) markIdle() {
+	if n.unmarked == 0 {
+		return
+	}
+	if n.unmarked--; n.unmarked == 0 {
+		n.append.tasks.put(appendTask{})
 	}
 }
 

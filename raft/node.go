@@ -56,8 +56,10 @@ type Node struct {
 	reading    *readBatch // the barrier that the core works on
 	readID     uint64
 	holds      map[uint64]snapshotHold
+	retries    map[uint64]snapshotRetry
 	handed     uint64 // last entry given to the append goroutine
 	released   api.Index
+	unmarked   int    // looks at the log until it counts as idle and is marked; 0: it is
 	full       bool   // the core holds much of what it may
 	askedAside uint64 // tick before which the disk is not complained of again
 
@@ -79,7 +81,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	rng := rand.New(cfg.Rand)
-	r, err := recoverLog(&cfg)
+	r, err := recoverLog(&cfg, rng.Uint64())
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ func Open(cfg Config) (*Node, error) {
 		timeoutTicks: uint64((cfg.RequestTimeout + cfg.TickInterval - 1) / cfg.TickInterval),
 		inbox:        newInbox(), applies: newQueue[applyWork](), waits: &readWaits{},
 		files: newSnapshotFiles(cfg.FS, cfg.Logger),
-		holds: map[uint64]snapshotHold{},
+		holds: map[uint64]snapshotHold{}, retries: map[uint64]snapshotRetry{},
 	}
 	n.log.fatal = n.fail
 	n.prepare = n.work.Go
@@ -339,7 +341,10 @@ func (h handler) PeerDown(id api.MemberID) {
 }
 
 func (h handler) PeerUp(id api.MemberID) {
-	h.n.inbox.post(func() { h.n.core.peerUp(uint64(id)) })
+	h.n.inbox.post(func() {
+		h.n.core.peerUp(uint64(id))
+		h.n.retrySnapshots(uint64(id))
+	})
 }
 
 func (h handler) Refused(by api.MemberID, err error) {

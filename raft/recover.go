@@ -25,10 +25,10 @@ type recovered struct {
 // may be ahead of it: a snapshot is installed before the log is told.
 //
 // Afterwards start <= applied <= commit <= last.
-func recoverLog(cfg *Config) (*recovered, error) {
+func recoverLog(cfg *Config, salt uint64) (*recovered, error) {
 	r := &recovered{}
 	r.state.Index, r.state.Term, r.state.ConfState = cfg.StateMachine.Applied()
-	if err := r.open(cfg); err != nil {
+	if err := r.open(cfg, salt); err != nil {
 		return nil, err
 	}
 	if err := r.fit(cfg); err != nil {
@@ -48,9 +48,9 @@ func recoverLog(cfg *Config) (*recovered, error) {
 	return r, nil
 }
 
-func (r *recovered) open(cfg *Config) error {
+func (r *recovered) open(cfg *Config, salt uint64) error {
 	id := wal.Identity{Cluster: cfg.Cluster, Member: cfg.ID}
-	opt := wal.Options{SegmentSize: cfg.SegmentSize}
+	opt := wal.Options{SegmentSize: cfg.SegmentSize, Salt: salt}
 	exists, err := wal.Exists(cfg.FS, cfg.Dir)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/keelson-io/keelson/api"
@@ -234,7 +235,7 @@ func (r *repairer) install(got *receivedSnapshot, hard wal.HardState) error {
 		hard.Vote = r.led // who won the term; another vote in it may be lost
 	}
 	w, err := wal.Replace(r.cfg.FS, r.cfg.Dir, wal.Identity{Cluster: r.cfg.Cluster, Member: r.cfg.ID}, hard,
-		wal.Position{Index: got.meta.Index, Term: got.meta.Term}, wal.Options{SegmentSize: r.cfg.SegmentSize})
+		wal.Position{Index: got.meta.Index, Term: got.meta.Term}, wal.Options{SegmentSize: r.cfg.SegmentSize, Salt: rand.New(r.cfg.Rand).Uint64()})
 	if err != nil {
 		return err
 	}

@@ -118,6 +118,17 @@ func (c *cluster) write(m *member, from, n int) (acked []string) {
 	return acked
 }
 
+// proven writes n commands on m that every member has on disk, with a later
+// batch that proves it: damage in the very last one may pass for a torn write.
+func (c *cluster) proven(m *member, from, n int) (acked []string) {
+	c.t.Helper()
+	acked = c.write(m, from, n-1)
+	c.settle()
+	acked = append(acked, c.write(m, from+n-1, 1)...)
+	c.settle()
+	return acked
+}
+
 func (c *cluster) holdsAll(list, acked []string) {
 	c.t.Helper()
 	for _, body := range acked {
@@ -180,8 +191,7 @@ func TestRepairUnderLoad(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.LogRetention = 8 << 10 }).startAll()
 	leader, others := c.split()
 	hurt := others[0]
-	acked := c.write(leader, 0, 30)
-	c.settle()
+	acked := c.proven(leader, 0, 30)
 	hurt.kill(true)
 	hurt.zeroSector("acked-0010")
 	mended := hurt.repair()
@@ -200,7 +210,7 @@ func TestRepairUnderLoad(t *testing.T) {
 func TestDamagedLeaderIsRepaired(t *testing.T) {
 	c := newCluster(t, 3, nil).startAll()
 	hurt, _ := c.split()
-	acked := c.write(hurt, 0, 40)
+	acked := c.proven(hurt, 0, 40)
 	term := hurt.node.Status().Term
 	hurt.kill(true)
 	hurt.zeroSector("acked-0020")
@@ -239,8 +249,7 @@ func TestCrashInsideRepair(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.SegmentSize = 32 << 10 }).startAll()
 	leader, others := c.split()
 	hurt := others[0]
-	acked := c.write(leader, 0, 40)
-	c.settle()
+	acked := c.proven(leader, 0, 40)
 	hurt.kill(true)
 	hurt.zeroSector("acked-0020")
 	vote := api.Term(0)
@@ -265,7 +274,7 @@ func TestCrashInsideRepair(t *testing.T) {
 		cfg := hurt.config()
 		state := newToy(disk, 0)
 		cfg.FS, cfg.StateMachine = disk, state
-		r, err := recoverLog(&cfg)
+		r, err := recoverLog(&cfg, 1)
 		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
 			again++
 			continue
@@ -324,8 +333,7 @@ func TestLeaderLostInsideRepair(t *testing.T) {
 	}).startAll()
 	leader, others := c.split()
 	hurt := others[0]
-	acked := c.write(leader, 0, 40)
-	c.settle()
+	acked := c.proven(leader, 0, 40)
 	hurt.kill(true)
 	hurt.zeroSector("acked-0020")
 	mended := hurt.repair()
@@ -364,8 +372,7 @@ func TestOldSnapshotDoesNotRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	old, meta = s.(*toySnapshot).data, s.Meta()
-	acked = append(acked, c.write(leader, 10, 30)...)
-	c.settle()
+	acked = append(acked, c.proven(leader, 10, 30)...)
 	hurt.kill(true)
 	hurt.zeroSector("acked-0020")
 	hurt.repair().repaired()

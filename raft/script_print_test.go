@@ -20,6 +20,9 @@ import (
 // members. index/term[commands] is an entry, and a leader's mark is an empty one.
 
 func describeTask(t appendTask) string {
+	if t.msg == nil && t.release == 0 {
+		return "mark the log"
+	}
 	if t.msg == nil {
 		return fmt.Sprintf("release the log up to %d", t.release)
 	}
@@ -89,14 +92,15 @@ func describe(m *raftpb.Message) string {
 // scriptTransport keeps what is sent until the script delivers it.
 type scriptTransport struct{ m *scripted }
 
-func (t scriptTransport) put(to api.MemberID, text string, call func(h handler)) {
+func (t scriptTransport) put(to api.MemberID, p parcel) {
 	if cut := t.m.s.cut; cut != 0 && (cut == to || cut == t.m.id) {
-		t.m.s.printf("%s>%s is lost: %s", t.m.id, to, text)
+		t.m.s.printf("%s>%s is lost: %s", t.m.id, to, p.text)
+		p.giveUp()
 		return
 	}
-	t.m.s.printf("%s>%s sent: %s", t.m.id, to, text)
+	t.m.s.printf("%s>%s sent: %s", t.m.id, to, p.text)
 	link := [2]api.MemberID{t.m.id, to}
-	t.m.s.links[link] = append(t.m.s.links[link], parcel{text, call})
+	t.m.s.links[link] = append(t.m.s.links[link], p)
 }
 
 func (t scriptTransport) Start(transport.Handler) error      { return nil }
@@ -110,7 +114,7 @@ func (t scriptTransport) Call(context.Context, api.MemberID, uint8, []byte) ([]b
 
 func (t scriptTransport) Send(to api.MemberID, msgs []*raftpb.Message) {
 	for _, m := range msgs {
-		t.put(to, describe(m), func(h handler) { h.Message(proto.Clone(m).(*raftpb.Message)) })
+		t.put(to, parcel{text: describe(m), call: func(h handler) { h.Message(proto.Clone(m).(*raftpb.Message)) }})
 	}
 }
 
@@ -127,7 +131,7 @@ func (t scriptTransport) Forward(to api.MemberID, term api.Term, batch []byte) b
 		bodies = append(bodies, string(c.Body))
 	}
 	text := fmt.Sprintf("frame %d after %d for term %d [%s]", f.seq, prev, term, strings.Join(bodies, " "))
-	t.put(to, text, func(h handler) { h.Forwarded(t.m.id, term, bytes.Clone(batch)) })
+	t.put(to, parcel{text: text, call: func(h handler) { h.Forwarded(t.m.id, term, bytes.Clone(batch)) }})
 	return true
 }
 
@@ -135,12 +139,13 @@ func (t scriptTransport) SendSnapshot(to api.MemberID, msg *raftpb.Message, snap
 	var data bytes.Buffer
 	_, _ = snap.WriteTo(&data)
 	meta := snap.Meta()
-	t.put(to, fmt.Sprintf("snapshot of %d/%d", meta.Index, meta.Term), func(h handler) {
+	told := func(ok bool) { handler{t.m.node}.SnapshotSent(to, ok) }
+	t.put(to, parcel{fmt.Sprintf("snapshot of %d/%d", meta.Index, meta.Term), func(h handler) {
 		path := fmt.Sprintf("snap/%d", meta.Index)
 		if err := writeFile(t.m.s.members[to].disk, path, data.Bytes()); err != nil {
 			t.m.s.t.Fatal(err)
 		}
 		h.SnapshotReceived(proto.Clone(msg).(*raftpb.Message), meta, path)
-		handler{t.m.node}.SnapshotSent(to, true)
-	})
+		told(true)
+	}, func() { told(false) }})
 }

@@ -59,6 +59,7 @@ type script struct {
 type parcel struct {
 	text string
 	call func(h handler)
+	lost func() // tells the sender; may be nil
 }
 
 // scripted is a member; its node is nil while it is down.
@@ -94,6 +95,59 @@ func TestTranscripts(t *testing.T) {
 			return s.out.String()
 		})
 	})
+}
+
+// TestRefusedSnapshotsPause: a member that does not take the state it lacks, with
+// its disk full, say, is not sent it after each heartbeat.
+func TestRefusedSnapshotsPause(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 1)
+	s := &script{t: t}
+	do := func(line string) { s.step(strings.Fields(line + " quietly")) }
+	do("new 3 leader=1 keep=512")
+	do("cut 3")
+	for range 3 {
+		do("propose 1 x*9000")
+		do("settle")
+	}
+	do("flush 1")
+	do("write 1")
+	do("heal")
+	link := [2]api.MemberID{1, 3}
+	var sent []uint64 // the ticks at which a snapshot left
+	pass := func(ticks int) {
+		for range ticks {
+			do("tick 1")
+			do("tick 2")
+			for range 6 { // a probe, its refusal, a snapshot
+				if parcels := s.links[link]; len(parcels) > 0 && parcels[len(parcels)-1].lost != nil {
+					sent = append(sent, s.members[1].node.core.now)
+					do("deliver 1 3 drop")
+				}
+				do("deliver 1 3")
+				do("write 3")
+				do("deliver 3 1")
+				do("deliver 1 2")
+				do("write 2")
+				do("deliver 2 1")
+			}
+		}
+	}
+	pass(600)
+	for i := 3; i < len(sent); i++ {
+		if gap, before := sent[i]-sent[i-1], sent[i-1]-sent[i-2]; gap < before || gap > 16*10+5 {
+			t.Errorf("snapshots left at %v", sent)
+			break
+		}
+	}
+	if len(sent) < 7 || len(sent) > 12 {
+		t.Errorf("snapshots left at %v", sent)
+	}
+	// When the member comes back, it gets one at once.
+	do("up 1 3")
+	n := len(sent)
+	if pass(3); len(sent) != n+1 {
+		t.Errorf("it came up after %v; then %v", sent[:n], sent[n:])
+	}
 }
 
 func (s *script) printf(format string, args ...any) {
@@ -286,6 +340,9 @@ func (s *script) deliver(from, to api.MemberID, how string) {
 		s.printf("%s>%s %s: %s", from, to, verb, p.text)
 	}
 	if copies == 0 {
+		for _, p := range parcels {
+			p.giveUp()
+		}
 		return
 	}
 	for range copies {
@@ -294,6 +351,12 @@ func (s *script) deliver(from, to api.MemberID, how string) {
 		}
 	}
 	m.turn()
+}
+
+func (p parcel) giveUp() {
+	if p.lost != nil {
+		p.lost()
+	}
 }
 
 func (s *script) status() {

@@ -22,6 +22,17 @@ type snapshotHold struct {
 	until uint64 // tick; 0: as long as it is under way
 }
 
+// snapshotRetry is a member that does not take snapshots. Raft would send it one
+// after each heartbeat; it is told of the failure after a pause that doubles.
+type snapshotRetry struct {
+	failures int
+	at       uint64 // tick at which raft is told; 0: it has been
+	term     uint64 // of the failure: a new leader begins anew
+}
+
+// maxSnapshotPause is the longest pause, in election timeouts.
+const maxSnapshotPause = 16
+
 // sendSnapshot answers raft's wish to send one. The envelope says what raft
 // believes the state to be; what is sent is newer, and the envelope is changed to
 // say so. Raft takes any index from which the log goes on.
@@ -53,14 +64,47 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 
 // snapshotSent is an event of the loop.
 func (n *Node) snapshotSent(to uint64, ok bool) {
-	n.core.snapshotSent(to, ok)
 	h, held := n.holds[to]
-	if !held || !ok {
+	if !ok {
 		delete(n.holds, to)
+		n.pauseSnapshots(to)
+		return
+	}
+	n.core.snapshotSent(to, true)
+	delete(n.retries, to)
+	if !held {
 		return
 	}
 	h.until = n.core.now + holdElections*uint64(n.cfg.ElectionTicks)
 	n.holds[to] = h
+}
+
+// pauseSnapshots keeps raft from sending the member another one for a while.
+func (n *Node) pauseSnapshots(to uint64) {
+	r := n.retries[to]
+	if r.term != n.core.term {
+		r = snapshotRetry{term: n.core.term}
+	}
+	pause := uint64(1) << min(r.failures, 32)
+	r.failures++
+	r.at = n.core.now + min(pause, maxSnapshotPause*uint64(n.cfg.ElectionTicks))
+	n.retries[to] = r
+}
+
+// retrySnapshots tells raft of the failures whose pause is over. A member that
+// has just come up, perhaps with more room, need not wait.
+func (n *Node) retrySnapshots(up uint64) {
+	for to, r := range n.retries {
+		if r.at == 0 || to != up && n.core.now < r.at && n.core.term == r.term {
+			continue
+		}
+		n.core.snapshotSent(to, false)
+		if r.at = 0; n.core.term != r.term {
+			delete(n.retries, to)
+			continue
+		}
+		n.retries[to] = r
+	}
 }
 
 // retain releases the log that nobody needs: more than the bytes to keep, in the

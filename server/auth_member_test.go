@@ -78,6 +78,34 @@ func TestTokensOnEveryMember(t *testing.T) {
 	}
 }
 
+// TestAuthSwitchedOnMeanwhile: a member that has not heard that authentication is
+// on takes a command in without asking for the token that came with it.
+func TestAuthSwitchedOnMeanwhile(t *testing.T) {
+	s := newSecured(t)
+	ann, now := s.as(t, "ann"), s.Server.auth.now.Load()
+	late := *now
+	late.Enabled = false
+	rounds := 0
+	s.log.mu.Lock()
+	s.log.mu.before = func() { rounds++; s.Server.auth.now.Store(now) }
+	s.log.mu.Unlock()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		key  string
+		want *api.Error
+	}{
+		"with a token":         {ann, "a", nil},
+		"with too few rights":  {ann, "z", api.ErrPermissionDenied},
+		"with nothing to show": {callContext(t), "a", api.ErrUserEmpty},
+	} {
+		s.Server.auth.now.Store(&late)
+		refused(t, name, second(s.kv.Put(c.ctx, &pb.PutRequest{Key: []byte(c.key)})), c.want)
+	}
+	if rounds != 4 {
+		t.Errorf("it took %d proposals", rounds)
+	}
+}
+
 // contents is all that a member keeps of keys and users, but for the header of
 // the answer it is read with.
 func (m *testMember) contents(t *testing.T) string {

@@ -91,10 +91,13 @@ func TestHashesAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var rev api.Revision // of whoever is ahead
+	for _, m := range members {
+		rev = max(rev, m.Store().Revision())
+	}
 	for _, at := range []int64{0, 20, 35} {
 		var first *pb.HashKVResponse
 		for _, m := range members {
-			rev := members[0].Store().Revision()
 			waitFor(t, "all members to stand equal", func() bool { return m.Store().Revision() == rev })
 			got, err := pb.NewMaintenanceClient(m.conn).HashKV(ctx, &pb.HashKVRequest{Revision: at})
 			if err != nil {

@@ -61,6 +61,8 @@ const staleRounds = 3
 // A command that was refused for its old auth revision had no effect, and this
 // member has seen the change by then: the caller is established anew and the
 // command proposed again, unless the caller's token itself names the revision.
+// So it is when this member took the command in without a name, because it had
+// not yet heard that authentication was switched on.
 func (s *Server) propose(ctx context.Context, kind uint8, body []byte, does accessor) (*Encoded, error) {
 	var result any
 	for round := 1; ; round++ {
@@ -69,7 +71,8 @@ func (s *Server) propose(ctx context.Context, kind uint8, body []byte, does acce
 			return nil, err
 		}
 		result, err = s.node.Propose(ctx, kind, who.String(), body)
-		if err == error(api.ErrAuthOldRevision) && round < staleRounds && !s.auth.tokens.Pinned() {
+		stale := err == error(api.ErrAuthOldRevision) && !s.auth.tokens.Pinned() || err == error(api.ErrUserEmpty) && !who.Known()
+		if stale && round < staleRounds {
 			continue
 		}
 		if err != nil {

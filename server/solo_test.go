@@ -37,6 +37,7 @@ type soloLog struct {
 		fail    error               // what Propose and ReadBarrier return
 		last    map[uint8][]byte    // body of the last command of each kind
 		call    func([]byte) []byte // answers Call
+		before  func()              // called by Propose, before it applies the command
 		learner bool
 	}
 }
@@ -49,6 +50,9 @@ func (l *soloLog) Propose(ctx context.Context, kind uint8, principal string, bod
 	}
 	if l.mu.fail != nil {
 		return nil, l.mu.fail
+	}
+	if l.mu.before != nil {
+		l.mu.before()
 	}
 	c := &raft.Command{Kind: kind, Principal: principal, Body: body, Wanted: true}
 	l.applyLocked(c)
