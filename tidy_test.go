@@ -114,6 +114,7 @@ var adapters = map[string][]string{
 	"raft/vfs/os_unix.go":         {"os"},
 	"raft/vfs/os.go":              {"os"},
 	"mvcc/engine/bolt.go":         {"os"},
+	"mvcc/engine/boltcheck.go":    {"os"},
 	"server/auth.go":              {"net"},
 	"server/auth_random.go":       {"crypto/rand"},
 	"server/discovery_resolve.go": {"net"},

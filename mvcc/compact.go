@@ -190,7 +190,7 @@ func (s *Store) deleteSome(c *compaction) (more bool, err error) {
 	}
 	s.mu.Lock()
 	v := s.mu.view
-	next := &sharedView{index: v.index, term: v.term, rev: v.rev, compact: v.compact, ops: v.ops, trusted: v.trusted, chain: v.chain}
+	next := v.after()
 	s.mu.Unlock()
 	if err := s.commitLocked(&batch, next); err != nil {
 		return false, err

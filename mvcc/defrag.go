@@ -104,10 +104,8 @@ func (s *Store) adoptRewritten(e engine.Engine) error {
 	s.mu.Lock()
 	v := s.mu.view
 	s.mu.Unlock()
-	next := &sharedView{
-		View: view, index: v.index, term: v.term, rev: v.rev, compact: v.compact, ops: v.ops, trusted: v.trusted,
-		chain: v.chain,
-	}
+	next := v.after()
+	next.View = view
 	next.refs.Store(1)
 	s.adoptView(next)
 	return nil

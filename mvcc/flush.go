@@ -80,10 +80,8 @@ func (s *Store) flushLocked() error {
 	}
 	putPosition(&batch, st.index, st.term, st.view.trusted)
 	putChain(&batch, st.view.chain, st.rev, st.chain)
-	next := &sharedView{
-		index: st.index, term: st.term, rev: st.rev, compact: st.compact,
-		ops: st.opsEnd, trusted: st.view.trusted, chain: st.view.chain,
-	}
+	next := st.view.after()
+	next.index, next.term, next.rev, next.compact, next.ops = st.index, st.term, st.rev, st.compact, st.opsEnd
 	return s.commitLocked(&batch, next)
 }
 

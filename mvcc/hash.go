@@ -125,7 +125,7 @@ func (h *hashScan) step(n int) (done bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		rec, err := verify(k, value, v.trusted)
+		rec, err := v.verify(k, value)
 		if err != nil {
 			return false, err
 		}
@@ -223,7 +223,7 @@ func (v *sharedView) hashed(key, value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := verify(key, value, v.trusted)
+	rec, err := v.verify(key, value)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func (t *ReadTxn) storedEvent(k, v []byte) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := verify(k, v, t.st.view.trusted)
+	rec, err := t.st.view.verify(k, v)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,9 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.OnCorrupt == nil {
+		cfg.OnCorrupt = func(error) {}
+	}
 	l, err := load(cfg.Engine)
 	if err != nil {
 		return nil, err
@@ -57,7 +60,7 @@ type loaded struct {
 
 // adopt makes what was loaded the store's state, working and exposed.
 func (s *Store) adopt(e engine.Engine, l *loaded) {
-	view := &sharedView{View: l.view, index: l.index, term: l.term, rev: l.rev, compact: l.compact(), trusted: l.trusted, chain: l.rolling.base}
+	view := &sharedView{View: l.view, index: l.index, term: l.term, rev: l.rev, compact: l.compact(), trusted: l.trusted, chain: l.rolling.base, corrupt: s.cfg.OnCorrupt}
 	view.refs.Store(1)
 	s.leases.mu.Lock()
 	s.leases.mu.leases = l.leases

@@ -57,7 +57,7 @@ func (l *lookups) verified(at revision, value []byte) (Record, error) {
 	if value == nil {
 		return nil, fmt.Errorf("%w: revision %d.%d is missing", ErrCorrupt, at.main, at.sub)
 	}
-	return verify(l.name(at), value, l.view.trusted)
+	return l.view.verify(l.name(at), value)
 }
 
 // name returns the record's stored key, valid until the next call.

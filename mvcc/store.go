@@ -117,6 +117,24 @@ type sharedView struct {
 	ops     int64        // ops before this number are in the engine
 	trusted api.Revision // records from here on must have checksums
 	chain   api.Revision // where the rolling hash began
+	corrupt func(error)  // Config.OnCorrupt
+}
+
+// after is a view like v, whose engine's state the caller fills in.
+func (v *sharedView) after() *sharedView {
+	return &sharedView{
+		index: v.index, term: v.term, rev: v.rev, compact: v.compact,
+		ops: v.ops, trusted: v.trusted, chain: v.chain, corrupt: v.corrupt,
+	}
+}
+
+// verify checks a stored record and tells of damage.
+func (v *sharedView) verify(key, value []byte) (Record, error) {
+	rec, err := verify(key, value, v.trusted)
+	if err != nil {
+		v.corrupt(err)
+	}
+	return rec, err
 }
 
 func (v *sharedView) acquire() bool {

@@ -43,6 +43,9 @@ type Config struct {
 	// OnFatal is called once when the store cannot go on: the engine failed or
 	// an invariant broke. The node must stop.
 	OnFatal func(error)
+	// OnCorrupt is told of each record that turns out to be damaged while it is
+	// read; the reader gets an error. Any goroutine; it must not block.
+	OnCorrupt func(error)
 	// OnLease is called by Publish, in order, for each change of a lease, after
 	// the change is visible. It must not block or call the write side.
 	OnLease func(LeaseChange)

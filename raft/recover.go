@@ -2,6 +2,7 @@ package raft
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -57,6 +58,9 @@ func (r *recovered) open(cfg *Config, salt uint64) error {
 	}
 	if !exists {
 		// Without its log a member does not know what it has promised.
+		if cfg.Rebuild != nil {
+			return cfg.Rebuild
+		}
 		if r.state.Index > 0 {
 			return fmt.Errorf("raft: there is a state of index %d but no log in %s", r.state.Index, cfg.Dir)
 		}
@@ -66,6 +70,9 @@ func (r *recovered) open(cfg *Config, salt uint64) error {
 	w, found, err := wal.Open(cfg.FS, cfg.Dir, id, opt)
 	if err != nil {
 		return damaged(err, found)
+	}
+	if cfg.Rebuild != nil {
+		return errors.Join(&DamagedError{cfg.Rebuild, found.HardState}, w.Close())
 	}
 	if found.TornBytes > 0 {
 		cfg.Logger.Info("cut an unfinished write off the log", "bytes", found.TornBytes)

@@ -14,8 +14,8 @@ import (
 )
 
 // DamagedError is Open's answer to a log that is damaged, or that begins after
-// the state machine's state: the member has lost something that it may have
-// acknowledged. Repair gives it back.
+// the state machine's state, or to Config.Rebuild: the member has lost something
+// that it may have acknowledged. Repair gives it back.
 type DamagedError struct {
 	cause error
 	hard  wal.HardState // the newest term and vote that survived

@@ -169,6 +169,9 @@ type Config struct {
 	// Park, if set, stands for every wait of Repair: a simulation has no goroutine
 	// to block. See Stepper.
 	Park func(ready func() bool) bool
+	// Rebuild, if set, says why this member's own log and state are not to be
+	// trusted: Open then answers with a *DamagedError of it.
+	Rebuild error
 
 	Logger *slog.Logger
 	// OnFatal is told of the failure that stops the node, before Run returns it.

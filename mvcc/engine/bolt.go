@@ -77,7 +77,8 @@ func (f *boltFile) release() error {
 	return nil
 }
 
-// OpenBolt opens or makes the file at path, with all buckets.
+// OpenBolt opens or makes the file at path, with all buckets. It reads all of a
+// file that is there: see ErrDamaged.
 func OpenBolt(path string, opt BoltOptions) (*Bolt, error) {
 	if opt.LockTimeout == 0 {
 		opt.LockTimeout = time.Second
@@ -88,6 +89,9 @@ func OpenBolt(path string, opt BoltOptions) (*Bolt, error) {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
 	}
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
 	f, err := openFile(path, opt)
 	if err != nil {
 		return nil, err
@@ -97,7 +101,12 @@ func OpenBolt(path string, opt BoltOptions) (*Bolt, error) {
 	return b, nil
 }
 
-func openFile(path string, opt BoltOptions) (*boltFile, error) {
+func openFile(path string, opt BoltOptions) (_ *boltFile, err error) {
+	defer func() {
+		if wrong := recover(); wrong != nil {
+			err = fmt.Errorf("%w: %s: %v", ErrDamaged, path, wrong)
+		}
+	}()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:         opt.LockTimeout,
 		InitialMmapSize: mmapReserve,
@@ -113,7 +122,7 @@ func openFile(path string, opt BoltOptions) (*boltFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: open %s: %w", path, err)
 	}
-	if !opt.ReadOnly {
+	if !opt.ReadOnly && !hasBuckets(db) {
 		err = db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range Buckets {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
@@ -129,6 +138,18 @@ func openFile(path string, opt BoltOptions) (*boltFile, error) {
 	f := &boltFile{db: db}
 	f.refs.Store(1)
 	return f, nil
+}
+
+// hasBuckets: then opening the file changes nothing in it.
+func hasBuckets(db *bbolt.DB) bool {
+	return db.View(func(tx *bbolt.Tx) error {
+		for _, name := range Buckets {
+			if tx.Bucket([]byte(name)) == nil {
+				return bbolterrors.ErrBucketNotFound
+			}
+		}
+		return nil
+	}) == nil
 }
 
 // Commit applies the batch in one bbolt transaction.
