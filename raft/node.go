@@ -81,7 +81,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	rng := rand.New(cfg.Rand)
-	r, err := recoverLog(&cfg, rng.Uint64())
+	r, err := recoverLog(&cfg)
 	if err != nil {
 		return nil, err
 	}

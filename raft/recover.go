@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,10 +27,10 @@ type recovered struct {
 // may be ahead of it: a snapshot is installed before the log is told.
 //
 // Afterwards start <= applied <= commit <= last.
-func recoverLog(cfg *Config, salt uint64) (*recovered, error) {
+func recoverLog(cfg *Config) (*recovered, error) {
 	r := &recovered{}
 	r.state.Index, r.state.Term, r.state.ConfState = cfg.StateMachine.Applied()
-	if err := r.open(cfg, salt); err != nil {
+	if err := r.open(cfg); err != nil {
 		return nil, err
 	}
 	if err := r.fit(cfg); err != nil {
@@ -49,9 +50,9 @@ func recoverLog(cfg *Config, salt uint64) (*recovered, error) {
 	return r, nil
 }
 
-func (r *recovered) open(cfg *Config, salt uint64) error {
+func (r *recovered) open(cfg *Config) error {
 	id := wal.Identity{Cluster: cfg.Cluster, Member: cfg.ID}
-	opt := wal.Options{SegmentSize: cfg.SegmentSize, Salt: salt}
+	opt := wal.Options{SegmentSize: cfg.SegmentSize, Salt: rand.New(cfg.Rand).Uint64()}
 	exists, err := wal.Exists(cfg.FS, cfg.Dir)
 	if err != nil {
 		return err

@@ -274,7 +274,7 @@ func TestCrashInsideRepair(t *testing.T) {
 		cfg := hurt.config()
 		state := newToy(disk, 0)
 		cfg.FS, cfg.StateMachine = disk, state
-		r, err := recoverLog(&cfg, 1)
+		r, err := recoverLog(&cfg)
 		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
 			again++
 			continue

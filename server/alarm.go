@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,33 +21,67 @@ import (
 // commands at the same index. A row of bucket "alarm" has etcd's encoding, the
 // AlarmMember message as its key and nothing as its value.
 //
-// An alarm that the space quota raised may be cleared by itself. It is told
-// from one that a person raised by a row of ours in bucket "meta".
+// Alarms that the space quota raised, and those by which a majority of the members
+// named one that differs, may be cleared without a person. They are told from
+// those that a person raised by rows of ours in bucket "meta".
 
-// quotaAlarmRow is the name of that row, followed by the member's id.
-const quotaAlarmRow = "keelson_quota_alarm/"
+// alarmOrigin is who raises or clears an alarm.
+type alarmOrigin uint8
+
+const (
+	byPerson   alarmOrigin = iota // or by a check that no majority stands behind
+	byQuota                       // NOSPACE only
+	byMajority                    // CORRUPT only
+)
+
+// originRows are the names of the rows, each followed by the member's id.
+var originRows = map[alarmOrigin]string{
+	byQuota:    "keelson_quota_alarm/",
+	byMajority: "keelson_divergent/",
+}
+
+// originKinds is the one type of alarm that each raises.
+var originKinds = map[alarmOrigin]pb.AlarmType{byQuota: pb.AlarmType_NOSPACE, byMajority: pb.AlarmType_CORRUPT}
+
+// originOf is the origin that a kind of command stands for.
+func originOf(kind uint8) alarmOrigin {
+	switch kind {
+	case commandQuotaAlarm:
+		return byQuota
+	case commandDivergent:
+		return byMajority
+	}
+	return byPerson
+}
 
 // fieldAlarms is the field of AlarmResponse.
 const fieldAlarms = 2
 
 // alarmSet is one state of the alarms; it never changes once published.
 type alarmSet struct {
-	list    []*pb.AlarmMember // by type and member
-	byQuota map[uint64]bool   // members whose NOSPACE alarm the quota raised
+	list   []*pb.AlarmMember        // by type and member
+	origin map[alarmKey]alarmOrigin // of those that no person raised
 }
+
+type alarmKey struct {
+	kind pb.AlarmType
+	id   uint64
+}
+
+func keyOf(m *pb.AlarmMember) alarmKey { return alarmKey{m.Alarm, m.MemberID} }
 
 // alarms is the published state. Only the apply goroutine changes it.
 type alarms struct{ current atomic.Pointer[alarmSet] }
 
 func newAlarms() *alarms {
 	a := &alarms{}
-	a.current.Store(&alarmSet{})
+	a.current.Store(&alarmSet{origin: map[alarmKey]alarmOrigin{}})
 	return a
 }
 
 // load reads the alarms at start and after a snapshot was installed.
 func (a *alarms) load(store rawReader) error {
-	next := &alarmSet{byQuota: map[uint64]bool{}}
+	next := &alarmSet{origin: map[alarmKey]alarmOrigin{}}
 	var bad error
 	store.Raw(engine.Alarm, func(key, _ []byte) bool {
 		var m pb.AlarmMember
@@ -58,13 +93,17 @@ func (a *alarms) load(store rawReader) error {
 		return true
 	})
 	store.Raw(engine.Meta, func(key, _ []byte) bool {
-		if hex, ok := strings.CutPrefix(string(key), quotaAlarmRow); ok {
+		for origin, row := range originRows {
+			hex, ok := strings.CutPrefix(string(key), row)
+			if !ok {
+				continue
+			}
 			var id uint64
 			if _, err := fmt.Sscanf(hex, "%x", &id); err != nil {
 				bad = fmt.Errorf("alarms: row %q: %w", key, err)
 				return false
 			}
-			next.byQuota[id] = true
+			next.origin[alarmKey{originKinds[origin], id}] = origin
 		}
 		return true
 	})
@@ -102,9 +141,9 @@ func (s *alarmSet) find(id uint64, kind pb.AlarmType) *pb.AlarmMember {
 	return nil
 }
 
-// apply changes the alarms and returns the ones the answer names. A command of
-// the quota's clears only what the quota raised. Apply goroutine only.
-func (a *alarms) apply(tx rawWriter, r *pb.AlarmRequest, quota bool) []*pb.AlarmMember {
+// apply changes the alarms and returns the ones the answer names. What no person
+// asks for clears only what had the same origin. Apply goroutine only.
+func (a *alarms) apply(tx rawWriter, r *pb.AlarmRequest, by alarmOrigin) []*pb.AlarmMember {
 	old := a.current.Load()
 	switch r.Action {
 	case pb.AlarmRequest_GET:
@@ -116,10 +155,10 @@ func (a *alarms) apply(tx rawWriter, r *pb.AlarmRequest, quota bool) []*pb.Alarm
 		if m := old.find(r.MemberID, r.Alarm); m != nil {
 			return []*pb.AlarmMember{m}
 		}
-		return []*pb.AlarmMember{a.activate(tx, &pb.AlarmMember{MemberID: r.MemberID, Alarm: r.Alarm}, quota)}
+		return []*pb.AlarmMember{a.activate(tx, &pb.AlarmMember{MemberID: r.MemberID, Alarm: r.Alarm}, by)}
 	case pb.AlarmRequest_DEACTIVATE:
 		m := old.find(r.MemberID, r.Alarm)
-		if m == nil || quota && !old.byQuota[r.MemberID] {
+		if m == nil || by != byPerson && old.origin[keyOf(m)] != by {
 			return nil
 		}
 		a.deactivate(tx, m)
@@ -128,39 +167,40 @@ func (a *alarms) apply(tx rawWriter, r *pb.AlarmRequest, quota bool) []*pb.Alarm
 	return nil
 }
 
-func (a *alarms) activate(tx rawWriter, m *pb.AlarmMember, quota bool) *pb.AlarmMember {
-	tx.SetRaw(engine.Alarm, alarmKey(m), nil)
+func (a *alarms) activate(tx rawWriter, m *pb.AlarmMember, by alarmOrigin) *pb.AlarmMember {
+	tx.SetRaw(engine.Alarm, encodeAlarm(m), nil)
 	next := a.current.Load().clone()
 	next.list = append(next.list, m)
 	next.sort()
-	if quota {
-		tx.SetRaw(engine.Meta, quotaAlarmKey(m.MemberID), nil)
-		next.byQuota[m.MemberID] = true
+	if originKinds[by] == m.Alarm {
+		tx.SetRaw(engine.Meta, originKey(by, m.MemberID), nil)
+		next.origin[keyOf(m)] = by
 	}
 	a.current.Store(next)
 	return m
 }
 
 func (a *alarms) deactivate(tx rawWriter, m *pb.AlarmMember) {
-	tx.DeleteRaw(engine.Alarm, alarmKey(m))
+	tx.DeleteRaw(engine.Alarm, encodeAlarm(m))
 	next := a.current.Load().clone()
 	next.list = slices.DeleteFunc(next.list, func(o *pb.AlarmMember) bool { return o == m })
-	if m.Alarm == pb.AlarmType_NOSPACE && next.byQuota[m.MemberID] {
-		tx.DeleteRaw(engine.Meta, quotaAlarmKey(m.MemberID))
-		delete(next.byQuota, m.MemberID)
+	if by := next.origin[keyOf(m)]; by != byPerson {
+		tx.DeleteRaw(engine.Meta, originKey(by, m.MemberID))
+		delete(next.origin, keyOf(m))
 	}
 	a.current.Store(next)
 }
 
 func (s *alarmSet) clone() *alarmSet {
-	next := &alarmSet{list: slices.Clone(s.list), byQuota: map[uint64]bool{}}
-	for id := range s.byQuota {
-		next.byQuota[id] = true
-	}
-	return next
+	return &alarmSet{list: slices.Clone(s.list), origin: maps.Clone(s.origin)}
 }
 
-func alarmKey(m *pb.AlarmMember) []byte {
+// differs says that a majority of the members named this one.
+func (s *alarmSet) differs(id api.MemberID) bool {
+	return len(s.origin) > 0 && s.origin[alarmKey{pb.AlarmType_CORRUPT, uint64(id)}] == byMajority
+}
+
+func encodeAlarm(m *pb.AlarmMember) []byte {
 	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		panic(fmt.Sprintf("alarms: cannot encode %v: %v", m, err)) // numbers only
@@ -168,7 +208,9 @@ func alarmKey(m *pb.AlarmMember) []byte {
 	return key
 }
 
-func quotaAlarmKey(id uint64) []byte { return fmt.Appendf(nil, "%s%x", quotaAlarmRow, id) }
+func originKey(by alarmOrigin, id uint64) []byte {
+	return fmt.Appendf(nil, "%s%x", originRows[by], id)
+}
 
 // refuses says whether the alarms forbid a command, by etcd's rules: CORRUPT
 // freezes the store, NOSPACE lets in only what needs no space. It looks at

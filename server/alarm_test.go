@@ -84,7 +84,7 @@ func TestAlarmRows(t *testing.T) {
 	if len(rows) != 3 || !strings.Contains(strings.Join(rows, " "), "08a2221001=") || !strings.Contains(strings.Join(rows, " "), "1002=") {
 		t.Errorf("rows: %q", rows)
 	}
-	if set := again.upkeep.alarms.current.Load(); len(set.list) != 3 || !set.byQuota[uint64(again.id)] || set.byQuota[0x1122] {
+	if set := again.upkeep.alarms.current.Load(); len(set.list) != 3 || set.origin[alarmKey{pb.AlarmType_NOSPACE, uint64(again.id)}] != byQuota || len(set.origin) != 1 {
 		t.Errorf("after a restart: %+v", set)
 	}
 }

@@ -119,7 +119,7 @@ func (a *applier) command(term api.Term, c *raft.Command) {
 		err = a.leaseCheckpoint(tx, term, c.Body)
 	case commandAttributes:
 		err = a.attributes(tx, c.Body)
-	case commandAlarm, commandQuotaAlarm, commandClusterVersion, commandDowngrade:
+	case commandAlarm, commandQuotaAlarm, commandDivergent, commandClusterVersion, commandDowngrade:
 		err = a.s.upkeep.apply(x, tx, c)
 	case commandAuthEnable, commandAuthDisable, commandAuthSecret,
 		commandUserAdd, commandUserDelete, commandUserChangePassword, commandUserGrantRole, commandUserRevokeRole,

@@ -52,6 +52,7 @@ func (a *applier) followMembers() {
 	if now := a.s.members.current.Load(); a.followed != nil && now != a.followed {
 		a.s.membersChanged(a.followed, now)
 		a.followed = now
+		a.s.noteMembers()
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -92,8 +93,12 @@ var rpcNeeds = map[string]need{
 }
 
 // admitRPC refuses an RPC whose caller lacks what the table says. What depends on
-// keys is left to the handler.
+// keys is left to the handler. A member that a majority has named as different
+// does not show its keys and leases to anybody.
 func (s *Server) admitRPC(ctx context.Context, method string, req any) error {
+	if s.upkeep.alarms.current.Load().differs(s.id) && (rpcNeeds[method] == needKeys || strings.HasPrefix(method, "/etcdserverpb.Lease/")) {
+		return api.ErrCorrupt
+	}
 	if !s.auth.now.Load().Enabled {
 		return nil
 	}
@@ -135,6 +140,7 @@ var commandNeeds = map[uint8]need{
 	commandAttributes:      byMember,
 	commandAlarm:           byMember,
 	commandQuotaAlarm:      byMember,
+	commandDivergent:       byMember,
 	commandClusterVersion:  byMember,
 	commandDowngrade:       byMember,
 

@@ -33,6 +33,8 @@ var (
 //
 //	LOCK              held while the member runs
 //	member/identity   whose directory this is; written before anything else
+//	member/members    the members as this one knows them, for when the store is damaged
+//	member/rebuild    the mark of a state that is not to be trusted, see rebuild.go
 //	member/wal/       the log (or in the directory of --wal-dir)
 //	member/snap/db    the store
 //	member/snap/      snapshots on their way in
@@ -42,7 +44,9 @@ type home struct {
 	// fresh: no log was made yet. The member bootstraps, with initial, unless it
 	// joins a cluster that exists.
 	fresh   bool
-	initial []Member // the members the cluster was made of, or had when this one joined
+	initial []Member // the members the cluster was made of, or had when this one joined, or the last that this one knew
+	noted   string   // what the file of members holds
+	rebuilt bool     // the mark says that the state has been rebuilt
 	lock    io.Closer
 }
 
@@ -191,7 +195,9 @@ func (h *home) resume(id identity) error {
 		return fmt.Errorf("%w: %s has run before, but there is no log in %s; "+
 			"a member that forgot its votes must not go on (is --wal-dir as it was?)", ErrDirDamaged, cfg.DataDir, cfg.walDir())
 	}
-	h.fresh = !logged
+	if h.fresh = !logged; logged {
+		h.recallMembers()
+	}
 	return nil
 }
 

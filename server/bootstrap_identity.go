@@ -43,7 +43,7 @@ type identity struct {
 
 const (
 	identityFormat  = 1
-	identityMaximum = 1 << 20 // bytes; a longer file is damage
+	identityMaximum = 1 << 20 // bytes of this and other small files; a longer one is damage
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -117,21 +117,9 @@ func identityOf(values []string) (identity, error) {
 // readIdentity returns vfs.ErrNotExist when there is none, ErrDirDamaged when
 // it cannot be trusted.
 func readIdentity(fs vfs.FS, path string) (identity, error) {
-	f, err := fs.Open(path)
+	b, err := readSmall(fs, path)
 	if err != nil {
-		return identity{}, fmt.Errorf("read %s: %w", path, err)
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return identity{}, fmt.Errorf("read %s: %w", path, err)
-	}
-	if size == 0 || size > identityMaximum {
-		return identity{}, fmt.Errorf("%w: %s has %d bytes", ErrDirDamaged, path, size)
-	}
-	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); n < len(b) {
-		return identity{}, fmt.Errorf("read %s: %w", path, err)
+		return identity{}, err
 	}
 	id, err := decodeIdentity(b)
 	switch {
@@ -143,9 +131,34 @@ func readIdentity(fs vfs.FS, path string) (identity, error) {
 	return identity{}, fmt.Errorf("%w: %s: %w", ErrDirDamaged, path, err)
 }
 
-// writeIdentity replaces the file. Crash before the rename is durable: the old
-// identity, or none, is found; after it, the new one. Never a part of one.
 func writeIdentity(fs vfs.FS, path string, id identity) error {
+	return writeSmall(fs, path, id.encode())
+}
+
+// readSmall reads a small file of the data directory.
+func readSmall(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if size == 0 || size > identityMaximum {
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDirDamaged, path, size)
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// writeSmall replaces such a file. Crash before the rename is durable: the old
+// content, or none, is found; after it, the new one. Never a part of one.
+func writeSmall(fs vfs.FS, path string, content []byte) error {
 	tmp := path + ".tmp"
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
 	if err := fs.Remove(tmp); err != nil && !errors.Is(err, vfs.ErrNotExist) {
@@ -155,7 +168,7 @@ func writeIdentity(fs vfs.FS, path string, id identity) error {
 	if err != nil {
 		return fail(err)
 	}
-	_, err = f.WriteAt(id.encode(), 0)
+	_, err = f.WriteAt(content, 0)
 	if err == nil {
 		err = f.Sync()
 	}

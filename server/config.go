@@ -200,6 +200,11 @@ func (c *Config) Complete() {
 func (c *Config) memberDir() string { return filepath.Join(c.DataDir, "member") }
 func (c *Config) snapDir() string   { return filepath.Join(c.memberDir(), "snap") }
 func (c *Config) dbPath() string    { return filepath.Join(c.snapDir(), "db") }
+
+// membersPath and rebuildPath are told of in rebuild.go.
+func (c *Config) membersPath() string { return filepath.Join(c.memberDir(), "members") }
+func (c *Config) rebuildPath() string { return filepath.Join(c.memberDir(), "rebuild") }
+
 func (c *Config) walDir() string {
 	if c.WALDir != "" {
 		return c.WALDir

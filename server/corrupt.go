@@ -117,7 +117,7 @@ func (u *upkeep) checkCompactions(ctx context.Context) {
 			}
 		}
 		if len(groups) > 1 {
-			u.blame(ctx, "members hold different histories of a compaction", own.Revision, minority(groups, len(peers)+1)...)
+			u.name(ctx, "members hold different histories of a compaction", own.Revision, minority(groups, len(peers)+1)...)
 			return
 		}
 		if asked == len(peers) {
@@ -146,15 +146,29 @@ func minority[H comparable](groups map[H][]api.MemberID, all int) []api.MemberID
 	return out
 }
 
-// blame raises the CORRUPT alarm for members.
+// blame raises the CORRUPT alarm for members that differ from the leader.
 func (u *upkeep) blame(ctx context.Context, why string, at api.Revision, ids ...api.MemberID) {
+	u.raiseCorrupt(ctx, commandAlarm, why, at, ids)
+}
+
+// name does so for those that minority has found: they rebuild their state, unless
+// it is nobody in particular.
+func (u *upkeep) name(ctx context.Context, why string, at api.Revision, ids ...api.MemberID) {
+	kind := commandDivergent
+	if slices.Contains(ids, 0) {
+		kind = commandAlarm
+	}
+	u.raiseCorrupt(ctx, kind, why, at, ids)
+}
+
+func (u *upkeep) raiseCorrupt(ctx context.Context, kind uint8, why string, at api.Revision, ids []api.MemberID) {
 	for _, id := range ids {
 		u.log.Error("data corruption", slog.String("reason", why), slog.String("member", id.String()), slog.Int64("revision", int64(at)))
 		if u.alarms.current.Load().find(uint64(id), pb.AlarmType_CORRUPT) != nil {
 			continue
 		}
 		r := &pb.AlarmRequest{MemberID: uint64(id), Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_CORRUPT}
-		if err := u.ask(ctx, commandAlarm, r, nil); err != nil {
+		if err := u.ask(ctx, kind, r, nil); err != nil {
 			u.log.Error("cannot raise the alarm", slog.Any("error", err))
 		}
 	}
@@ -192,7 +206,7 @@ func (u *upkeep) checkRolling(ctx context.Context) {
 	}
 	u.checks.divergent.Store(int64(at))
 	groups[own.Value] = append(groups[own.Value], agree...)
-	u.blame(ctx, "members applied different changes, first in this revision", at, minority(groups, len(peers)+1)...)
+	u.name(ctx, "members applied different changes, first in this revision", at, minority(groups, len(peers)+1)...)
 }
 
 // firstDivergent finds the first revision in which a member differs from this

@@ -54,7 +54,7 @@ func corrupted(t *testing.T, change func(*Config)) (c *testCluster, members []*t
 	t.Helper()
 	c = newTestCluster(3)
 	c.change = func(cfg *Config) {
-		cfg.Maintenance.RollingHashCheckTime = 0
+		cfg.Maintenance.RollingHashCheckTime, cfg.Maintenance.AutoRebuild = 0, false
 		if change != nil {
 			change(cfg)
 		}

@@ -66,6 +66,7 @@
 //
 // A request is refused with an error of package api; rpcError (errors.go) is
 // the only place where errors become gRPC statuses. Everything else stops the
-// member: a store that cannot write, a log that cannot sync, a record that is
-// damaged where a command needs it. A restart recovers.
+// member: a store that cannot write, a log that cannot sync. A restart recovers.
+// After damage of what is stored it first takes the other members' state
+// (rebuild.go).
 package server

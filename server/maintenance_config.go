@@ -26,6 +26,10 @@ type Maintenance struct {
 	NoSpaceAutoDisarm bool
 	AutoDefragPercent uint
 
+	// AutoRebuild: a member whose state is damaged, or differs from that of a
+	// majority, takes the others' instead.
+	AutoRebuild bool
+
 	InitialCorruptCheck  bool          // compare with the others before serving clients
 	CorruptCheckTime     time.Duration // between comparisons of the whole history; 0: never
 	CompactHashCheck     bool          // hash what compactions cover and compare that
@@ -40,6 +44,7 @@ func defaultMaintenance() Maintenance {
 		AutoCompactionRetention: "0",
 		NoSpaceAutoDisarm:       true,
 		AutoDefragPercent:       50,
+		AutoRebuild:             true,
 		CompactHashCheckTime:    time.Minute,
 		RollingHashCheckTime:    time.Minute,
 	}

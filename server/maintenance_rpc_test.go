@@ -68,6 +68,14 @@ func TestSnapshotStream(t *testing.T) {
 }
 
 // TestHashesAgree wants equal hashes on all members for the same history.
+// newest is the revision of whoever is ahead.
+func newest(members []*testMember) (rev api.Revision) {
+	for _, m := range members {
+		rev = max(rev, m.Store().Revision())
+	}
+	return rev
+}
+
 func TestHashesAgree(t *testing.T) {
 	c := newTestCluster(3)
 	var members []*testMember
@@ -91,10 +99,7 @@ func TestHashesAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var rev api.Revision // of whoever is ahead
-	for _, m := range members {
-		rev = max(rev, m.Store().Revision())
-	}
+	rev := newest(members)
 	for _, at := range []int64{0, 20, 35} {
 		var first *pb.HashKVResponse
 		for _, m := range members {

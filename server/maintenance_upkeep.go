@@ -106,13 +106,18 @@ func (u *upkeep) leads() bool {
 // apply evaluates a command of maintenance. Apply goroutine only.
 func (u *upkeep) apply(x *txnRun, tx *mvcc.WriteTxn, c *raft.Command) error {
 	switch c.Kind {
-	case commandAlarm, commandQuotaAlarm:
+	case commandAlarm, commandQuotaAlarm, commandDivergent:
 		var r pb.AlarmRequest
 		if err := proto.Unmarshal(c.Body, &r); err != nil {
 			return err
 		}
-		for _, m := range u.alarms.apply(tx, &r, c.Kind == commandQuotaAlarm) {
-			x.b = appendBytes(x.b, fieldAlarms, alarmKey(m))
+		before := u.alarms.current.Load().differs(u.s.id)
+		for _, m := range u.alarms.apply(tx, &r, originOf(c.Kind)) {
+			x.b = appendBytes(x.b, fieldAlarms, encodeAlarm(m))
+		}
+		if !before && u.alarms.current.Load().differs(u.s.id) {
+			u.s.led.cutAll(false) // what they watch may be wrong
+			u.s.distrust(errDiffers)
 		}
 		return nil
 	case commandClusterVersion:

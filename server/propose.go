@@ -21,6 +21,7 @@ const (
 	commandAttributes      uint8 = 16 // publication, in JSON
 	commandAlarm           uint8 = 24 // etcdserverpb.AlarmRequest of a person or a check
 	commandQuotaAlarm      uint8 = 25 // etcdserverpb.AlarmRequest of a member's quota
+	commandDivergent       uint8 = 28 // etcdserverpb.AlarmRequest: a majority names a member that differs
 	commandClusterVersion  uint8 = 26 // membershippb.ClusterVersionSetRequest
 	commandDowngrade       uint8 = 27 // membershippb.DowngradeInfoSetRequest
 

@@ -96,7 +96,7 @@ func (u *upkeep) checkSpace(ctx context.Context) {
 	switch {
 	case quota > 0 && !raised && space.Needed() >= quota:
 		u.raiseNoSpace(ctx)
-	case raised && set.byQuota[uint64(u.s.id)] && u.cfg.NoSpaceAutoDisarm:
+	case raised && set.origin[alarmKey{pb.AlarmType_NOSPACE, uint64(u.s.id)}] == byQuota && u.cfg.NoSpaceAutoDisarm:
 		u.freeSpace(ctx, space, quota)
 	case u.nearlyFull(space, quota):
 		u.tryDefragment(ctx, "the quota is near and the file has free space", nearPause)

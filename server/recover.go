@@ -73,7 +73,7 @@ func (c *Config) StandAlone() (err error) {
 	defer func() { err = errors.Join(err, h.Close()) }()
 	s := newServer(cfg, h.id(), h.cluster(), newMembers(h.initial))
 	s.parts = parts{world: real, home: h}
-	if err := s.openStore(); err != nil {
+	if err := s.openTrusted(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.parts.storage.close(s.Store())) }()

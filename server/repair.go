@@ -34,6 +34,12 @@ func (s *Server) repair(ctx context.Context) error {
 		return err
 	}
 	s.metrics.repairs.Inc()
+	if reason := s.parts.rebuild; reason != nil {
+		if err := s.parts.home.mark(markRebuilt, reason.Error()); err != nil {
+			return err
+		}
+		s.parts.rebuild = nil
+	}
 	if s.startConf, err = readConfState(s.Store()); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type parts struct {
 	security  *security
 	transport transport.Transport
 	node      *raft.Node
+	rebuild   error              // why nothing that is stored counts; nil: it does
 	damage    *raft.DamagedError // what the others must repair before there is a node
 	machine   *applier
 	members   *reconfiguration
@@ -97,7 +98,7 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	if err := s.openSecurity(); err != nil {
 		return nil, err
 	}
-	if err := s.openStore(); err != nil {
+	if err := s.openTrusted(); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() error { return s.parts.storage.close(s.Store()) })
@@ -137,8 +138,17 @@ func (s *Server) openStore() error {
 	s.store.Store(store)
 	s.parts.storage.engine = db
 	s.parts.machine = &applier{s: s, store: store}
+	if err := s.learn(store); err != nil {
+		return errors.Join(err, s.parts.storage.close(store))
+	}
+	s.noteMembers()
+	return nil
+}
+
+// learn takes over what the rows of a store say.
+func (s *Server) learn(store *mvcc.Store) (err error) {
 	if err := errors.Join(s.members.load(store), s.upkeep.load(store)); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrDirDamaged, err)
 	}
 	if err := s.auth.load(store); err != nil {
 		return err
@@ -165,6 +175,7 @@ func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
 		CompactionBatch: s.cfg.CompactionBatch,
 		HashCompactions: s.cfg.Maintenance.CompactHashCheck,
 		OnFatal:         s.fail,
+		OnCorrupt:       s.distrust,
 		OnLease: func(c mvcc.LeaseChange) {
 			s.metrics.store.lease(c)
 			s.lessor.changed(c)
@@ -221,7 +232,7 @@ func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
 		Transport: t, StateMachine: s.parts.machine,
 		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
 		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
-		Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
+		Rebuild: s.parts.rebuild, Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
 		Logger: s.log, OnFatal: s.fail,
 	}, nil
 }

@@ -64,6 +64,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		s.handOver()
 	case err = <-p.fatal:
+		if err = s.rebuildable(err); errors.Is(err, ErrRebuild) {
+			s.handOver()
+		}
 	}
 	s.led.cutAll(false) // idle watches would hold the port's graceful stop up
 	stopServing()
@@ -152,6 +155,9 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 		}
 		if err == nil && !s.members.published(self) {
 			err = s.publish(ctx, self)
+		}
+		if err == nil && s.parts.home.rebuilt {
+			err = s.absolve(ctx)
 		}
 		if err == nil {
 			close(ready)

@@ -26,8 +26,8 @@
 //	4  no space left on the device
 //	5  a write or sync of the storage failed
 //	6  stored data is damaged and no other member can repair it, or is not the
-//	   data with which the cluster knows this member; a damaged log of one of
-//	   several members is repaired by the others instead
+//	   data with which the cluster knows this member; the damaged log or
+//	   database of one of several members is repaired by the others instead
 //	7  an address cannot be listened on
 //	8  any other failure
 //	9  the member was removed from the cluster; starting it again is no use

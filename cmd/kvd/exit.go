@@ -51,7 +51,7 @@ func exitCode(err error) int {
 		return exitListen
 	case errors.Is(err, vfs.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return exitNoSpace
-	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, server.ErrForgotten), errors.Is(err, server.ErrInconsistent), errors.Is(err, api.ErrCorrupt), errors.Is(err, mvcc.ErrCorrupt):
+	case errors.As(err, &damage), errors.Is(err, server.ErrDirDamaged), errors.Is(err, server.ErrStoreDamaged), errors.Is(err, server.ErrRebuild), errors.Is(err, engine.ErrDamaged), errors.Is(err, server.ErrForgotten), errors.Is(err, server.ErrInconsistent), errors.Is(err, api.ErrCorrupt), errors.Is(err, mvcc.ErrCorrupt):
 		return exitDamaged
 	case errors.Is(err, wal.ErrPoisoned), errors.As(err, &path), errors.As(err, &errno):
 		return exitStorage

@@ -80,9 +80,30 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 	log.Info("starting kvd", "version", release, "name", cfg.Name, "data-dir", cfg.DataDir,
 		"listen-client-urls", urlTexts(cfg.ListenClientURLs), "listen-peer-urls", urlTexts(cfg.ListenPeerURLs))
 	cfg.Interrupt = ctx
+	var rebuilt time.Time
+	for {
+		err := serveOnce(ctx, cfg)
+		now := cfg.Clock.Now()
+		if !errors.Is(err, server.ErrRebuild) || !rebuilt.IsZero() && now.Sub(rebuilt) < rebuildPause {
+			return err
+		}
+		rebuilt = now
+		log.Warn("starting again", "reason", err)
+	}
+}
+
+// rebuildPause is how long a rebuilt state must have been good for, or else kvd
+// ends: the disk may spoil whatever is written to it.
+const rebuildPause = 10 * time.Minute
+
+// serveOnce is one life of the member.
+func serveOnce(ctx context.Context, cfg server.Config) (err error) {
+	if cfg.Seed, err = seed(); err != nil {
+		return err
+	}
 	srv, err := server.New(cfg)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		log.Info("stopped while waiting for other members")
+		cfg.Logger.Info("stopped while waiting for other members")
 		return nil
 	}
 	if err != nil {
@@ -91,7 +112,7 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 	if err := srv.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	log.Info("stopped")
+	cfg.Logger.Info("stopped")
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // maintenanceOptions are about what a member does by itself to keep its store
-// small and sound. The last three are kvd's own.
+// small and sound. The last ones are kvd's own.
 var maintenanceOptions = []option{
 	{group: "Maintenance", name: "quota-backend-bytes", def: "0",
 		help: "Size of the database at which requests that need space are refused; 0 means 2 GiB, a negative size means no limit.",
@@ -34,6 +34,12 @@ var maintenanceOptions = []option{
 		func(s *settings) *time.Duration { return &s.server.Maintenance.RollingHashCheckTime }),
 	number("Maintenance", "auto-defrag-percent", "50", "Free share of the database file at which it is rewritten, without a pause (0 to disable). kvd's own.", 99,
 		func(s *settings, n uint64) { s.server.Maintenance.AutoDefragPercent = uint(n) }),
+	{group: "Maintenance", name: "auto-rebuild", def: "true", bool: true,
+		help: "A member whose stored state is damaged, or differs from a majority's, rebuilds it from the others. kvd's own.",
+		set: func(s *settings, v string) (err error) {
+			s.server.Maintenance.AutoRebuild, err = parseBool(v)
+			return err
+		}},
 	{group: "Maintenance", name: "quota-auto-disarm", def: "true", bool: true,
 		help: "Clear an alarm that the quota raised once there is space again. kvd's own.",
 		set: func(s *settings, v string) (err error) {
