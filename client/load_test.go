@@ -16,7 +16,7 @@ import (
 // TestLoad: one client carries 10,000 watches and 1,000 concurrent callers.
 // Every watch hears of its key's change, once.
 func TestLoad(t *testing.T) {
-	watches, callers, rounds := 10_000, 1000, 10
+	watches, callers, rounds := 10_000, 1000, 4
 	if testing.Short() {
 		watches, callers = 500, 50
 	}

@@ -97,6 +97,10 @@ func TestSession(t *testing.T) {
 
 	s = session()
 	began := time.Now()
+	for time.Since(began) < ttl+ttl/4 { // until it lives by its renewals
+		time.Sleep(ttl / 10)
+	}
+	began = time.Now()
 	p.down()
 	ended(s, client.ErrLeaseLost)
 	if took := time.Since(began); took > ttl+time.Second {
