@@ -1,8 +1,10 @@
 package differential
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,7 +156,7 @@ func (w *watchStream) create(req *pb.WatchCreateRequest) ([]*pb.WatchResponse, e
 
 // cancel sends cancel requests and gives all responses to them. A store answers
 // nothing when the id is unknown, so a create request that must be refused at
-// once is sent behind as a fence.
+// once is sent behind as a fence, whose answer is not given.
 func (w *watchStream) cancel(ids ...int64) ([]*pb.WatchResponse, error) {
 	for _, id := range ids {
 		req := &pb.WatchCancelRequest{WatchId: id}
@@ -170,14 +172,16 @@ func (w *watchStream) cancel(ids ...int64) ([]*pb.WatchResponse, error) {
 		n := len(w.mu.control)
 		return n > 0 && w.mu.control[n-1].Created
 	})
-	return w.takeControl(), err
+	control := w.takeControl()
+	return control[:max(0, len(control)-1)], err
 }
 
 // sync waits until the store says that every watch of the stream has been sent
 // all it is owed up to the revision, which must be newer than any revision
 // progress was asked at before: so no late answer is mistaken for the new one.
 // Watches that compaction canceled are canceled by request first, as clients do;
-// until then they would silence the stream. The responses to that are returned.
+// until then they would silence the stream. The responses to that are returned, by
+// id: how many are canceled at a time is a matter of timing.
 func (w *watchStream) sync(revision int64) ([]*pb.WatchResponse, error) {
 	var control []*pb.WatchResponse
 	deadline := time.Now().Add(syncTimeout)
@@ -201,6 +205,7 @@ func (w *watchStream) sync(revision int64) ([]*pb.WatchResponse, error) {
 			}
 			continue
 		case done:
+			slices.SortStableFunc(control, func(a, b *pb.WatchResponse) int { return cmp.Compare(a.WatchId, b.WatchId) })
 			return control, nil
 		case time.Now().After(deadline):
 			return control, fmt.Errorf("no progress to revision %d within %v", revision, syncTimeout)
