@@ -295,8 +295,8 @@ func TestRewriteThatEnds(t *testing.T) {
 	b := openBolt(t, path)
 	defer b.Close()
 	fill := &Batch{}
-	for i := range 3 * rewriteBatch >> 20 {
-		fill.Put(Key, fmt.Append(nil, i), make([]byte, 1<<20))
+	for i := range 3 {
+		fill.Put(Key, fmt.Append(nil, i), make([]byte, rewriteBatch))
 	}
 	if err := b.Commit(fill); err != nil {
 		t.Fatal(err)
