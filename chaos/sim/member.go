@@ -207,16 +207,31 @@ var (
 )
 
 // after runs fn on the member, unless its process has ended; a process that
-// stands still does it later.
+// stands still does it later, and what has waited comes in no particular order.
 func (m *member) after(d time.Duration, fn func()) {
+	m.afterWait(d, func() time.Duration { return time.Duration(m.s.chance.sched.Int64N(int64(resumeTime))) }, fn)
+}
+
+// afterFrom is after for what comes over the connection with another member,
+// whose order stays as it is.
+func (m *member) afterFrom(from *member, d time.Duration, fn func()) {
+	m.afterWait(d, func() time.Duration {
+		mixed := (uint64(m.paused) + uint64(from.n)) * 0x9e3779b97f4a7c15
+		return time.Duration(mixed >> 32 % uint64(resumeTime))
+	}, fn)
+}
+
+// resumeTime is how long a process that stood still takes to catch up.
+const resumeTime = 2 * time.Millisecond
+
+func (m *member) afterWait(d time.Duration, wait func() time.Duration, fn func()) {
 	life := m.life
 	var run func()
 	run = func() {
 		switch {
 		case m.life != life || m.node == nil:
 		case m.s.now < m.paused:
-			// What has waited comes in no particular order.
-			m.s.at(m.paused+time.Duration(m.s.chance.sched.Int64N(int64(2*time.Millisecond))), run)
+			m.s.at(m.paused+wait(), run)
 		default:
 			fn()
 		}
