@@ -29,6 +29,8 @@ type entryMark struct{ term, hash uint64 }
 type memberMark struct {
 	term uint64
 	next uint64 // first index it has not applied, 0: any
+
+	damaged bool // since its last start
 }
 
 // NewObserver has seen nothing.
@@ -113,8 +115,10 @@ func (o *Observer) Applies(id, index, term uint64, data []byte) (fresh bool, err
 // Wrote notes what the member's disk surely holds of the log.
 func (o *Observer) Wrote(id uint64, last Position) { o.durable[id] = last }
 
-// Forgot notes that a member's log is gone.
-func (o *Observer) Forgot(id uint64) { delete(o.durable, id) }
+// Damaged notes that a fault has hurt the member's log: what it finds at its next
+// start may be less. What it had acknowledged before counts until then, for the
+// repair must give it back.
+func (o *Observer) Damaged(id uint64) { o.member(id).damaged = true }
 
 // Committed checks that an entry which is committed is on a majority of disks.
 // A log whose last entry is of the entry's term or a later one, and that reaches
@@ -147,6 +151,11 @@ func (o *Observer) Behind(id, index uint64) bool {
 // surely held.
 func (o *Observer) Recovered(id uint64, last Position, entryTerm func(index uint64) uint64) error {
 	had := o.durable[id]
+	if o.member(id).damaged {
+		o.member(id).damaged = false
+		o.durable[id] = Position{max(had.Index, last.Index), max(had.Term, last.Term)}
+		return nil
+	}
 	if last.Index < had.Index {
 		return fmt.Errorf("member %x had %d entries on its disk and finds %d", id, had.Index, last.Index)
 	}

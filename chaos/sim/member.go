@@ -127,7 +127,7 @@ func (m *member) start() {
 	}
 	if m.repairing {
 		s.say("%s starts damaged", m.name)
-		s.watch.Forgot(uint64(m.id))
+		s.watch.Damaged(uint64(m.id))
 		m.spawn(m.repair)
 		m.turn()
 		return

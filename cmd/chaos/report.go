@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (t *total) add(r sim.Record) {
 	t.seeds++
 	t.simulated += r.Simulated
 	t.took += r.Took
-	t.commits[r.Commit]++
+	t.commits[cmp.Or(r.Commit, "unknown")]++
 	t.members[r.Members]++
 	for k, n := range r.Stats.Faults {
 		t.faults[k] += n
@@ -187,7 +188,14 @@ func writeHunts(w io.Writer, found []hunt) {
 	fmt.Fprintf(w, "\n%s.\n\n", summary(found))
 }
 
-const notTested = `## Not tested here
+const notTested = `## Track record
+
+Bugs that the rings found in the product: none so far. Alarms that were the simulator's own mistakes:
+
+- seed 0x18d2e: what a member had acknowledged before its log was damaged did not count as held, though its repair gives it back; the observer counts it now.
+- seed 0x18ba6: a disk that fails during a repair was taken for an unexpected exit.
+
+## Not tested here
 
 The simulator runs one goroutine: races between goroutines, gRPC, sockets, TLS and bbolt are outside it, as are the rows above without a kind. Its
 disks and networks are models. Wall clocks do not jump in it, membership does not change, and nobody uses users and roles.
