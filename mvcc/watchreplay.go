@@ -65,12 +65,12 @@ func (s *WatchStream) newReplayLocked() *replay {
 		run := &run{feed: f, key: f.key, next: r.target + 1, watchers: f.watchers}
 		for _, w := range f.watchers {
 			run.next = min(run.next, max(f.next, w.floor))
-			if planted.EventTwice && run.next > 2 {
-				run.next--
-			}
 		}
 		r.runs = append(r.runs, run)
 		r.from = min(r.from, run.next)
+		if planted.EventTwice && r.from > max(2, s.hub.mu.source.CompactRevision()) {
+			r.from--
+		}
 	}
 	return r
 }
@@ -113,7 +113,7 @@ func (r *replay) take(e *Event) {
 		r.hits = append(r.hits, r.runs[0])
 	}
 	for _, run := range r.hits {
-		if e.Rev < run.next || run.key.skips(e) || run.err != nil {
+		if e.Rev < run.next && !planted.EventTwice || run.key.skips(e) || run.err != nil {
 			continue
 		}
 		if run.key.prev {

@@ -51,10 +51,8 @@ type Stats struct {
 	Crashes, PowerCuts           int
 	Snapshots, Repairs           int
 	Watches, WatchEvents         int
-	Expired                      int
 	Elections                    int
 	Faults                       map[fault.Kind]int
-	LongestGap                   time.Duration // without any acknowledged write, in the calm phase
 }
 
 // Failure is what a run found.

@@ -137,6 +137,9 @@ Made by `+"`go run ./cmd/chaos sim -seeds N -results FILE`"+` with %s on %s/%s; 
 	for _, line := range t.failures {
 		fmt.Fprintf(w, "- %s\n", line)
 	}
+	if len(t.failures) > 0 {
+		fmt.Fprintln(w)
+	}
 }
 
 func (t *total) sizes() string {
