@@ -53,20 +53,34 @@ type home struct {
 // bootstraps reports whether the member begins its log with the initial members.
 func (h *home) bootstraps() bool { return h.fresh && h.identity.Joined == "" }
 
-// openHome locks the data directory, makes it if it is absent, and finds out
-// whose it is. It refuses a directory that this member must not touch; then it
-// has changed nothing in it but the lock file.
-func openHome(cfg *Config, ask asker) (_ *home, err error) {
+// openHome locks the data directory and enters it.
+func openHome(cfg *Config, ask asker) (*home, error) {
+	lock, err := lockHome(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return enterHome(cfg, lock, ask)
+}
+
+// lockHome locks the data directory, and makes it if it is absent.
+func lockHome(cfg *Config) (io.Closer, error) {
 	if err := makeDir(cfg.FS, cfg.DataDir); err != nil {
 		return nil, err
 	}
 	lock, err := cfg.FS.Lock(cfg.lockPath())
-	if err != nil {
-		if errors.Is(err, vfs.ErrLocked) {
-			return nil, fmt.Errorf("%w: %s", ErrDirInUse, cfg.DataDir)
-		}
+	switch {
+	case errors.Is(err, vfs.ErrLocked):
+		return nil, fmt.Errorf("%w: %s", ErrDirInUse, cfg.DataDir)
+	case err != nil:
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
+	return lock, nil
+}
+
+// enterHome finds out whose the locked directory is. It refuses one that this
+// member must not touch; then it has changed nothing in it but the lock file. The
+// lock is the home's, or closed after an error.
+func enterHome(cfg *Config, lock io.Closer, ask asker) (_ *home, err error) {
 	h := &home{cfg: cfg, lock: lock}
 	defer func() {
 		if err != nil {

@@ -66,17 +66,21 @@ var real = world{
 	ask: askOver,
 }
 
-// New opens a member: its sockets, its directory, its store and its log, in this
-// order. Nothing runs yet. After an error everything is closed again.
+// New opens a member: it locks its directory and opens its sockets, its store and
+// its log, in this order. Nothing runs yet. After an error everything is closed again.
 func New(cfg Config) (*Server, error) { return open(cfg, real) }
 
 func open(cfg Config, w world) (_ *Server, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	sockets, err := bind(&cfg)
+	lock, err := lockHome(&cfg) // first: a second kvd with these flags hears that, not that its ports are taken
 	if err != nil {
 		return nil, err
+	}
+	sockets, err := bind(&cfg)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	undo := closers{func() error { sockets.Close(); return nil }}
 	defer func() {
@@ -85,7 +89,7 @@ func open(cfg Config, w world) (_ *Server, err error) {
 		}
 	}()
 	ask := w.ask(&cfg)
-	h, err := openHome(&cfg, ask)
+	h, err := enterHome(&cfg, lock, ask)
 	if err != nil {
 		return nil, err
 	}

@@ -327,6 +327,7 @@ func TestExitCodes(t *testing.T) {
 	elsewhere := func() site { return site{used.dir, freeAddr(t), freeAddr(t)} }
 	second := elsewhere().start(t, "--name=solo")
 	expect(t, "a second kvd on the directory", second, exitInUse, "in use by another process")
+	expect(t, "the same kvd again", used.start(t, "--name=solo"), exitInUse, "in use by another process")
 	busy := site{filepath.Join(t.TempDir(), "other"), used.client, freeAddr(t)}
 	expect(t, "a taken port", busy.start(t), exitListen, "cannot listen on http://"+used.client)
 	p.signal(syscall.SIGTERM)
