@@ -160,7 +160,10 @@ func each(ctx context.Context, cli *clientv3.Client) error {
 		},
 		func() error { _, err := cli.Status(ctx, endpoint); return err },
 		func() error { _, err := cli.HashKV(ctx, endpoint, 0); return err },
-		func() error { _, err := pb.NewMaintenanceClient(cli.ActiveConnection()).Hash(ctx, &pb.HashRequest{}); return err },
+		func() error {
+			_, err := pb.NewMaintenanceClient(cli.ActiveConnection()).Hash(ctx, &pb.HashRequest{})
+			return err
+		},
 		func() error { _, err := cli.Defragment(ctx, endpoint); return err },
 		func() error {
 			snap, err := cli.Snapshot(ctx)
