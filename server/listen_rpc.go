@@ -35,7 +35,6 @@ func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
 		grpc.WriteBufferSize(writeBufferBytes),
-		grpc.SharedWriteBuffer(true),
 		grpc.ChainUnaryInterceptor(i.unary),
 		grpc.ChainStreamInterceptor(i.stream),
 	}
@@ -49,7 +48,7 @@ func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context
 }
 
 // writeBufferBytes is what gRPC gathers for one write to a client. A connection
-// has it only while it writes: thousands of quiet watchers hold none.
+// has it only while it writes (gRPC shares them): thousands of quiet watchers hold none.
 const writeBufferBytes = 64 << 10
 
 // interceptors stand before every RPC: they count it, refuse it when its client

@@ -143,7 +143,7 @@ func TestWhoseRequests(t *testing.T) {
 		return peer.NewContext(context.Background(), &peer.Peer{Addr: addr, AuthInfo: auth})
 	}
 	one, other := on(nil, 1), on(nil, 2)
-	if o.flow(one) != o.flow(one) || o.flow(one) == o.flow(other) || o.flow(one).Name != "10.0.0.1:1" {
+	if again := o.flow(one); o.flow(one) != again || again == o.flow(other) || o.flow(one).Name != "10.0.0.1:1" {
 		t.Errorf("connections are %q and %q", o.flow(one).Name, o.flow(other).Name)
 	}
 	o.known(one, "bob")

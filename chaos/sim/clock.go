@@ -23,13 +23,7 @@ func (c memberClock) pace(d time.Duration) time.Duration {
 
 func (c memberClock) Now() time.Time {
 	m := c.m
-	return epoch.Add(m.shown + (m.s.now-m.since)*time.Duration(1000+m.drift)/1000)
-}
-
-// set makes the clock run at another pace from now on.
-func (c memberClock) set(drift int) {
-	shown := c.Now().Sub(epoch)
-	c.m.shown, c.m.since, c.m.drift = shown, c.m.s.now, drift
+	return epoch.Add(m.s.now * time.Duration(1000+m.drift) / 1000)
 }
 
 func (c memberClock) NewTimer(d time.Duration) clock.Timer {

@@ -47,9 +47,7 @@ type member struct {
 	paused                               time.Duration // until when it stands still
 	stalled                              time.Duration // until when its disk does
 
-	// Its clock; see memberClock.
-	drift        int
-	shown, since time.Duration
+	drift int // of its clock; see memberClock
 }
 
 func newMember(s *Sim, n int) *member {

@@ -68,15 +68,11 @@ func contents(t testing.TB, path string) (string, error) {
 // as many pairs as before, with values of the same sizes, and nothing panics.
 func TestDamageOfTheFile(t *testing.T) {
 	path := sampleFile(t, 3000)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	before, err := contents(t, path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err = os.ReadFile(path)
+	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

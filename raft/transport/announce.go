@@ -25,7 +25,7 @@ func serveAnnounce(srv any, ctx context.Context, decode func(any) error, _ grpc.
 	t := srv.(*GRPC)
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get(keyProtocol); len(v) != 1 || v[0] != protocolVersion {
-		err, _ := refusal(fmt.Errorf("%w: it has %.40q, this member %q", ErrWrongProtocol, v, protocolVersion))
+		_, err := refusal(fmt.Errorf("%w: it has %.40q, this member %q", ErrWrongProtocol, v, protocolVersion))
 		return nil, err
 	}
 	var request mem.BufferSlice

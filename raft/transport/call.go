@@ -92,7 +92,7 @@ func serveCall(srv any, ctx context.Context, decode func(any) error, _ grpc.Unar
 	id, h, err := t.admit(ctx)
 	if err != nil {
 		if _, is := status.FromError(err); !is {
-			err, _ = refusal(err)
+			_, err = refusal(err)
 		}
 		return nil, err
 	}

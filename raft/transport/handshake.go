@@ -126,13 +126,13 @@ func (id identity) check(cluster api.ClusterID, self api.MemberID) error {
 }
 
 // refusal turns a failed check into what the client is sent.
-func refusal(err error) (error, metadata.MD) {
+func refusal(err error) (metadata.MD, error) {
 	for name, sentinel := range refusals {
 		if errors.Is(err, sentinel) {
-			return status.Error(codes.FailedPrecondition, err.Error()), metadata.Pairs(keyRefusal, name)
+			return metadata.Pairs(keyRefusal, name), status.Error(codes.FailedPrecondition, err.Error())
 		}
 	}
-	return status.Error(codes.InvalidArgument, err.Error()), nil
+	return nil, status.Error(codes.InvalidArgument, err.Error())
 }
 
 // refused returns the typed refusal that the server sent, or err as it is.

@@ -117,7 +117,7 @@ func (t *GRPC) admitStream(stream grpc.ServerStream) (identity, Handler, error) 
 	if t.isNewRefusal(err.Error()) {
 		t.cfg.Logger.Error("refused a peer", "from", id.from, "address", remoteAddress(stream.Context()), "error", err.Error())
 	}
-	err, trailer := refusal(err)
+	trailer, err := refusal(err)
 	stream.SetTrailer(trailer)
 	return id, nil, err
 }
