@@ -91,9 +91,9 @@ func (r *revocations) check(s *tls.ConnectionState) error {
 
 func (r *revocations) first(certs []*x509.Certificate) error {
 	for _, c := range certs {
-		serial := string(c.SerialNumber.Bytes())
-		_, anywhere := r.anywhere[serial]
-		_, here := r.byIssuer[string(c.RawIssuer)][serial]
+		serial := c.SerialNumber.Bytes()
+		_, anywhere := r.anywhere[string(serial)]
+		_, here := r.byIssuer[string(c.RawIssuer)][string(serial)]
 		if anywhere || here {
 			return fmt.Errorf("%w: serial %x of %q", ErrRevoked, c.SerialNumber, c.Issuer.CommonName)
 		}
