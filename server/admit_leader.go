@@ -59,21 +59,14 @@ func (l *streams) cutAll(noLeader bool) {
 // watchLeader cuts streams after noLeaderTimeouts looks, an election timeout
 // apart, that found no leader.
 func (s *Server) watchLeader(ctx context.Context) {
-	ticker := s.clock.NewTicker(s.cfg.ElectionTimeout)
-	defer ticker.Stop()
 	missing := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-		}
+	every(ctx, s.clock, s.cfg.ElectionTimeout, func(context.Context) {
 		if s.node.Status().Leader != 0 {
 			missing = 0
-			continue
+			return
 		}
 		if missing++; missing >= noLeaderTimeouts {
 			s.led.cutAll(true)
 		}
-	}
+	})
 }

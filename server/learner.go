@@ -190,15 +190,8 @@ func servedByLearner(req any) bool {
 // member leads, it promotes learners that have started and, at two looks one
 // election timeout apart, had nearly all of the log.
 func (c *reconfiguration) promoteCaughtUp(ctx context.Context) {
-	ticker := c.cfg.Clock.NewTicker(c.cfg.ElectionTimeout)
-	defer ticker.Stop()
 	ready := map[api.MemberID]bool{}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-		}
+	every(ctx, c.cfg.Clock, c.cfg.ElectionTimeout, func(ctx context.Context) {
 		now := c.caughtUp(ctx)
 		for id := range now {
 			if !ready[id] {
@@ -211,7 +204,7 @@ func (c *reconfiguration) promoteCaughtUp(ctx context.Context) {
 			c.log.Info("promoted a learner that has caught up", slog.Any("member", id))
 		}
 		ready = now
-	}
+	})
 }
 
 // autoPromoteLag is how many entries a learner may lack and count as caught up.

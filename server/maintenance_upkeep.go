@@ -70,32 +70,25 @@ func (u *upkeep) start(ctx context.Context, wait *sync.WaitGroup) {
 	wait.Go(func() { u.watchQuota(ctx) })
 	wait.Go(func() { u.keepVersions(ctx) })
 	wait.Go(func() { u.compactor().run(ctx) })
-	every := func(d time.Duration, check func(context.Context)) {
+	leading := func(d time.Duration, check func(context.Context)) {
 		if d > 0 {
 			wait.Go(func() { u.whileLeading(ctx, d, check) })
 		}
 	}
-	every(u.cfg.CorruptCheckTime, u.checkHistory)
-	every(u.cfg.RollingHashCheckTime, u.checkRolling)
+	leading(u.cfg.CorruptCheckTime, u.checkHistory)
+	leading(u.cfg.RollingHashCheckTime, u.checkRolling)
 	if u.cfg.CompactHashCheck {
-		every(u.cfg.CompactHashCheckTime, u.checkCompactions)
+		leading(u.cfg.CompactHashCheckTime, u.checkCompactions)
 	}
 }
 
 // whileLeading runs a check again and again, on the leader only.
 func (u *upkeep) whileLeading(ctx context.Context, d time.Duration, check func(context.Context)) {
-	ticker := u.clock.NewTicker(d)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-			if u.leads() {
-				check(ctx)
-			}
+	every(ctx, u.clock, d, func(ctx context.Context) {
+		if u.leads() {
+			check(ctx)
 		}
-	}
+	})
 }
 
 func (u *upkeep) leads() bool {

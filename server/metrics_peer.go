@@ -82,16 +82,7 @@ func answerPing(context.Context, api.MemberID, []byte) ([]byte, error) { return 
 
 // pingPeers measures the way to the other members until ctx ends.
 func (s *Server) pingPeers(ctx context.Context) {
-	ticker := s.clock.NewTicker(pingEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-			s.pingOnce(ctx)
-		}
-	}
+	every(ctx, s.clock, pingEvery, s.pingOnce)
 }
 
 // pingOnce asks all members at once, so that none waits for another.

@@ -76,16 +76,7 @@ func (u *upkeep) raiseNoSpace(ctx context.Context) {
 
 // watchQuota raises and clears the alarm of this member until ctx ends.
 func (u *upkeep) watchQuota(ctx context.Context) {
-	ticker := u.clock.NewTicker(quotaCheck)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-			u.checkSpace(ctx)
-		}
-	}
+	every(ctx, u.clock, quotaCheck, u.checkSpace)
 }
 
 // checkSpace is one look at the size.

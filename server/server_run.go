@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/keelson-io/keelson/clock"
 )
 
 // Run serves until ctx ends or the member fails, and stops everything. It is
@@ -183,4 +185,18 @@ func (s *Server) publish(ctx context.Context, self *publication) error {
 	}
 	_, err = s.node.Propose(ctx, commandAttributes, "", body)
 	return err
+}
+
+// every calls fn at each tick of d until ctx ends.
+func every(ctx context.Context, c clock.Clock, d time.Duration, fn func(context.Context)) {
+	ticker := c.NewTicker(d)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+			fn(ctx)
+		}
+	}
 }

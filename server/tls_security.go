@@ -64,20 +64,13 @@ const refreshInterval = time.Second
 
 // run follows the files until ctx ends.
 func (s *security) run(ctx context.Context) {
-	ticker := s.client.rules.clock.NewTicker(refreshInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C():
-			s.client.refresh()
-			s.peer.refresh()
-			for _, g := range s.gates {
-				g.cutRevoked()
-			}
-		case <-ctx.Done():
-			return
+	every(ctx, s.client.rules.clock, refreshInterval, func(context.Context) {
+		s.client.refresh()
+		s.peer.refresh()
+		for _, g := range s.gates {
+			g.cutRevoked()
 		}
-	}
+	})
 }
 
 // securedPrefix marks peer URLs whose TLS is made here. The transport between
