@@ -19,9 +19,10 @@ run: build ## start a cluster of three on loopback; Ctrl-C stops it
 	@$(GO) build -o bin/cluster ./scripts
 	@exec bin/cluster -kvd bin/kvd -dir local.kvd
 
-test: ## run all tests, with the race detector
+test: ## run all tests with the race detector, and each fuzz target for three seconds
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
+	@GO="$(GO)" FUZZTIME=3s scripts/fuzz.sh
 	$(MAKE) -C compat test
 
 lint: ## gofmt, go vet, staticcheck, and govulncheck if its database can be reached

@@ -59,7 +59,7 @@ func TestDefragmentUnderLoad(t *testing.T) {
 	wait.Go(func() { readUntil(t, s, done) })
 	written := 0
 	wait.Go(func() {
-		for ; ; written++ {
+		for ; written < 10_000; written++ { // 10,000: less than what is free
 			select {
 			case <-done:
 				return
