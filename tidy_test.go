@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"chaos/oracle":  {"api", "mvcc/watchcheck", "chaos/history"},
 	"chaos/fault":   {},
 	"chaos/sim":     {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/fault"},
-	"cmd/chaos":     {"planted", "chaos/sim", "chaos/fault"},
+	"cmd/chaos":     {"planted", "chaos/sim", "chaos/fault", "chaos/history"},
 }
 
 // Sizes, as the anchors of the style have them.

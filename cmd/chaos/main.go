@@ -1,6 +1,6 @@
 // Command chaos breaks clusters and looks for what they lose. `chaos sim` runs
 // the simulator of chaos/sim; a seed is one run, and the same seed is the same
-// run.
+// run. `chaos show` prints the history of a run.
 package main
 
 import (
@@ -16,6 +16,7 @@ var commands = []struct {
 }{
 	{"sim", "run seeds of the simulator", simulate},
 	{"report", "write docs/RELIABILITY.md from result files", report},
+	{"show", "print a history file", show},
 	{"planted", "look for each planted bug, and print a table", plantedBugs},
 }
 
