@@ -21,6 +21,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else every kvctl sleeps a second before it exits
 			tb := e.T().(testing.TB)
 			name := tb.Name()[strings.LastIndexByte(tb.Name(), '/')+1:]
 			n := 1
