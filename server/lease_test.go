@@ -172,9 +172,9 @@ func TestExpiredLeaseIsNotRenewed(t *testing.T) {
 	s.log.setFailure(api.ErrTimeout) // the expiry does not come through
 	s.clock.Advance(11 * time.Second)
 	waitFor(t, "the expiry to be proposed", func() bool {
-		s.lessor.mu.Lock()
-		defer s.lessor.mu.Unlock()
-		return s.lessor.mu.leases[1].expiring
+		s.log.mu.Lock()
+		defer s.log.mu.Unlock()
+		return s.log.mu.refused > 0
 	})
 	s.log.setFailure(nil)
 	type result struct {

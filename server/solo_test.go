@@ -35,6 +35,7 @@ type soloLog struct {
 		self    api.MemberID
 		changed chan struct{}
 		fail    error               // what Propose and ReadBarrier return
+		refused int                 // proposals that met fail
 		last    map[uint8][]byte    // body of the last command of each kind
 		call    func([]byte) []byte // answers Call
 		before  func()              // called by Propose, before it applies the command
@@ -49,6 +50,7 @@ func (l *soloLog) Propose(ctx context.Context, kind uint8, principal string, bod
 		return nil, err
 	}
 	if l.mu.fail != nil {
+		l.mu.refused++
 		return nil, l.mu.fail
 	}
 	if l.mu.before != nil {
