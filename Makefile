@@ -6,7 +6,7 @@ SEEDS    ?= 200
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench fuzz sim planted differential k8s leaderkill clean
+.PHONY: help build run test lint bench fuzz check sim planted differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -19,10 +19,11 @@ run: build ## start a cluster of three on loopback; Ctrl-C stops it
 	@$(GO) build -o bin/cluster ./scripts
 	@exec bin/cluster -kvd bin/kvd -dir local.kvd
 
-test: ## run all tests with the race detector, and each fuzz target for three seconds
+test: ## all tests with the race detector, each fuzz target for three seconds, and check
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
 	@GO="$(GO)" FUZZTIME=3s scripts/fuzz.sh
+	$(MAKE) check
 	$(MAKE) -C compat test
 
 lint: ## gofmt, go vet, staticcheck, and govulncheck if its database can be reached
@@ -46,11 +47,16 @@ k8s: ## run the storage, watch cache and registry suites of k8s.io/apiserver aga
 leaderkill: ## kill the leader KILLS times under load and look for what is missing
 	$(MAKE) -C compat leaderkill
 
+check: ## the simulator's saved schedules, 200 fresh seeds and fast planted bugs
+	@mkdir -p bin
+	$(GO) build -o bin/chaos ./cmd/chaos
+	bin/chaos check
+
 sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
 	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
 
 planted: ## prove that the simulator sees the bugs of package planted
-	$(GO) run ./cmd/chaos planted
+	$(GO) run ./cmd/chaos planted -results docs/results/planted.json
 
 clean: ## remove what was built
 	rm -rf bin

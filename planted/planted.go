@@ -4,36 +4,43 @@
 package planted
 
 // Bug is one of them.
-type Bug struct{ Name, About string }
+type Bug struct {
+	Name, About string
+	// Test is where it must be seen: "./package TestName", a Go test that must fail
+	// with it; or "", the simulator.
+	Test string
+	// Slow ones take the simulator more seeds than every change can afford.
+	Slow bool
+}
 
 // Bugs lists all.
 var Bugs = []Bug{
-	{"reply-before-sync", "answers leave before the sync that they rest on"},
-	{"vote-unsynced", "a term and a vote are told before they are durable"},
-	{"skip-some-syncs", "every 20th sync of the log is left out"},
-	{"forget-vote", "a restart forgets the term and the vote"},
-	{"skip-syncdir", "a new segment's name is not made durable"},
-	{"damage-is-torn", "damage of the log passes for a torn write"},
-	{"ignore-checksum", "records of the log are taken without their checksum"},
-	{"read-without-index", "a linearizable read asks nobody"},
-	{"read-before-applied", "a read is served before its index is applied"},
-	{"leader-lease-reads", "a leader reads by its clock, though it may have been paused"},
-	{"old-leader-expires", "an expiry counts in a later term too"},
-	{"renew-unconfirmed", "a leader renews leases without asking whether it still leads"},
-	{"lease-lost", "a restart or an installed snapshot loses a lease"},
-	{"revision-reused", "a restart begins one revision too low"},
-	{"empty-txn-counts", "a write that changes nothing takes a revision"},
-	{"split-txn", "the writes of a transaction get two revisions"},
-	{"limit-plus-one", "a range returns one key more than its limit"},
-	{"compact-too-much", "compaction gives up a record that reads still need"},
-	{"version-kept", "the version goes on after a delete"},
-	{"drop-when-behind", "a slow watcher loses events"},
-	{"event-twice", "a watcher that caught up gets an event again"},
-	{"split-revision", "a revision comes in two answers of a watch"},
-	{"progress-early", "a progress notice comes before the events it promises"},
-	{"future-start-now", "a watch from a future revision begins at once"},
-	{"compacted-silence", "a watcher that compaction overtook is not told"},
-	{"watcher-lost", "an installed snapshot leaves a gap for watchers"},
-	{"prev-older", "the previous value is the one before the previous"},
-	{"retry-unknown", "a batch that came twice is taken twice"},
+	{Name: "reply-before-sync", About: "answers leave before the sync that they rest on"},
+	{Name: "vote-unsynced", About: "a term and a vote are told before they are durable"},
+	{Name: "skip-some-syncs", About: "every 20th sync of the log is left out"},
+	{Name: "forget-vote", About: "a restart forgets the term and the vote"},
+	{Name: "skip-syncdir", About: "a new segment's name is not made durable"},
+	{Name: "damage-is-torn", About: "damage of the log passes for a torn write"},
+	{Name: "ignore-checksum", About: "records of the log are taken without their checksum"},
+	{Name: "read-without-index", About: "a linearizable read asks nobody"},
+	{Name: "read-before-applied", About: "a read is served before its index is applied"},
+	{Name: "leader-lease-reads", About: "a leader reads by its clock, though it may have been paused", Slow: true},
+	{Name: "old-leader-expires", About: "an expiry counts in a later term too", Slow: true},
+	{Name: "renew-unconfirmed", About: "a leader renews leases without asking whether it still leads", Slow: true},
+	{Name: "lease-lost", About: "a restart or an installed snapshot loses a lease"},
+	{Name: "revision-reused", About: "a restart begins one revision too low"},
+	{Name: "empty-txn-counts", About: "a write that changes nothing takes a revision"},
+	{Name: "split-txn", About: "the writes of a transaction get two revisions"},
+	{Name: "limit-plus-one", About: "a range returns one key more than its limit"},
+	{Name: "compact-too-much", About: "compaction gives up a record that reads still need"},
+	{Name: "version-kept", About: "the version goes on after a delete"},
+	{Name: "drop-when-behind", About: "a slow watcher loses events"},
+	{Name: "event-twice", About: "a watcher that caught up gets an event again"},
+	{Name: "split-revision", About: "a revision comes in two answers of a watch"},
+	{Name: "progress-early", About: "a progress notice comes before the events it promises"},
+	{Name: "future-start-now", About: "a watch from a future revision begins at once"},
+	{Name: "compacted-silence", About: "a watcher that compaction overtook is not told"},
+	{Name: "watcher-lost", About: "an installed snapshot leaves a gap for watchers"},
+	{Name: "prev-older", About: "the previous value is the one before the previous"},
+	{Name: "retry-unknown", About: "a batch that came twice is taken twice"},
 }

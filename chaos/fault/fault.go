@@ -4,7 +4,6 @@
 package fault
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -69,9 +68,4 @@ func (e Event) String() string {
 		s += fmt.Sprintf(" (%d)", e.Arg)
 	}
 	return s
-}
-
-// UnmarshalPlan reads a saved list of events.
-func UnmarshalPlan(b []byte) (plan []Event, err error) {
-	return plan, json.Unmarshal(b, &plan)
 }

@@ -54,9 +54,7 @@ func (c *Case) checkAnswer(f *findings, op *history.Op) {
 	if want == nil {
 		return // O4 says that it is not in the log
 	}
-	got := proto.Clone(op.Response)
-	withoutHeaders(got)
-	if !proto.Equal(want, got) {
+	if got := c.answer(op); !proto.Equal(want, got) {
 		f.add("op %d of client %d on member %x at %v (revision %d): %v\n  answered %v\n  model    %v",
 			op.ID, op.Client, op.Member, op.Call, op.Revision(), op.Request, got, want)
 	}
@@ -115,7 +113,7 @@ func (c *Case) checkTime(f *findings) {
 			continue
 		}
 		p := c.ops[op]
-		if op.Outcome == history.Refused || p != nil && op.Outcome == history.Unknown && c.words[asked(op.Request)] > 1 {
+		if op.Outcome == history.Refused || p != nil && op.Outcome == history.Unknown && c.words[c.asks[op]] > 1 {
 			continue // it told nobody anything, or its place is a guess
 		}
 		if p != nil || op.Outcome == history.OK && op.Revision() > 0 && op.ReadOnly() {

@@ -54,7 +54,9 @@ type Case struct {
 	ops    map[*history.Op]*placed // where the log has it
 	twice  []*placed               // commands of the log beyond the operations that asked for them
 	reads  map[*history.Op]proto.Message
-	words  map[string]int // how many operations ask the same
+	bare   map[*history.Op]proto.Message // answers without their headers
+	asks   map[*history.Op]string        // what a writing operation and the log have in common
+	words  map[string]int                // how many operations ask the same
 }
 
 // placed is one command at its place in the log.
@@ -68,7 +70,8 @@ type placed struct {
 
 // NewCase replays the log and finds the operations in it.
 func NewCase(h *history.History) *Case {
-	c := &Case{History: h, Model: NewModel(), ops: map[*history.Op]*placed{}, reads: map[*history.Op]proto.Message{}, words: map[string]int{}}
+	c := &Case{History: h, Model: NewModel(), ops: map[*history.Op]*placed{}, reads: map[*history.Op]proto.Message{},
+		bare: map[*history.Op]proto.Message{}, asks: map[*history.Op]string{}, words: map[string]int{}}
 	reads := c.readTxns()
 	for _, e := range h.Log {
 		for _, cmd := range e.Commands {
@@ -116,7 +119,18 @@ func asked(r proto.Message) string {
 	if err != nil {
 		panic(err) // it was a message of the wire
 	}
-	return fmt.Sprintf("%T %s", r, b)
+	return string(r.ProtoReflect().Descriptor().Name()) + " " + string(b)
+}
+
+// answer is what the operation was answered, without the headers.
+func (c *Case) answer(op *history.Op) proto.Message {
+	got := c.bare[op]
+	if got == nil {
+		got = proto.Clone(op.Response)
+		withoutHeaders(got)
+		c.bare[op] = got
+	}
+	return got
 }
 
 // match finds each operation that writes in the log. Writes carry tags; what can
@@ -133,17 +147,18 @@ func (c *Case) match() {
 	var ops []*history.Op
 	for _, op := range c.Ops {
 		if !op.ReadOnly() {
-			c.words[asked(op.Request)]++
+			c.asks[op] = asked(op.Request)
+			c.words[c.asks[op]]++
 			ops = append(ops, op)
 		}
 	}
 	sort.SliceStable(ops, func(i, j int) bool { return ops[i].Return < ops[j].Return })
-	for _, fits := range []func(*history.Op, *placed) bool{fitsAnswer, fitsRevision, fitsRefusal, fitsUnknown} {
+	for _, fits := range []func(*history.Op, *placed) bool{c.fitsAnswer, fitsRevision, fitsRefusal, fitsUnknown} {
 		for _, op := range ops {
 			if c.ops[op] != nil {
 				continue
 			}
-			k := asked(op.Request)
+			k := c.asks[op]
 			for i, p := range free[k] {
 				if op.Call <= p.At && fits(op, p) {
 					p.op, c.ops[op] = op, p
@@ -160,13 +175,8 @@ func (c *Case) match() {
 	}
 }
 
-func fitsAnswer(op *history.Op, p *placed) bool {
-	if !fitsRevision(op, p) {
-		return false
-	}
-	got := proto.Clone(op.Response)
-	withoutHeaders(got)
-	return proto.Equal(got, p.Response)
+func (c *Case) fitsAnswer(op *history.Op, p *placed) bool {
+	return fitsRevision(op, p) && proto.Equal(c.answer(op), p.Response)
 }
 
 func fitsRevision(op *history.Op, p *placed) bool {

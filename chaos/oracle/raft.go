@@ -148,7 +148,8 @@ func (o *Observer) Behind(id, index uint64) bool {
 }
 
 // Recovered notes what a member finds in its log at a start: all that its disk
-// surely held.
+// surely held, unless a later leader was replacing it. What that leader sent may
+// be there although nobody was told so.
 func (o *Observer) Recovered(id uint64, last Position, entryTerm func(index uint64) uint64) error {
 	had := o.durable[id]
 	if o.member(id).damaged {
@@ -156,10 +157,10 @@ func (o *Observer) Recovered(id uint64, last Position, entryTerm func(index uint
 		o.durable[id] = Position{max(had.Index, last.Index), max(had.Term, last.Term)}
 		return nil
 	}
-	if last.Index < had.Index {
+	if last.Term < had.Term || last.Term == had.Term && last.Index < had.Index {
 		return fmt.Errorf("member %x had %d entries on its disk and finds %d", id, had.Index, last.Index)
 	}
-	if t := entryTerm(had.Index); t != 0 && t != had.Term {
+	if t := entryTerm(had.Index); last.Term == had.Term && t != 0 && t != had.Term {
 		return fmt.Errorf("entry %d of member %x was of term %d and is of term %d after a restart", had.Index, id, had.Term, t)
 	}
 	o.durable[id] = last

@@ -122,17 +122,33 @@ func (s *Sim) lateWatch() string {
 	if len(s.watchers) == 0 {
 		return ""
 	}
-	c := oracle.NewCase(&s.hist)
-	truth := watchcheck.NewHistory(c.Model.Events)
+	truth, rev := s.truth()
 	for _, w := range s.watchers {
 		if w.stream == nil {
 			return fmt.Sprintf("watcher %d has no stream", w.n)
 		}
-		if n := watchcheck.Behind(w.rec.Watch, truth, c.Model.Rev); n != 0 {
-			return fmt.Sprintf("watcher %d on %s from %d lacks %d events of those up to %d", w.n, w.stream.m.name, w.want.Start, n, c.Model.Rev)
+		if n := watchcheck.Behind(w.rec.Watch, truth, rev); n != 0 {
+			return fmt.Sprintf("watcher %d on %s from %d lacks %d events of those up to %d", w.n, w.stream.m.name, w.want.Start, n, rev)
 		}
 	}
 	return ""
+}
+
+// truth is what watches should have by now, up to a revision.
+func (s *Sim) truth() (*watchcheck.History, int64) {
+	if s.replay == nil {
+		s.replay = oracle.NewModel()
+	}
+	for _, e := range s.hist.Log[s.replayed:] {
+		for _, c := range e.Commands {
+			s.replay.Apply(e.Term, c)
+		}
+	}
+	if s.known == nil || s.replayed < len(s.hist.Log) {
+		s.known = watchcheck.NewHistory(s.replay.Events)
+	}
+	s.replayed = len(s.hist.Log)
+	return s.known, s.replay.Rev
 }
 
 // judge cuts the power of all members once more, waits until they are back, and

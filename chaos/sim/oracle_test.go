@@ -19,7 +19,7 @@ func calmRun(t *testing.T) Result {
 	cfg.Mix = Mix{Put: 10, Get: 10, List: 3, Delete: 2, Swap: 5, Count: 5, Txn: 3, ReadTxn: 2, Grant: 3, LeasedPut: 3}
 	r := Run(cfg, nil, nil)
 	if r.Failure != nil {
-		t.Fatal(r.Line())
+		t.Fatal(r.Line("now"))
 	}
 	return r
 }

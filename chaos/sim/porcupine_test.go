@@ -76,7 +76,7 @@ func TestPorcupineAgrees(t *testing.T) {
 		cfg.Mix = Mix{Put: 10, Get: 10}
 		r := Run(cfg, Plan(cfg), nil)
 		if r.Failure != nil {
-			t.Fatal(r.Line())
+			t.Fatal(r.Line("now"))
 		}
 		ops := accesses(r.History)
 		if got := porcupine.CheckOperationsTimeout(register, ops, 10*time.Second); got != porcupine.Ok {

@@ -15,6 +15,7 @@ import (
 	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/mvcc/watchcheck"
 )
 
 // Sim is one simulation. Everything in it belongs to the goroutine that runs it.
@@ -39,6 +40,11 @@ type Sim struct {
 	watch  *oracle.Observer
 	failed *Failure
 	stats  Stats
+
+	// The log so far, replayed for the question whether watches have all of it.
+	replay   *oracle.Model
+	replayed int // entries
+	known    *watchcheck.History
 
 	// A source of chance for each purpose.
 	chance struct{ net, disk, client, sched, member *rand.Rand }

@@ -27,7 +27,7 @@ func TestSeeds(t *testing.T) {
 		simulated += r.Time
 		t.Logf("seed %#x: %v, %d members, %+v", seed, r.Time.Round(time.Millisecond), cfg.Members, r.Stats)
 		if r.Failure != nil {
-			t.Fatal(r.Line())
+			t.Fatal(r.Line("now"))
 		}
 	}
 	t.Logf("%.0f simulated seconds a second", simulated.Seconds()/time.Since(begin).Seconds())

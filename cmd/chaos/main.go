@@ -15,6 +15,7 @@ var commands = []struct {
 	run         func(args []string) error
 }{
 	{"sim", "run seeds of the simulator", simulate},
+	{"check", "what every change has to pass in the simulator", check},
 	{"report", "write docs/RELIABILITY.md from result files", report},
 	{"show", "print a history file", show},
 	{"planted", "look for each planted bug, and print a table", plantedBugs},

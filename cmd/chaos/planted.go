@@ -18,24 +18,44 @@ import (
 // hunt is what a hunt for one planted bug came to.
 type hunt struct {
 	Name, About string
+	Commit      string
 	Caught      bool
-	Seeds       int
-	Took        time.Duration
-	By          string // the oracle
-	Line        string
+	Seeds       int           `json:",omitempty"`
+	Took        time.Duration // with the build, of a Go test
+	By          string        // the oracle, or the Go test
+	Line        string        // that repeats it
 }
 
-// plantedBugs builds this program with each planted bug and looks for it.
+// hunting is what plantedBugs is asked to do.
+type hunting struct {
+	fast    bool          // only bugs that are caught fast
+	only    []string      // bugs by name; empty: all
+	first   uint64        // seed
+	seeds   int           // to try for each bug
+	limit   time.Duration // for each bug
+	results string        // file to write
+}
+
 func plantedBugs(args []string) error {
 	f := flags("planted")
-	seeds := f.Int("seeds", 2000, "seeds to try for each bug")
-	limit := f.Duration("for", 5*time.Minute, "time for each bug")
-	first := f.Uint64("seed", 1, "the first seed")
+	var h hunting
+	f.IntVar(&h.seeds, "seeds", 2000, "seeds to try for each bug")
+	f.DurationVar(&h.limit, "for", 5*time.Minute, "time for each bug")
+	f.Uint64Var(&h.first, "seed", 1, "the first seed")
 	only := f.String("only", "", "the bugs to look for, by comma; empty: all")
-	results := f.String("results", "", "write what was found to this file, in JSON")
+	f.BoolVar(&h.fast, "fast", false, "leave the slow ones out")
+	f.StringVar(&h.results, "results", "", "put what was found into this file, in JSON; bugs that were not looked for keep their place in it")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if *only != "" {
+		h.only = strings.Split(*only, ",")
+	}
+	return hunts(h)
+}
+
+// hunts builds this program with the planted bugs and looks for each.
+func hunts(w hunting) error {
 	dir, err := os.MkdirTemp("", "chaos-planted")
 	if err != nil {
 		return err
@@ -47,38 +67,71 @@ func plantedBugs(args []string) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build with the tag planted: %w", err)
 	}
-	var hunts []hunt
+	var found []hunt
 	for _, b := range planted.Bugs {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), b.Name) {
+		if len(w.only) > 0 && !slices.Contains(w.only, b.Name) || w.fast && b.Slow {
 			continue
 		}
-		h := look(bin, b, *first, *seeds, *limit)
-		hunts = append(hunts, h)
+		h := hunt{Name: b.Name, About: b.About, Commit: commit()}
+		begin := time.Now()
+		if b.Test != "" {
+			h.test(b)
+		} else {
+			h.seeds(bin, w)
+		}
+		h.Took = time.Since(begin)
+		found = append(found, h)
 		fmt.Println(h.row())
 	}
-	fmt.Println(summary(hunts))
-	if *results != "" {
-		b, err := json.MarshalIndent(hunts, "", " ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(*results, append(b, '\n'), 0o644); err != nil {
-			return err
-		}
+	fmt.Println(summary(found))
+	if err := merge(w.results, found); err != nil {
+		return err
 	}
-	if slices.ContainsFunc(hunts, func(h hunt) bool { return !h.Caught }) {
+	if slices.ContainsFunc(found, func(h hunt) bool { return !h.Caught }) {
 		return errors.New("a planted bug was not caught")
 	}
 	return nil
 }
 
-// look runs seeds until one fails.
-func look(bin string, b planted.Bug, first uint64, seeds int, limit time.Duration) hunt {
-	begin := time.Now()
-	cmd := exec.Command(bin, "sim", "-seed", fmt.Sprint(first), "-seeds", fmt.Sprint(seeds), "-for", limit.String(), "-shrink", "0", "-stop")
-	cmd.Env = append(os.Environ(), "KEELSON_PLANTED="+b.Name)
+// merge puts hunts into a file of results, in the place of older ones for the
+// same bug.
+func merge(name string, found []hunt) error {
+	if name == "" {
+		return nil
+	}
+	old, err := readHunts(name)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var all []hunt
+	for _, b := range planted.Bugs {
+		is := func(h hunt) bool { return h.Name == b.Name }
+		if i := slices.IndexFunc(found, is); i >= 0 {
+			all = append(all, found[i])
+		} else if i := slices.IndexFunc(old, is); i >= 0 {
+			all = append(all, old[i])
+		}
+	}
+	b, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(b, '\n'), 0o644)
+}
+
+func readHunts(name string) (all []hunt, err error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return all, json.Unmarshal(b, &all)
+}
+
+// seeds runs seeds until one fails.
+func (h *hunt) seeds(bin string, w hunting) {
+	cmd := exec.Command(bin, "sim", "-seed", fmt.Sprint(w.first), "-seeds", fmt.Sprint(w.seeds), "-for", w.limit.String(), "-shrink", "0", "-stop")
+	cmd.Env = append(os.Environ(), "KEELSON_PLANTED="+h.Name)
 	out, _ := cmd.CombinedOutput() // it fails when it has caught the bug
-	h := hunt{Name: b.Name, About: b.About, Took: time.Since(begin)}
 	for line := range bytes.Lines(out) {
 		text := strings.TrimSpace(string(line))
 		if strings.HasPrefix(text, "FAIL ring=A") && !h.Caught {
@@ -92,7 +145,20 @@ func look(bin string, b planted.Bug, first uint64, seeds int, limit time.Duratio
 			h.Seeds = n
 		}
 	}
-	return h
+}
+
+// test runs the Go test that must fail with the bug.
+func (h *hunt) test(b planted.Bug) {
+	pkg, name, _ := strings.Cut(b.Test, " ")
+	cmd := exec.Command("go", "test", "-count=1", "-tags", "planted", "-run", "^"+name+"$", pkg)
+	cmd.Env = append(os.Environ(), "KEELSON_PLANTED="+h.Name)
+	out, _ := cmd.CombinedOutput() // it fails when it has caught the bug
+	h.By = name
+	for line := range bytes.Lines(out) {
+		if text := strings.TrimSpace(string(line)); strings.HasPrefix(text, "--- FAIL: "+name) {
+			h.Caught, h.Line = true, "go test -tags planted -run "+name+" "+pkg
+		}
+	}
 }
 
 func (h hunt) row() string {

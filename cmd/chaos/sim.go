@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/keelson-io/keelson/chaos/fault"
@@ -19,99 +21,121 @@ func simulate(args []string) error {
 	n := f.Int("seeds", 1, "how many seeds, one after the other")
 	limit := f.Duration("for", 0, "end after so long, whatever -seeds says")
 	verbose := f.Bool("v", false, "tell what happens")
-	planFile := f.String("plan", "", "a saved list of faults, instead of the seed's own")
+	saved := f.String("saved", "", "repeat the run saved in this file, instead of a seed's")
 	shrink := f.Int("shrink", 200, "after a failure, look for a shorter list of faults with so many runs")
-	save := f.String("save", "", "folder for the lists of failing seeds")
+	save := f.String("save", "", "folder in which failing runs are saved, with the shortest list of faults")
 	stop := f.Bool("stop", false, "end at the first failure")
-	results := f.String("results", "", "append a line of JSON for each seed to this file")
+	results := f.String("results", "", "append a line of JSON for all seeds together to this file")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if *first == 0 {
-		*first = uint64(time.Now().UnixNano()) >> 10
+		*first = freshSeed()
 	}
-	c := campaign{shrink: *shrink, save: *save, begin: time.Now()}
+	c := newCampaign()
+	c.shrink, c.save, c.results = *shrink, *save, *results
 	if *verbose {
 		c.log = os.Stdout
 	}
-	if *results != "" {
-		out, err := os.OpenFile(*results, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if *saved != "" {
+		run, err := sim.LoadSchedule(*saved)
 		if err != nil {
 			return err
 		}
-		defer out.Close()
-		c.results = out
-	}
-	if *planFile != "" {
-		b, err := os.ReadFile(*planFile)
-		if err != nil {
+		if err := c.run(run.Config, run.Plan); err != nil {
 			return err
 		}
-		if c.plan, err = fault.UnmarshalPlan(b); err != nil {
-			return err
-		}
+		return c.sum()
 	}
 	for i := range *n {
-		if *limit > 0 && time.Since(c.begin) > *limit {
+		if *limit > 0 && time.Since(c.begin) > *limit || *stop && c.failed > 0 {
 			break
 		}
 		if err := c.seed(*first + uint64(i)); err != nil {
 			return err
 		}
-		if *stop && c.failed > 0 {
-			break
-		}
 	}
-	fmt.Printf("%d seeds, %d failed; %v simulated in %v: %.0f times as fast\n", c.seeds, c.failed,
-		c.simulated.Round(time.Second), time.Since(c.begin).Round(time.Second), c.simulated.Seconds()/time.Since(c.begin).Seconds())
+	return c.sum()
+}
+
+// sum ends a campaign with its line.
+func (c *campaign) sum() error {
+	all := c.record.Sum()
+	fmt.Printf("%d seeds, %d failed; %v simulated in %v of CPU: %.0f simulated seconds a second\n", all.Seeds, c.failed,
+		all.Simulated.Round(time.Second), cpu().Round(time.Second), all.Simulated.Seconds()/cpu().Seconds())
+	if err := c.append(); err != nil {
+		return err
+	}
 	if c.failed > 0 {
 		return errors.New("something was found")
 	}
 	return nil
 }
 
+// append adds the campaign to its result file.
+func (c *campaign) append() error {
+	if c.results == "" {
+		return nil
+	}
+	c.record.Commit, c.record.Date = c.commit, time.Now().Format(time.DateOnly)
+	out, err := os.OpenFile(c.results, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewEncoder(out).Encode(c.record), out.Close())
+}
+
+// cpu is how much processor time this process has taken: other than the time on
+// the wall, it says the same on a machine that is busy with other things.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // the arguments are right
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // campaign is a row of seeds.
 type campaign struct {
-	plan      []fault.Event
-	shrink    int
-	save      string
-	log       io.Writer
-	results   io.Writer
-	begin     time.Time
-	seeds     int
-	failed    int
-	simulated time.Duration
+	shrink  int
+	save    string
+	log     io.Writer
+	results string // file to append to
+	begin   time.Time
+	commit  string
+	failed  int
+	record  sim.Record
+}
+
+// freshSeed is one that nobody has run.
+func freshSeed() uint64 { return uint64(time.Now().UnixNano()) >> 10 }
+
+func newCampaign() *campaign {
+	debug.SetGCPercent(400) // the heap is small, and a fifth of the time would go into looking through it
+	return &campaign{begin: time.Now(), commit: commit()}
 }
 
 func (c *campaign) seed(seed uint64) error {
 	cfg := sim.Draw(seed)
-	plan := c.plan
-	if plan == nil {
-		plan = sim.Plan(cfg)
-	}
+	return c.run(cfg, sim.Plan(cfg))
+}
+
+func (c *campaign) run(cfg sim.Config, plan []fault.Event) error {
 	if c.log != nil {
-		fmt.Fprintf(c.log, "seed %#x: %v\n", seed, cfg)
+		fmt.Fprintf(c.log, "seed %#x: %v\n", cfg.Seed, cfg)
 		for _, e := range plan {
 			fmt.Fprintln(c.log, "  plan:", e)
 		}
 	}
-	begin := time.Now()
+	begin := cpu()
 	r := sim.Run(cfg, plan, c.log)
-	c.seeds++
-	c.simulated += r.Time
-	l := sim.Record{Seed: seed, Commit: sim.Commit(), Members: cfg.Members, Simulated: r.Time, Took: time.Since(begin), Trace: fmt.Sprintf("%016x", r.Trace), Stats: r.Stats}
+	c.record.Add(&r, cpu()-begin)
 	if r.Failure != nil {
 		c.failed++
-		l.Failure = r.Failure.Error()
-		fmt.Println(r.Line())
-		if err := c.keep(r); err != nil {
-			return err
-		}
+		fmt.Println(r.Line(c.commit))
+		return c.keep(r)
 	}
-	if c.results == nil {
-		return nil
-	}
-	return json.NewEncoder(c.results).Encode(l)
+	return nil
 }
 
 // keep shrinks a failing plan and saves it.
@@ -126,9 +150,5 @@ func (c *campaign) keep(r sim.Result) error {
 	if c.save == "" {
 		return nil
 	}
-	b, err := json.MarshalIndent(r.Plan, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(fmt.Sprintf("%s/seed-%x.json", c.save, r.Config.Seed), b, 0o644)
+	return sim.Schedule{About: r.Failure.Error(), Config: r.Config, Plan: r.Plan}.Save(fmt.Sprintf("%s/seed-%x.json", c.save, r.Config.Seed))
 }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keelson-io/keelson/chaos/sim"
+)
+
+// check is what every change has to pass: the schedules that once failed, fresh
+// seeds under all oracles, some of them twice, and the planted bugs that are
+// caught fast.
+func check(args []string) error {
+	f := flags("check")
+	first := f.Uint64("seed", 0, "the first seed; 0: one from the clock")
+	n := f.Int("seeds", 200, "how many seeds")
+	twice := f.Int("twice", 50, "one seed in so many runs twice and must go the same way")
+	regress := f.String("regress", "chaos/testdata/regress", "folder of saved schedules")
+	bugs := f.Bool("planted", true, "look for the planted bugs that are caught fast")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if *first == 0 {
+		*first = freshSeed()
+	}
+	fmt.Printf("%d fresh seeds from %#x on\n", *n, *first)
+	c := newCampaign()
+	if err := c.saved(*regress); err != nil {
+		return err
+	}
+	for i := range *n {
+		seed := *first + uint64(i)
+		if err := c.seed(seed); err != nil {
+			return err
+		}
+		if *twice > 0 && i%*twice == 0 {
+			c.repeats(seed)
+		}
+	}
+	failed := c.sum()
+	if !*bugs {
+		return failed
+	}
+	return errors.Join(failed, hunts(hunting{fast: true, first: 1, seeds: 200, limit: time.Minute}))
+}
+
+// saved runs all saved schedules.
+func (c *campaign) saved(folder string) error {
+	names, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		run, err := sim.LoadSchedule(name)
+		if err != nil {
+			return err
+		}
+		before := c.failed
+		if err := c.run(run.Config, run.Plan); err != nil {
+			return err
+		}
+		if c.failed > before {
+			fmt.Printf("  %s fails; it once found: %s | replay: go run ./cmd/chaos sim -saved %s -v\n", name, run.About, name)
+		}
+	}
+	fmt.Printf("%d saved schedules\n", len(names))
+	return nil
+}
+
+// repeats holds a seed to going the same way twice.
+func (c *campaign) repeats(seed uint64) {
+	cfg := sim.Draw(seed)
+	a, b := sim.Run(cfg, sim.Plan(cfg), nil), sim.Run(cfg, sim.Plan(cfg), nil)
+	if a.Trace != b.Trace || a.Time != b.Time {
+		c.failed++
+		fmt.Fprintf(os.Stdout, "FAIL ring=A seed=%#x commit=%s goes two ways: %x until %v, %x until %v | replay: go run ./cmd/chaos check -planted=false -seeds 1 -seed %#x\n",
+			seed, c.commit, a.Trace, a.Time, b.Trace, b.Time, seed)
+	}
+}
