@@ -54,7 +54,7 @@ func (c *campaign) saved(folder string) error {
 		return err
 	}
 	for _, name := range names {
-		run, err := sim.LoadSchedule(name)
+		run, err := loadSchedule(name)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func simulate(args []string) error {
 		c.log = os.Stdout
 	}
 	if *saved != "" {
-		run, err := sim.LoadSchedule(*saved)
+		run, err := loadSchedule(*saved)
 		if err != nil {
 			return err
 		}
@@ -150,5 +150,5 @@ func (c *campaign) keep(r sim.Result) error {
 	if c.save == "" {
 		return nil
 	}
-	return sim.Schedule{About: r.Failure.Error(), Config: r.Config, Plan: r.Plan}.Save(fmt.Sprintf("%s/seed-%x.json", c.save, r.Config.Seed))
+	return save(sim.Schedule{About: r.Failure.Error(), Config: r.Config, Plan: r.Plan}, fmt.Sprintf("%s/seed-%x.json", c.save, r.Config.Seed))
 }
