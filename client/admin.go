@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -14,24 +15,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// change sends a request that changes members, users or settings; read one that
-// changes nothing.
-func (c *Client) change(ctx context.Context, method string, in, out proto.Message) error {
-	return c.invoke(ctx, request{method: method, effect: changes}, in, out)
-}
-
-func (c *Client) read(ctx context.Context, method string, in, out proto.Message) error {
-	return c.invoke(ctx, request{method: method, effect: reads}, in, out)
-}
-
-func (a Auth) change(ctx context.Context, method string, in, out proto.Message) error {
-	return a.c.change(ctx, method, in, out)
-}
-
-func (a Auth) read(ctx context.Context, method string, in, out proto.Message) error {
-	return a.c.read(ctx, method, in, out)
-}
-
 // Cluster manages the members. Its answers are etcd's messages.
 type Cluster struct{ c *Client }
 
@@ -41,7 +24,7 @@ func (c *Client) Cluster() Cluster { return Cluster{c} }
 // Members returns the members, as a majority knows them.
 func (m Cluster) Members(ctx context.Context) ([]*pb.Member, error) {
 	out := &pb.MemberListResponse{}
-	err := m.c.read(ctx, pb.Cluster_MemberList_FullMethodName, &pb.MemberListRequest{Linearizable: true}, out)
+	err := m.c.send(ctx, pb.Cluster_MemberList_FullMethodName, &pb.MemberListRequest{Linearizable: true}, out)
 	return out.Members, err
 }
 
@@ -64,23 +47,23 @@ func (m Cluster) Sync(ctx context.Context) error {
 func (m Cluster) Add(ctx context.Context, learner bool, peerURLs ...string) (*pb.MemberAddResponse, error) {
 	out := &pb.MemberAddResponse{}
 	in := &pb.MemberAddRequest{PeerURLs: peerURLs, IsLearner: learner}
-	return out, m.c.change(ctx, pb.Cluster_MemberAdd_FullMethodName, in, out)
+	return out, m.c.send(ctx, pb.Cluster_MemberAdd_FullMethodName, in, out)
 }
 
 // Remove removes a member for good.
 func (m Cluster) Remove(ctx context.Context, id uint64) error {
-	return m.c.change(ctx, pb.Cluster_MemberRemove_FullMethodName, &pb.MemberRemoveRequest{ID: id}, &pb.MemberRemoveResponse{})
+	return m.c.send(ctx, pb.Cluster_MemberRemove_FullMethodName, &pb.MemberRemoveRequest{ID: id}, &pb.MemberRemoveResponse{})
 }
 
 // Update tells where a member is found from now on.
 func (m Cluster) Update(ctx context.Context, id uint64, peerURLs ...string) error {
 	in := &pb.MemberUpdateRequest{ID: id, PeerURLs: peerURLs}
-	return m.c.change(ctx, pb.Cluster_MemberUpdate_FullMethodName, in, &pb.MemberUpdateResponse{})
+	return m.c.send(ctx, pb.Cluster_MemberUpdate_FullMethodName, in, &pb.MemberUpdateResponse{})
 }
 
 // Promote gives a learner its vote.
 func (m Cluster) Promote(ctx context.Context, id uint64) error {
-	return m.c.change(ctx, pb.Cluster_MemberPromote_FullMethodName, &pb.MemberPromoteRequest{ID: id}, &pb.MemberPromoteResponse{})
+	return m.c.send(ctx, pb.Cluster_MemberPromote_FullMethodName, &pb.MemberPromoteRequest{ID: id}, &pb.MemberPromoteResponse{})
 }
 
 // Maintenance looks after single members. Endpoints are those of the client;
@@ -90,17 +73,23 @@ type Maintenance struct{ c *Client }
 // Maintenance returns the client's way to single members.
 func (c *Client) Maintenance() Maintenance { return Maintenance{c} }
 
+// at sends a request to one endpoint.
+func (m Maintenance) at(ctx context.Context, endpoint, method string, in, out proto.Message) error {
+	how := requestOf(method, in)
+	how.at = endpoint
+	return m.c.invoke(ctx, how, in, out)
+}
+
 // Status returns how the member at an endpoint is.
 func (m Maintenance) Status(ctx context.Context, endpoint string) (*pb.StatusResponse, error) {
 	out := &pb.StatusResponse{}
-	how := request{method: pb.Maintenance_Status_FullMethodName, effect: reads, local: true, at: endpoint}
-	return out, m.c.invoke(ctx, how, &pb.StatusRequest{}, out)
+	return out, m.at(ctx, endpoint, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, out)
 }
 
 // Alarms returns the alarms that are raised.
 func (m Maintenance) Alarms(ctx context.Context) ([]*pb.AlarmMember, error) {
 	out := &pb.AlarmResponse{}
-	err := m.c.read(ctx, pb.Maintenance_Alarm_FullMethodName, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}, out)
+	err := m.c.send(ctx, pb.Maintenance_Alarm_FullMethodName, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}, out)
 	return out.Alarms, err
 }
 
@@ -108,53 +97,58 @@ func (m Maintenance) Alarms(ctx context.Context) ([]*pb.AlarmMember, error) {
 func (m Maintenance) Disarm(ctx context.Context, alarm *pb.AlarmMember) ([]*pb.AlarmMember, error) {
 	out := &pb.AlarmResponse{}
 	in := &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: alarm.MemberID, Alarm: alarm.Alarm}
-	return out.Alarms, m.c.change(ctx, pb.Maintenance_Alarm_FullMethodName, in, out)
+	return out.Alarms, m.c.send(ctx, pb.Maintenance_Alarm_FullMethodName, in, out)
 }
 
 // Defragment rewrites the database of the member at an endpoint. etcd's members
 // serve nobody meanwhile.
 func (m Maintenance) Defragment(ctx context.Context, endpoint string) error {
-	how := request{method: pb.Maintenance_Defragment_FullMethodName, effect: changes, local: true, at: endpoint}
-	return m.c.invoke(ctx, how, &pb.DefragmentRequest{}, &pb.DefragmentResponse{})
+	return m.at(ctx, endpoint, pb.Maintenance_Defragment_FullMethodName, &pb.DefragmentRequest{}, &pb.DefragmentResponse{})
 }
 
 // HashKV returns a hash of all keys and their history up to a revision, to
 // compare members by.
 func (m Maintenance) HashKV(ctx context.Context, endpoint string, rev Revision) (*pb.HashKVResponse, error) {
 	out := &pb.HashKVResponse{}
-	how := request{method: pb.Maintenance_HashKV_FullMethodName, effect: reads, local: true, at: endpoint}
-	return out, m.c.invoke(ctx, how, &pb.HashKVRequest{Revision: int64(rev)}, out)
+	return out, m.at(ctx, endpoint, pb.Maintenance_HashKV_FullMethodName, &pb.HashKVRequest{Revision: int64(rev)}, out)
 }
 
 // MoveLeader makes another member lead. The endpoint must be the leader's.
 func (m Maintenance) MoveLeader(ctx context.Context, endpoint string, to uint64) error {
-	how := request{method: pb.Maintenance_MoveLeader_FullMethodName, effect: changes, at: endpoint}
-	return m.c.invoke(ctx, how, &pb.MoveLeaderRequest{TargetID: to}, &pb.MoveLeaderResponse{})
+	return m.at(ctx, endpoint, pb.Maintenance_MoveLeader_FullMethodName, &pb.MoveLeaderRequest{TargetID: to}, &pb.MoveLeaderResponse{})
 }
 
 // Downgrade validates, enables or cancels a downgrade to a version.
 func (m Maintenance) Downgrade(ctx context.Context, action pb.DowngradeRequest_DowngradeAction, version string) (*pb.DowngradeResponse, error) {
 	out := &pb.DowngradeResponse{}
 	in := &pb.DowngradeRequest{Action: action, Version: version}
-	return out, m.c.change(ctx, pb.Maintenance_Downgrade_FullMethodName, in, out)
+	return out, m.c.send(ctx, pb.Maintenance_Downgrade_FullMethodName, in, out)
 }
 
 // ErrSnapshotDamaged: what arrived is not what the member sent.
 var ErrSnapshotDamaged = errors.New("the snapshot is damaged")
 
+// SnapshotInfo is what Snapshot wrote.
+type SnapshotInfo struct {
+	Size    int64
+	Version string // of the store's files; empty when the member does not say
+}
+
 // Snapshot writes a snapshot of the member at an endpoint, or of any member if
 // it is empty: a database file with a SHA-256 at its end, as etcd's tools have
 // it. What was written counts only when the error is nil: the hash fits then.
-func (m Maintenance) Snapshot(ctx context.Context, endpoint string, to io.Writer) (size int64, err error) {
-	how := request{method: pb.Maintenance_Snapshot_FullMethodName, effect: changes, local: true, stream: true, at: endpoint}
+func (m Maintenance) Snapshot(ctx context.Context, endpoint string, to io.Writer) (SnapshotInfo, error) {
+	how := requestOf(pb.Maintenance_Snapshot_FullMethodName, nil)
+	how.stream, how.at = true, endpoint
 	out := snapshotWriter{to: to, hash: sha256.New()}
-	err = m.c.try(ctx, how, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := m.c.try(ctx, how, func(ctx context.Context, conn *grpc.ClientConn) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := pb.NewMaintenanceClient(conn).Snapshot(ctx, &pb.SnapshotRequest{})
 		for err == nil {
 			var part *pb.SnapshotResponse
 			if part, err = stream.Recv(); err == nil {
+				out.Version = cmp.Or(part.Version, out.Version)
 				err = out.write(part.Blob)
 			}
 		}
@@ -167,21 +161,21 @@ func (m Maintenance) Snapshot(ctx context.Context, endpoint string, to io.Writer
 	if errors.As(err, &e) {
 		e.Unknown = false // it changes nothing; it is not repeated because of what was written
 	}
-	return out.size, err
+	return out.SnapshotInfo, err
 }
 
 // snapshotWriter passes a snapshot on and hashes all but its last bytes, which
 // are the hash.
 type snapshotWriter struct {
+	SnapshotInfo
 	to   io.Writer
 	hash hash.Hash
 	tail []byte // not hashed yet: at most sha256.Size bytes
-	size int64
 }
 
 func (w *snapshotWriter) write(p []byte) error {
 	n, err := w.to.Write(p)
-	w.size += int64(n)
+	w.Size += int64(n)
 	w.tail = append(w.tail, p...)
 	if keep := len(w.tail) - sha256.Size; keep > 0 {
 		w.hash.Write(w.tail[:keep])
@@ -195,8 +189,8 @@ const sector = 512
 
 func (w *snapshotWriter) check() error {
 	switch {
-	case w.size%sector != sha256.Size:
-		return fmt.Errorf("%w: %d bytes are no database and a hash", ErrSnapshotDamaged, w.size)
+	case w.Size%sector != sha256.Size:
+		return fmt.Errorf("%w: %d bytes are no database and a hash", ErrSnapshotDamaged, w.Size)
 	case string(w.hash.Sum(nil)) != string(w.tail):
 		return fmt.Errorf("%w: its hash does not fit", ErrSnapshotDamaged)
 	}

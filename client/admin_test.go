@@ -126,9 +126,9 @@ func TestMaintenance(t *testing.T) {
 		t.Error(h, err)
 	}
 	var b bytes.Buffer
-	size, err := c.Maintenance().Snapshot(ctx, "", &b)
-	if err != nil || size != int64(b.Len()) {
-		t.Fatal(size, err)
+	info, err := c.Maintenance().Snapshot(ctx, "", &b)
+	if err != nil || info.Size != int64(b.Len()) || info.Version != s.StorageVersion {
+		t.Fatal(info, err)
 	}
 	db := b.Bytes()[:b.Len()-sha256.Size]
 	if sum := sha256.Sum256(db); !bytes.Equal(sum[:], b.Bytes()[len(db):]) {

@@ -25,12 +25,13 @@ const (
 
 // request is an RPC, but for its messages.
 type request struct {
-	method string
-	effect effect
-	local  bool   // a member may answer by itself, without a leader
-	bare   bool   // goes without a token: it is how one gets one
-	stream bool   // takes as long as it takes
-	at     string // the endpoint to ask; empty: any
+	method  string
+	effect  effect
+	local   bool   // a member may answer by itself, without a leader
+	bare    bool   // goes without a token: it is how one gets one
+	stream  bool   // takes as long as it takes
+	endless bool   // tried for ever, whatever Config.Rounds says
+	at      string // the endpoint to ask; empty: any
 }
 
 // invoke sends a unary request until it is answered, may not be repeated, or ctx
@@ -81,6 +82,9 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 	for {
 		if t.ctx.Err() != nil {
 			return t.failed(ErrClosed, false)
+		}
+		if t.exhausted() {
+			return t.failed(failure, false)
 		}
 		e, err := t.next(ctx)
 		if err != nil {
@@ -170,6 +174,14 @@ const (
 func pause(round int) time.Duration {
 	d := min(firstPause<<min(round, 10), lastPause)
 	return d - rand.N(d/2)
+}
+
+// exhausted reports that all endpoints have been tried as often as they may be.
+func (t *trial) exhausted() bool {
+	if t.cfg.Rounds == 0 || t.endless || t.rounds+1 < t.cfg.Rounds || len(t.tried) == 0 {
+		return false
+	}
+	return t.at != "" || t.pool.pick(false, t.tried) == nil
 }
 
 // next returns where to try now, waiting a moment when all have been tried. It

@@ -30,6 +30,10 @@ type Config struct {
 	// 0 means 10 seconds; negative: it waits as long as the context lives. It
 	// does not concern Watch, Scan, Snapshot, locks and elections.
 	Timeout time.Duration
+	// Rounds is how often a call asks all endpoints while none is available,
+	// before it fails. 0: until its deadline. It does not concern what goes on by
+	// itself: watches, sessions, caches.
+	Rounds int
 	// DialTimeout is how long one endpoint may take to accept a connection
 	// before another one is tried. 0 means 2 seconds.
 	DialTimeout time.Duration

@@ -46,7 +46,7 @@
 // # Order to read the files in
 //
 // keys.go, kv.go, txn.go, swap.go, stm.go, scan.go: requests and answers.
-// call.go: one request on its way; pool.go: where it goes, and who leads;
+// call.go and conn.go: one request on its way; pool.go: where it goes, and who leads;
 // endpoint.go, token.go, errors.go. stream.go: what is opened again when it
 // breaks; watch.go and watch_stream.go; lease.go, keeper.go, session.go,
 // lock.go. cache.go stands on all of them. users.go and admin.go manage users,

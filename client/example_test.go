@@ -375,8 +375,8 @@ func ExampleMaintenance() {
 	defer os.Remove(file.Name())
 	defer file.Close()
 
-	size, err := c.Maintenance().Snapshot(ctx, "", file)
-	fmt.Println(size > 0, err)
+	info, err := c.Maintenance().Snapshot(ctx, "", file)
+	fmt.Println(info.Size > 0, err)
 	// Output: true <nil>
 }
 

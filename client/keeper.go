@@ -92,7 +92,7 @@ func (k *keeper) lose(one *kept, why error) {
 // run keeps a stream open until the client is closed.
 func (k *keeper) run() {
 	for {
-		t := trial{core: k.core, request: request{method: pb.Lease_LeaseKeepAlive_FullMethodName, effect: reads, stream: true}}
+		t := trial{core: k.core, request: requestOf(pb.Lease_LeaseKeepAlive_FullMethodName, nil)}
 		err := t.keep(k.core.ctx, k.serve)
 		if errors.Is(err, ErrClosed) || k.core.ctx.Err() != nil {
 			break

@@ -78,8 +78,7 @@ func (c *Client) List(ctx context.Context, r Range, opts ...ReadOption) (Page, e
 
 func (c *Client) list(ctx context.Context, in *read) (Page, error) {
 	out := &pb.RangeResponse{}
-	how := request{method: pb.KV_Range_FullMethodName, effect: reads, local: in.Serializable}
-	if err := c.invoke(ctx, how, in.RangeRequest, out); err != nil {
+	if err := c.send(ctx, pb.KV_Range_FullMethodName, in.RangeRequest, out); err != nil {
 		return Page{}, err
 	}
 	page := Page{KVs: c.kvs(out.Kvs), Revision: Revision(in.Revision), Count: out.Count, More: out.More}
@@ -178,7 +177,7 @@ func (c *Client) rangeRequest(r Range, opts []ReadOption) *read {
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...WriteOption) (Revision, error) {
 	in, w := c.putRequest(key, value, opts)
 	out := &pb.PutResponse{}
-	if err := c.invoke(ctx, request{method: pb.KV_Put_FullMethodName, effect: writes}, in, out); err != nil {
+	if err := c.send(ctx, pb.KV_Put_FullMethodName, in, out); err != nil {
 		return 0, err
 	}
 	if w.previous != nil {
@@ -210,7 +209,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...WriteOption) (b
 func (c *Client) DeleteRange(ctx context.Context, r Range, opts ...WriteOption) (Deleted, error) {
 	in, w := c.deleteRequest(r, opts)
 	out := &pb.DeleteRangeResponse{}
-	if err := c.invoke(ctx, request{method: pb.KV_DeleteRange_FullMethodName, effect: writes}, in, out); err != nil {
+	if err := c.send(ctx, pb.KV_DeleteRange_FullMethodName, in, out); err != nil {
 		return Deleted{}, err
 	}
 	if w.previous != nil {
@@ -224,7 +223,7 @@ func (c *Client) DeleteRange(ctx context.Context, r Range, opts ...WriteOption) 
 // space is free for reuse.
 func (c *Client) Compact(ctx context.Context, before Revision, physically bool) error {
 	in := &pb.CompactionRequest{Revision: int64(before), Physical: physically}
-	return c.invoke(ctx, request{method: pb.KV_Compact_FullMethodName, effect: writes}, in, &pb.CompactionResponse{})
+	return c.send(ctx, pb.KV_Compact_FullMethodName, in, &pb.CompactionResponse{})
 }
 
 // WriteOption changes what a write does or returns.

@@ -32,7 +32,7 @@ func (c *Client) Grant(ctx context.Context, ttl time.Duration) (Lease, error) {
 func (c *Client) GrantID(ctx context.Context, id LeaseID, ttl time.Duration) (Lease, error) {
 	in := &pb.LeaseGrantRequest{ID: int64(id), TTL: int64((ttl + time.Second - 1) / time.Second)}
 	out := &pb.LeaseGrantResponse{}
-	if err := c.invoke(ctx, request{method: pb.Lease_LeaseGrant_FullMethodName, effect: writes}, in, out); err != nil {
+	if err := c.send(ctx, pb.Lease_LeaseGrant_FullMethodName, in, out); err != nil {
 		return Lease{}, err
 	}
 	granted := time.Duration(out.TTL) * time.Second
@@ -42,7 +42,7 @@ func (c *Client) GrantID(ctx context.Context, id LeaseID, ttl time.Duration) (Le
 // Revoke ends a lease and deletes its keys.
 func (c *Client) Revoke(ctx context.Context, id LeaseID) error {
 	in := &pb.LeaseRevokeRequest{ID: int64(id)}
-	return c.invoke(ctx, request{method: pb.Lease_LeaseRevoke_FullMethodName, effect: writes}, in, &pb.LeaseRevokeResponse{})
+	return c.send(ctx, pb.Lease_LeaseRevoke_FullMethodName, in, &pb.LeaseRevokeResponse{})
 }
 
 // TimeToLive tells about a lease; keys adds the keys that depend on it, of all
@@ -50,12 +50,11 @@ func (c *Client) Revoke(ctx context.Context, id LeaseID) error {
 func (c *Client) TimeToLive(ctx context.Context, id LeaseID, keys bool) (Lease, error) {
 	in := &pb.LeaseTimeToLiveRequest{ID: int64(id), Keys: keys}
 	out := &pb.LeaseTimeToLiveResponse{}
-	how := request{method: pb.Lease_LeaseTimeToLive_FullMethodName, effect: reads}
-	if err := c.invoke(ctx, how, in, out); err != nil {
+	if err := c.send(ctx, pb.Lease_LeaseTimeToLive_FullMethodName, in, out); err != nil {
 		return Lease{}, err
 	}
 	if out.TTL < 0 {
-		return Lease{}, &Error{Op: how.method, Err: api.ErrLeaseNotFound}
+		return Lease{}, &Error{Op: pb.Lease_LeaseTimeToLive_FullMethodName, Err: api.ErrLeaseNotFound}
 	}
 	l := Lease{ID: id, Granted: time.Duration(out.GrantedTTL) * time.Second, Left: time.Duration(out.TTL) * time.Second}
 	for _, k := range out.Keys {
@@ -67,8 +66,7 @@ func (c *Client) TimeToLive(ctx context.Context, id LeaseID, keys bool) (Lease, 
 // Leases returns every lease of the cluster.
 func (c *Client) Leases(ctx context.Context) ([]LeaseID, error) {
 	out := &pb.LeaseLeasesResponse{}
-	how := request{method: pb.Lease_LeaseLeases_FullMethodName, effect: reads}
-	if err := c.invoke(ctx, how, &pb.LeaseLeasesRequest{}, out); err != nil {
+	if err := c.send(ctx, pb.Lease_LeaseLeases_FullMethodName, &pb.LeaseLeasesRequest{}, out); err != nil {
 		return nil, err
 	}
 	ids := make([]LeaseID, len(out.Leases))
@@ -82,7 +80,7 @@ func (c *Client) Leases(ctx context.Context) ([]LeaseID, error) {
 // gone is ErrLeaseLost.
 func (c *Client) Renew(ctx context.Context, id LeaseID) (time.Duration, error) {
 	out := &pb.LeaseKeepAliveResponse{}
-	how := request{method: pb.Lease_LeaseKeepAlive_FullMethodName, effect: reads}
+	how := requestOf(pb.Lease_LeaseKeepAlive_FullMethodName, nil)
 	err := c.try(ctx, how, func(ctx context.Context, conn *grpc.ClientConn) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

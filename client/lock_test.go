@@ -115,6 +115,26 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// TestAdoptSession: a lease that exists becomes a session's.
+func TestAdoptSession(t *testing.T) {
+	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+	ctx := testContext(t)
+	l, err := c.Grant(ctx, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.AdoptSession(ctx, l.ID)
+	if err != nil || s.Lease() != l.ID || s.Context().Err() != nil {
+		t.Fatal(s, err)
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AdoptSession(ctx, l.ID); !errors.Is(err, client.ErrLeaseLost) {
+		t.Fatal(err)
+	}
+}
+
 // TestLock: of many who want a lock one has it at a time, with growing tokens,
 // although connections break.
 func TestLock(t *testing.T) {

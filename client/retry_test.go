@@ -195,6 +195,7 @@ type recorder struct {
 		events map[client.NoticeKind]int
 		calls  map[string]int
 		open   int
+		tries  int // attempts at all calls that have ended
 	}
 }
 
@@ -206,11 +207,18 @@ func (r *recorder) Call(ctx context.Context, op string) (context.Context, func(c
 	}
 	r.mu.calls[op]++
 	r.mu.open++
-	return ctx, func(client.Outcome) {
+	return ctx, func(o client.Outcome) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.mu.open--
+		r.mu.tries += o.Attempts
 	}
+}
+
+func (r *recorder) attempts() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.tries
 }
 
 func (r *recorder) Notice(e client.Notice) {

@@ -89,8 +89,7 @@ func (s *scan) next(ctx context.Context) error {
 		in.Limit = min(in.Limit, s.in.Limit)
 	}
 	out := &pb.RangeResponse{}
-	how := request{method: pb.KV_Range_FullMethodName, effect: reads, local: in.Serializable}
-	if err := s.c.invoke(ctx, how, in, out); err != nil {
+	if err := s.c.send(ctx, pb.KV_Range_FullMethodName, in, out); err != nil {
 		return err
 	}
 	if s.in.Revision == 0 {
@@ -122,7 +121,8 @@ func (s *scan) take(kvs []*mvccpb.KeyValue) {
 
 // stream reads the rest. A stream that breaks is opened anew where it broke.
 func (s *scan) stream(ctx context.Context) error {
-	how := request{method: pb.KV_RangeStream_FullMethodName, effect: reads, local: s.in.Serializable, stream: true}
+	how := requestOf(pb.KV_RangeStream_FullMethodName, s.in.RangeRequest)
+	how.stream = true
 	return s.c.try(ctx, how, func(ctx context.Context, conn *grpc.ClientConn) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

@@ -32,7 +32,23 @@ func (c *Client) NewSession(ctx context.Context, ttl time.Duration) (*Session, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{c: c, lease: l.ID}
+	return c.session(l, sent)
+}
+
+// AdoptSession keeps a lease alive that exists: this process's own, say, from
+// before it was restarted. A lease that is gone is ErrLeaseLost.
+func (c *Client) AdoptSession(ctx context.Context, id LeaseID) (*Session, error) {
+	sent := time.Now()
+	ttl, err := c.Renew(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return c.session(Lease{ID: id, Granted: ttl}, sent)
+}
+
+// session keeps a lease alive whose time began when the request was sent.
+func (c *Client) session(l Lease, sent time.Time) (s *Session, err error) {
+	s = &Session{c: c, lease: l.ID}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if s.stop, err = c.keeper.keep(l, sent, s.cancel); err != nil {
 		s.cancel(err)

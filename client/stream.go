@@ -16,6 +16,7 @@ const steady = time.Second
 // keep keeps a stream open until ctx ends, or what stops it would stop it
 // everywhere. serve runs the stream and calls alive when it has had an answer.
 func (t *trial) keep(ctx context.Context, serve func(ctx context.Context, conn *grpc.ClientConn, alive func()) error) error {
+	t.stream, t.endless = true, true
 	return t.run(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		began := time.Now()
 		err := serve(ctx, conn, func() {

@@ -78,8 +78,7 @@ func (c *core) token(ctx context.Context) (string, error) {
 func (c *core) login(ctx context.Context) (string, error) {
 	in := &pb.AuthenticateRequest{Name: c.cfg.Username, Password: c.cfg.Password}
 	out := &pb.AuthenticateResponse{}
-	r := request{method: pb.Auth_Authenticate_FullMethodName, effect: reads, bare: true}
-	err := c.invoke(ctx, r, in, out)
+	err := c.send(ctx, pb.Auth_Authenticate_FullMethodName, in, out)
 	if errors.Is(err, api.ErrAuthNotEnabled) {
 		return "", nil
 	}

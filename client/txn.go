@@ -62,12 +62,8 @@ type OpResult struct {
 // Commit sends the transaction.
 func (t *Txn) Commit(ctx context.Context) (TxnResult, error) {
 	in := t.render(t.c)
-	how := request{method: pb.KV_Txn_FullMethodName, effect: writes}
-	if onlyReads(in) {
-		how.effect = reads
-	}
 	out := &pb.TxnResponse{}
-	if err := t.c.invoke(ctx, how, in, out); err != nil {
+	if err := t.c.send(ctx, pb.KV_Txn_FullMethodName, in, out); err != nil {
 		return TxnResult{}, err
 	}
 	return t.c.txnResult(out), nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -40,8 +41,10 @@ type Event struct {
 	// and there was one.
 	Previous *KV
 	// Revision is the change's. A watch After it goes on where this event ends,
-	// unless more events of the same revision follow.
+	// unless More.
 	Revision Revision
+	// More: the next event is of the same revision, which is not complete before.
+	More bool
 }
 
 // Watch tells every change of the range, in the order in which they happened,
@@ -69,6 +72,10 @@ type Event struct {
 func (c *Client) Watch(ctx context.Context, r Range, opts ...WatchOption) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		w := c.newWatch(r, opts)
+		if w.until != nil {
+			yield = w.upTo(*w.until, yield)
+			defer w.poll.Stop()
+		}
 		if err := c.hub.add(c.core, w); err != nil {
 			yield(Event{}, err)
 			return
@@ -91,6 +98,24 @@ func (c *Client) Watch(ctx context.Context, r Range, opts ...WatchOption) iter.S
 	}
 }
 
+// upTo makes yield end the watch when all up to rev was told. Bookmarks say that
+// it was, and are asked for.
+func (w *watch) upTo(rev Revision, yield func(Event, error) bool) func(Event, error) bool {
+	w.alone, w.poll = true, time.NewTicker(progressPeriod)
+	wanted := w.bookmarks
+	w.bookmarks = true
+	return func(ev Event, err error) bool {
+		if err == nil && ev.Revision > rev {
+			return false
+		}
+		mark := err == nil && ev.Type == EventBookmark
+		if (wanted || !mark) && !yield(ev, err) {
+			return false
+		}
+		return !mark || ev.Revision < rev
+	}
+}
+
 // WatchOption changes what a watch tells.
 type WatchOption func(*watch)
 
@@ -104,6 +129,10 @@ func WithPrevious() WatchOption { return func(w *watch) { w.create.PrevKv = true
 // Bookmarks adds events without a change, now and then, that say how far the
 // watch is: progress for those who keep a revision to come back to.
 func Bookmarks() WatchOption { return func(w *watch) { w.bookmarks = true } }
+
+// Until ends the watch, without an error, when all changes up to a revision were
+// told: with After, it reads a part of history.
+func Until(r Revision) WatchOption { return func(w *watch) { w.until = &r } }
 
 // WithoutPuts leaves out puts.
 func WithoutPuts() WatchOption { return without(pb.WatchCreateRequest_NOPUT) }
@@ -131,6 +160,8 @@ type watch struct {
 	create    *pb.WatchCreateRequest // but for id and start
 	bookmarks bool
 	alone     bool // wants a stream of its own, to ask for progress
+	until     *Revision
+	poll      *time.Ticker // when to ask for progress; nil: never
 	stream    *watchStream
 	wake      chan struct{}
 
@@ -169,6 +200,7 @@ func (b batch) told(c *Client) []Event {
 			prev := c.kv(m.PrevKv)
 			ev.Previous = &prev
 		}
+		ev.More = i+1 < len(b.events) && b.events[i+1].Kv.ModRevision == m.Kv.ModRevision
 		out[i] = ev
 	}
 	return out
@@ -188,6 +220,10 @@ func (c *Client) newWatch(r Range, opts []WatchOption) *watch {
 
 // take returns all that waits, and waits for it.
 func (w *watch) take(ctx context.Context) ([]batch, error) {
+	var poll <-chan time.Time
+	if w.poll != nil {
+		poll = w.poll.C
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, &Error{Op: pb.Watch_Watch_FullMethodName, Err: err}
@@ -205,6 +241,8 @@ func (w *watch) take(ctx context.Context) ([]batch, error) {
 		w.stream.resume(w)
 		select {
 		case <-w.wake:
+		case <-poll:
+			w.stream.progress()
 		case <-ctx.Done():
 		}
 	}

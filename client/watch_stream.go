@@ -159,7 +159,7 @@ func (s *watchStream) retractLocked(w *watch) {
 // run keeps a connection until the stream has no watches, or what stops it would
 // stop it everywhere.
 func (s *watchStream) run(ctx context.Context) {
-	t := trial{core: s.core, request: request{method: pb.Watch_Watch_FullMethodName, effect: reads, stream: true}}
+	t := trial{core: s.core, request: requestOf(pb.Watch_Watch_FullMethodName, nil)}
 	err := t.keep(ctx, func(ctx context.Context, conn *grpc.ClientConn, alive func()) error {
 		err := s.serve(ctx, conn, alive)
 		if ctx.Err() == nil {

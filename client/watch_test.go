@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,54 @@ func TestWatch(t *testing.T) {
 	want := []string{"2 put k1=a", "4 put k1=b was a", "5 delete k1= was b"}
 	if fmt.Sprint(log) != fmt.Sprint(want) {
 		t.Errorf("told %q, want %q", log, want)
+	}
+}
+
+// TestWatchUntil reads parts of history: whole, through a bookmark when the last
+// revisions are not of the range, and of a transaction all or nothing.
+func TestWatchUntil(t *testing.T) {
+	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+	ctx := testContext(t)
+	for i := range 3 {
+		if _, err := c.Txn().Then(client.OpPut("k/a", nil), client.OpPut("k/b", nil), client.OpPut(fmt.Sprint("other", i), nil)).Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Put(ctx, "other", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		after, until client.Revision
+		want         string
+	}{{1, 7, "2+ 2 4+ 4 6+ 6"}, {1, 6, "2+ 2 4+ 4 6+ 6"}, {2, 5, "4+ 4"}, {4, 5, ""}, {6, 7, ""}, {1, 1, ""}} {
+		var log []string
+		for ev, err := range c.Watch(ctx, client.Prefix("k/"), client.After(tc.after), client.Until(tc.until)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := fmt.Sprint(ev.Revision)
+			if ev.More {
+				s += "+"
+			}
+			log = append(log, s)
+		}
+		if got := strings.Join(log, " "); got != tc.want {
+			t.Errorf("after %d until %d: %s, want %s", tc.after, tc.until, got, tc.want)
+		}
+	}
+	marks := 0
+	for ev, err := range c.Watch(ctx, client.Prefix("k/"), client.After(6), client.Until(8), client.Bookmarks()) {
+		if err != nil || ev.Type != client.EventBookmark {
+			t.Fatal(ev, err)
+		}
+		if marks++; marks == 1 {
+			if _, err := c.Put(ctx, "other", nil); err != nil { // revision 8, which it waits for
+				t.Fatal(err)
+			}
+		}
+	}
+	if marks < 2 {
+		t.Errorf("%d bookmarks", marks)
 	}
 }
 
