@@ -49,11 +49,12 @@ var arrows = map[string][]string{
 	"cmd/kvcheck":      {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":          {},
 	// Chaos may import all of the above; nobody but cmd/chaos imports it.
-	"chaos/history": {"mvcc/watchcheck"},
-	"chaos/oracle":  {"api", "mvcc/watchcheck", "chaos/history"},
-	"chaos/fault":   {},
-	"chaos/sim":     {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/fault"},
-	"cmd/chaos":     {"planted", "chaos/sim", "chaos/fault", "chaos/history"},
+	"chaos/history":  {"mvcc/watchcheck"},
+	"chaos/oracle":   {"api", "mvcc/watchcheck", "chaos/history"},
+	"chaos/workload": {"client", "chaos/history", "chaos/oracle"},
+	"chaos/fault":    {},
+	"chaos/sim":      {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
+	"cmd/chaos":      {"planted", "chaos/sim", "chaos/fault", "chaos/history"},
 }
 
 // Sizes, as the anchors of the style have them.

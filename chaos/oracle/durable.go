@@ -79,7 +79,7 @@ func Equal(c *Case) []error {
 // Once is O8: the log has no write that nobody asked for or that was asked for
 // only once and is there twice.
 func Once(c *Case) []error {
-	var f findings
+	f := findings(slices.Clone(c.again))
 	for _, p := range c.twice {
 		f.add("entry %d of term %d holds a write beyond those that clients asked for: %v", p.index, p.term, p.Request)
 	}

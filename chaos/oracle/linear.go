@@ -1,6 +1,8 @@
 package oracle
 
 import (
+	"cmp"
+	"slices"
 	"sort"
 
 	"google.golang.org/protobuf/proto"
@@ -20,10 +22,15 @@ import (
 //
 // It takes n log n, and so histories of millions of operations.
 func Linearizable(c *Case) []error {
-	var f findings
+	f := findings(slices.Clone(c.broken))
 	for _, op := range c.Ops {
 		if op.Outcome == history.OK {
 			c.checkAnswer(&f, op)
+		}
+	}
+	for _, p := range c.placed {
+		if p.op != nil && p.op.Call > p.At {
+			f.add("op %d of client %d was called at %v, but its revision %d had been seen at %v", p.op.ID, p.op.Client, p.op.Call, p.Rev, p.At)
 		}
 	}
 	c.checkTime(&f)
@@ -54,9 +61,9 @@ func (c *Case) checkAnswer(f *findings, op *history.Op) {
 	if want == nil {
 		return // O4 says that it is not in the log
 	}
-	if got := c.answer(op); !proto.Equal(want, got) {
+	if !sameAnswer(want, op.Response) {
 		f.add("op %d of client %d on member %x at %v (revision %d): %v\n  answered %v\n  model    %v",
-			op.ID, op.Client, op.Member, op.Call, op.Revision(), op.Request, got, want)
+			op.ID, op.Client, op.Member, op.Call, op.Revision(), op.Request, op.Response, want)
 	}
 }
 
@@ -65,38 +72,6 @@ func (c *Case) answerOf(op *history.Op) proto.Message {
 		return p.Response
 	}
 	return nil
-}
-
-// withoutHeaders takes the headers out of an answer, nested ones too.
-func withoutHeaders(m proto.Message) {
-	switch r := m.(type) {
-	case *pb.RangeResponse:
-		r.Header = nil
-	case *pb.PutResponse:
-		r.Header = nil
-	case *pb.DeleteRangeResponse:
-		r.Header = nil
-	case *pb.CompactionResponse:
-		r.Header = nil
-	case *pb.LeaseGrantResponse:
-		r.Header = nil
-	case *pb.LeaseRevokeResponse:
-		r.Header = nil
-	case *pb.TxnResponse:
-		r.Header = nil
-		for _, op := range r.Responses {
-			switch o := op.Response.(type) {
-			case *pb.ResponseOp_ResponseRange:
-				withoutHeaders(o.ResponseRange)
-			case *pb.ResponseOp_ResponsePut:
-				withoutHeaders(o.ResponsePut)
-			case *pb.ResponseOp_ResponseDeleteRange:
-				withoutHeaders(o.ResponseDeleteRange)
-			case *pb.ResponseOp_ResponseTxn:
-				withoutHeaders(o.ResponseTxn)
-			}
-		}
-	}
 }
 
 // checkTime goes through calls and returns in order. seen is what the answers so
@@ -130,9 +105,14 @@ func (c *Case) checkTime(f *findings) {
 		return int64(m.op.Return)
 	}
 	// At one instant calls come first: they overlap with what returns then.
-	sort.SliceStable(line, func(i, j int) bool {
-		a, b := at(line[i]), at(line[j])
-		return a < b || a == b && line[i].call && !line[j].call
+	slices.SortStableFunc(line, func(a, b moment) int {
+		if c := cmp.Compare(at(a), at(b)); c != 0 || a.call == b.call {
+			return c
+		}
+		if a.call {
+			return -1
+		}
+		return 1
 	})
 	var rev int64
 	var by *history.Op

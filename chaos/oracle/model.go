@@ -2,6 +2,8 @@ package oracle
 
 import (
 	"bytes"
+	"cmp"
+	"maps"
 	"slices"
 	"sort"
 
@@ -19,7 +21,7 @@ import (
 type Model struct {
 	Rev, Compact int64 // Compact is -1 before the first
 	keys         map[string][]version
-	names        []string // of keys, in order
+	names        names // of keys
 	leases       map[int64]*modelLease
 
 	Events []*mvccpb.Event // in order, for watches
@@ -107,11 +109,7 @@ func (m *Model) expire(term uint64, c history.Command) Result {
 }
 
 func (m *Model) revoke(id int64) Result {
-	keys := make([]string, 0, len(m.leases[id].keys))
-	for k := range m.leases[id].keys {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
+	keys := sorted(m.leases[id].keys)
 	r := m.write(func(w *writer) (proto.Message, error) {
 		for _, k := range keys {
 			w.kill(k)
@@ -122,16 +120,17 @@ func (m *Model) revoke(id int64) Result {
 	return r
 }
 
+func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
+
 // writer is one transaction in the making; its changes are visible to itself.
 type writer struct {
 	m       *Model
 	rev     int64 // that its changes get
-	before  map[string]version
 	changed bool
 }
 
 func (m *Model) write(run func(*writer) (proto.Message, error)) Result {
-	w := &writer{m: m, rev: m.Rev + 1, before: map[string]version{}}
+	w := &writer{m: m, rev: m.Rev + 1}
 	resp, err := run(w)
 	if w.changed {
 		m.Rev = w.rev
@@ -146,8 +145,7 @@ func (w *writer) set(key string, v version) {
 		delete(m.leases[old.lease].keys, key)
 	}
 	if m.keys[key] == nil {
-		i, _ := slices.BinarySearch(m.names, key)
-		m.names = slices.Insert(m.names, i, key)
+		m.names.add(key)
 	}
 	m.keys[key] = append(m.keys[key], v)
 	e := &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: w.rev}}
@@ -194,14 +192,13 @@ func (w *writer) put(r *pb.PutRequest) (proto.Message, error) {
 
 func (w *writer) remove(r *pb.DeleteRangeRequest) proto.Message {
 	resp := &pb.DeleteRangeResponse{}
-	for _, key := range w.m.within(r.Key, r.RangeEnd) {
-		if v, live := w.m.latest(key); live {
-			resp.Deleted++
-			if r.PrevKv {
-				resp.PrevKvs = append(resp.PrevKvs, v.kv(key))
-			}
-			w.kill(key)
+	for _, key := range w.m.live(r.Key, r.RangeEnd) {
+		v, _ := w.m.latest(key)
+		resp.Deleted++
+		if r.PrevKv {
+			resp.PrevKvs = append(resp.PrevKvs, v.kv(key))
 		}
+		w.kill(key)
 	}
 	return resp
 }
@@ -269,14 +266,19 @@ func (w *writer) run(r *pb.TxnRequest, path map[*pb.TxnRequest]bool) *pb.TxnResp
 	return resp
 }
 
-// holds evaluates one compare; of a range every key must hold.
+// holds evaluates one compare; of a range every key must hold, and an empty one
+// is compared like an absent key.
 func (m *Model) holds(c *pb.Compare) bool {
 	if len(c.RangeEnd) == 0 {
 		v, _ := m.latest(string(c.Key))
 		return v.holds(c)
 	}
-	for _, key := range m.within(c.Key, c.RangeEnd) {
-		if v, live := m.latest(key); live && !v.holds(c) {
+	keys := m.live(c.Key, c.RangeEnd)
+	if len(keys) == 0 {
+		return version{}.holds(c)
+	}
+	for _, key := range keys {
+		if v, _ := m.latest(key); !v.holds(c) {
 			return false
 		}
 	}
@@ -334,19 +336,32 @@ func (m *Model) at(key string, rev int64) (version, bool) {
 	return all[i-1], true
 }
 
-// within lists the keys of a range that ever were, in order.
-func (m *Model) within(key, end []byte) []string {
-	from, found := slices.BinarySearch(m.names, string(key))
-	switch {
-	case len(end) == 0 && !found:
-		return nil
-	case len(end) == 0:
-		return []string{m.names[from]}
-	case len(end) == 1 && end[0] == 0:
-		return slices.Clone(m.names[from:])
+// within calls f with the keys of a range that ever were, in order.
+func (m *Model) within(key, end []byte, f func(key string)) {
+	if len(end) == 0 {
+		if m.keys[string(key)] != nil {
+			f(string(key))
+		}
+		return
 	}
-	to, _ := slices.BinarySearch(m.names, string(end))
-	return slices.Clone(m.names[from:max(from, to)])
+	last, all := string(end), len(end) == 1 && end[0] == 0
+	m.names.from(string(key), func(name string) bool {
+		if !all && name >= last {
+			return false
+		}
+		f(name)
+		return true
+	})
+}
+
+// live is within, of the keys that there are now.
+func (m *Model) live(key, end []byte) (keys []string) {
+	m.within(key, end, func(k string) {
+		if _, live := m.latest(k); live {
+			keys = append(keys, k)
+		}
+	})
+	return keys
 }
 
 func (v version) kv(key string) *mvccpb.KeyValue {
@@ -355,42 +370,77 @@ func (v version) kv(key string) *mvccpb.KeyValue {
 	}
 }
 
-// Range answers a read when rev is the newest revision. It knows limits, counts
-// and descending keys; the workloads ask for no other order.
+// Range answers a read when rev is the newest revision. Count is of the whole
+// range, whatever the limit and the bounds on revisions leave of it.
 func (m *Model) Range(r *pb.RangeRequest, rev int64) *pb.RangeResponse {
 	if r.Revision > 0 {
 		rev = r.Revision
 	}
 	resp := &pb.RangeResponse{}
-	for _, key := range m.within(r.Key, r.RangeEnd) {
+	type found struct {
+		key string
+		version
+	}
+	var all []found
+	m.within(r.Key, r.RangeEnd, func(key string) {
 		v, live := m.at(key, rev)
 		if !live {
-			continue
+			return
 		}
 		resp.Count++
-		if !r.CountOnly {
-			kv := v.kv(key)
-			if r.KeysOnly {
-				kv.Value, kv.Lease = nil, 0
-			}
-			resp.Kvs = append(resp.Kvs, kv)
+		if !r.CountOnly && bounded(v.mod, r.MinModRevision, r.MaxModRevision) && bounded(v.create, r.MinCreateRevision, r.MaxCreateRevision) {
+			all = append(all, found{key, v})
 		}
+	})
+	if order := sortOrder(r); order != pb.RangeRequest_NONE {
+		slices.SortStableFunc(all, func(a, b found) int {
+			c := 0
+			switch r.SortTarget {
+			case pb.RangeRequest_KEY:
+				c = cmp.Compare(a.key, b.key)
+			case pb.RangeRequest_VERSION:
+				c = cmp.Compare(a.version.version, b.version.version)
+			case pb.RangeRequest_CREATE:
+				c = cmp.Compare(a.create, b.create)
+			case pb.RangeRequest_MOD:
+				c = cmp.Compare(a.mod, b.mod)
+			case pb.RangeRequest_VALUE:
+				c = bytes.Compare(a.value, b.value)
+			}
+			if order == pb.RangeRequest_DESCEND {
+				return -c
+			}
+			return c
+		})
 	}
-	if r.SortOrder == pb.RangeRequest_DESCEND {
-		slices.Reverse(resp.Kvs)
+	if r.Limit > 0 && int64(len(all)) > r.Limit {
+		all, resp.More = all[:r.Limit], true
 	}
-	if r.Limit > 0 && int64(len(resp.Kvs)) > r.Limit {
-		resp.Kvs, resp.More = resp.Kvs[:r.Limit], true
+	for _, f := range all {
+		kv := f.kv(f.key)
+		if r.KeysOnly {
+			kv.Value, kv.Lease = nil, 0
+		}
+		resp.Kvs = append(resp.Kvs, kv)
 	}
 	return resp
 }
 
+func bounded(rev, low, high int64) bool { return rev >= low && (high == 0 || rev <= high) }
+
+// sortOrder: to name something else than the key is to ask for an order.
+func sortOrder(r *pb.RangeRequest) pb.RangeRequest_SortOrder {
+	if r.SortOrder == pb.RangeRequest_NONE && r.SortTarget != pb.RangeRequest_KEY {
+		return pb.RangeRequest_ASCEND
+	}
+	return r.SortOrder
+}
+
 // Keys is the present state.
 func (m *Model) Keys() (out []history.KV) {
-	for _, key := range m.names {
-		if v, live := m.latest(key); live {
-			out = append(out, history.KV{Key: key, Value: string(v.value), Create: v.create, Mod: v.mod, Version: v.version, Lease: v.lease})
-		}
+	for _, key := range m.live([]byte{0}, []byte{0}) {
+		v, _ := m.latest(key)
+		out = append(out, history.KV{Key: key, Value: string(v.value), Create: v.create, Mod: v.mod, Version: v.version, Lease: v.lease})
 	}
 	return out
 }

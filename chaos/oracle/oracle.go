@@ -54,9 +54,12 @@ type Case struct {
 	ops    map[*history.Op]*placed // where the log has it
 	twice  []*placed               // commands of the log beyond the operations that asked for them
 	reads  map[*history.Op]proto.Message
-	bare   map[*history.Op]proto.Message // answers without their headers
-	asks   map[*history.Op]string        // what a writing operation and the log have in common
-	words  map[string]int                // how many operations ask the same
+	asks   map[*history.Op]string // what a writing operation and the log have in common
+	words  map[string]int         // how many operations ask the same
+
+	// Without a log, what cannot be brought into an order, and what is there that
+	// nobody asked for, or twice.
+	broken, again []error
 }
 
 // placed is one command at its place in the log.
@@ -68,10 +71,15 @@ type placed struct {
 	op          *history.Op
 }
 
-// NewCase replays the log and finds the operations in it.
+// NewCase replays the log and finds the operations in it. Without a log it makes
+// one out of what the cluster told (derive.go).
 func NewCase(h *history.History) *Case {
 	c := &Case{History: h, Model: NewModel(), ops: map[*history.Op]*placed{}, reads: map[*history.Op]proto.Message{},
-		bare: map[*history.Op]proto.Message{}, asks: map[*history.Op]string{}, words: map[string]int{}}
+		asks: map[*history.Op]string{}, words: map[string]int{}}
+	if len(h.Log) == 0 {
+		c.derive()
+		return c
+	}
 	reads := c.readTxns()
 	for _, e := range h.Log {
 		for _, cmd := range e.Commands {
@@ -122,17 +130,6 @@ func asked(r proto.Message) string {
 	return string(r.ProtoReflect().Descriptor().Name()) + " " + string(b)
 }
 
-// answer is what the operation was answered, without the headers.
-func (c *Case) answer(op *history.Op) proto.Message {
-	got := c.bare[op]
-	if got == nil {
-		got = proto.Clone(op.Response)
-		withoutHeaders(got)
-		c.bare[op] = got
-	}
-	return got
-}
-
 // match finds each operation that writes in the log. Writes carry tags; what can
 // be asked twice in the same words is told apart by its answer and its time, who
 // returned first choosing first.
@@ -153,7 +150,7 @@ func (c *Case) match() {
 		}
 	}
 	sort.SliceStable(ops, func(i, j int) bool { return ops[i].Return < ops[j].Return })
-	for _, fits := range []func(*history.Op, *placed) bool{c.fitsAnswer, fitsRevision, fitsRefusal, fitsUnknown} {
+	for _, fits := range []func(*history.Op, *placed) bool{fitsAnswer, fitsRevision, fitsRefusal, fitsUnknown} {
 		for _, op := range ops {
 			if c.ops[op] != nil {
 				continue
@@ -175,8 +172,8 @@ func (c *Case) match() {
 	}
 }
 
-func (c *Case) fitsAnswer(op *history.Op, p *placed) bool {
-	return fitsRevision(op, p) && proto.Equal(c.answer(op), p.Response)
+func fitsAnswer(op *history.Op, p *placed) bool {
+	return fitsRevision(op, p) && sameAnswer(op.Response, p.Response)
 }
 
 func fitsRevision(op *history.Op, p *placed) bool {

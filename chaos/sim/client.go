@@ -3,17 +3,15 @@ package sim
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/chaos/history"
+	"github.com/keelson-io/keelson/chaos/workload"
 )
 
 // client does one operation after the other, at one member until it is not
@@ -22,20 +20,13 @@ type client struct {
 	s      *Sim
 	n      int
 	at     *member
-	tags   int
-	leases []int64
-	known  map[string]known // what it last saw of keys
-	served int              // operations answered since faults ended
-}
-
-// known is what a client believes of a key.
-type known struct {
-	mod   int64
-	value string
+	asks   workload.Mixed
+	served int // operations answered since faults ended
 }
 
 func newClient(s *Sim, n int) *client {
-	return &client{s: s, n: n, at: s.members[n%len(s.members)], known: map[string]known{}}
+	asks := workload.Mixed{Client: n, R: s.chance.client, Mix: s.cfg.Mix, Keys: s.cfg.Keys, ValueBytes: s.cfg.ValueBytes}
+	return &client{s: s, n: n, at: s.members[n%len(s.members)], asks: asks}
 }
 
 func (c *client) think() time.Duration {
@@ -47,7 +38,7 @@ func (c *client) next() {
 	if c.s.stopped {
 		return
 	}
-	method, req := c.draw()
+	method, req := c.asks.Next()
 	if method == "" {
 		c.s.after(c.think(), c.next)
 		return
@@ -89,7 +80,7 @@ func (c *client) call(method string, req proto.Message) {
 	life := m.life
 	m.after(s.reach(), func() {
 		m.spawn(func() {
-			resp := response(req)
+			resp := workload.Answer(req)
 			err := m.invoke(ctx, method, req, resp)
 			switch {
 			case m.life != life || m.dead != nil:
@@ -120,11 +111,6 @@ func (m *member) invoke(ctx context.Context, method string, req, resp proto.Mess
 	return err
 }
 
-// refusals are the codes of answers after which a request had no effect.
-var refusals = []codes.Code{
-	codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.FailedPrecondition, codes.ResourceExhausted, codes.PermissionDenied,
-}
-
 // finish writes down how the operation ended and goes on.
 func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 	s := c.s
@@ -134,11 +120,10 @@ func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 		op.Outcome, op.Response = history.OK, resp
 		s.stats.Acked++
 		c.served++
-		c.learn(op)
+		c.asks.Learn(op)
 	default:
-		op.Outcome, op.Err = history.Unknown, err.Error()
-		if slices.Contains(refusals, status.Code(err)) {
-			op.Outcome = history.Refused
+		op.Outcome, op.Err = history.OutcomeOf(err), err.Error()
+		if op.Outcome == history.Refused {
 			s.stats.Refused++
 		} else {
 			s.stats.Unknown++
@@ -151,44 +136,3 @@ func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 
 // move makes the client go to another member.
 func (c *client) move() { c.at = c.s.members[c.s.chance.client.IntN(len(c.s.members))] }
-
-// learn keeps what an answer says of keys and leases.
-func (c *client) learn(op *history.Op) {
-	switch r := op.Response.(type) {
-	case *pb.TxnResponse:
-		c.learnTxn(op.Request.(*pb.TxnRequest), r)
-	case *pb.RangeResponse:
-		if q := op.Request.(*pb.RangeRequest); len(q.RangeEnd) == 0 && q.Revision == 0 && !q.Serializable {
-			c.learnRange(string(q.Key), r)
-		}
-	case *pb.LeaseGrantResponse:
-		c.leases = append(c.leases, r.ID)
-	case *pb.LeaseKeepAliveResponse:
-		if r.TTL == 0 {
-			c.leases = slices.DeleteFunc(c.leases, func(id int64) bool { return id == r.ID })
-		}
-	}
-}
-
-func (c *client) learnTxn(q *pb.TxnRequest, r *pb.TxnResponse) {
-	ops := q.Failure
-	if r.Succeeded {
-		ops = q.Success
-	}
-	for i, op := range ops {
-		switch {
-		case op.GetRequestPut() != nil:
-			p := op.GetRequestPut()
-			c.known[string(p.Key)] = known{r.Header.Revision, string(p.Value)}
-		case op.GetRequestRange() != nil && len(op.GetRequestRange().RangeEnd) == 0:
-			c.learnRange(string(op.GetRequestRange().Key), r.Responses[i].GetResponseRange())
-		}
-	}
-}
-
-func (c *client) learnRange(key string, r *pb.RangeResponse) {
-	delete(c.known, key)
-	if len(r.Kvs) > 0 {
-		c.known[key] = known{r.Kvs[0].ModRevision, string(r.Kvs[0].Value)}
-	}
-}

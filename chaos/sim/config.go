@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/keelson-io/keelson/chaos/workload"
 )
 
 // Config is one simulation. Draw makes it from a seed; tests change it.
@@ -26,7 +28,7 @@ type Config struct {
 	Keys       int
 	ValueBytes int
 	Watchers   int
-	Mix        Mix
+	Mix        workload.Mix
 
 	// The members' own sizes.
 	FlushEvery    time.Duration
@@ -36,11 +38,6 @@ type Config struct {
 	NetworkDelay  time.Duration
 	DiskDelay     time.Duration
 	ScheduleDelay time.Duration // of a task that could go on
-}
-
-// Mix is how often a client does what, in parts of the sum.
-type Mix struct {
-	Put, Get, List, Stale, Delete, Swap, Count, Txn, ReadTxn, Old, Compact, Grant, KeepAlive, Revoke, LeasedPut int
 }
 
 // Draw makes the configuration of a seed: each seed favours other things.
@@ -65,7 +62,7 @@ func Draw(seed uint64) Config {
 		}
 		return pick(of...)
 	}
-	c.Mix = Mix{
+	c.Mix = workload.Mix{
 		Put: pick(5, 20), Get: pick(2, 10), List: some(1, 5), Stale: some(1, 5), Delete: some(1, 5), Swap: some(5, 20), Count: some(2, 10),
 		Txn: some(2, 10), ReadTxn: some(1, 3), Old: some(1, 3), Compact: some(1, 1, 3), Grant: some(1, 2, 6), KeepAlive: some(2, 5, 15), Revoke: some(1), LeasedPut: some(1, 5),
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/chaos/workload"
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/mvcc/watchcheck"
 	"github.com/keelson-io/keelson/raft"
@@ -103,7 +104,7 @@ func (s *Sim) standing() (out string) {
 // leaseTime is how long the longest lease may live on without its keeper.
 func (s *Sim) leaseTime() time.Duration {
 	election := time.Duration(s.cfg.ElectionTicks) * s.cfg.Tick
-	return (max(maxTTL*time.Second, 3*election) + 3*election + 4*time.Second) * time.Duration(1000+2*s.cfg.Drift) / 1000
+	return (max(workload.MaxTTL*time.Second, 3*election) + 3*election + 4*time.Second) * time.Duration(1000+2*s.cfg.Drift) / 1000
 }
 
 func (s *Sim) leasesGone() bool {

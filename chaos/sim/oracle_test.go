@@ -9,6 +9,7 @@ import (
 
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/chaos/workload"
 )
 
 // calmRun is a run without faults, with some of everything.
@@ -16,7 +17,7 @@ func calmRun(t *testing.T) Result {
 	t.Helper()
 	cfg := Draw(3)
 	cfg.Members, cfg.Safety, cfg.FaultEvery, cfg.Watchers, cfg.Drift = 3, 6*time.Second, 0, 3, 0
-	cfg.Mix = Mix{Put: 10, Get: 10, List: 3, Delete: 2, Swap: 5, Count: 5, Txn: 3, ReadTxn: 2, Grant: 3, LeasedPut: 3}
+	cfg.Mix = workload.Mix{Put: 10, Get: 10, List: 3, Delete: 2, Swap: 5, Count: 5, Txn: 3, ReadTxn: 2, Grant: 3, LeasedPut: 3}
 	r := Run(cfg, nil, nil)
 	if r.Failure != nil {
 		t.Fatal(r.Line("now"))

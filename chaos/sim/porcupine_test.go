@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/chaos/history"
+	"github.com/keelson-io/keelson/chaos/workload"
 )
 
 // register is one key as a checker sees it that knows nothing of revisions: a
@@ -73,7 +74,7 @@ func TestPorcupineAgrees(t *testing.T) {
 	for seed := *first; seed < *first+2; seed++ {
 		cfg := Draw(seed)
 		cfg.Members, cfg.Clients, cfg.Keys, cfg.Safety, cfg.Watchers = 3, 6, 4, 8*time.Second, 0
-		cfg.Mix = Mix{Put: 10, Get: 10}
+		cfg.Mix = workload.Mix{Put: 10, Get: 10}
 		r := Run(cfg, Plan(cfg), nil)
 		if r.Failure != nil {
 			t.Fatal(r.Line("now"))

@@ -1,7 +1,8 @@
-package sim
+package workload
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -15,12 +16,39 @@ import (
 // counters is how many keys are raised by compare-and-swap alone.
 const counters = 3
 
-// maxTTL is the longest that a lease is granted for, in seconds.
-const maxTTL = 8
+// MaxTTL is the longest that a lease is granted for, in seconds.
+const MaxTTL = 8
 
-// draw makes up the client's next request; no method: none this time.
-func (c *client) draw() (method string, req proto.Message) {
-	r, x := c.s.chance.client, c.s.cfg.Mix
+// Mix is how often a client does what, in parts of the sum.
+type Mix struct {
+	Put, Get, List, Stale, Delete, Swap, Count, Txn, ReadTxn, Old, Compact, Grant, KeepAlive, Revoke, LeasedPut int
+}
+
+// Mixed asks for some of everything, on a few keys that all its likes use too.
+type Mixed struct {
+	Client     int // tags its values
+	R          *rand.Rand
+	Mix        Mix
+	Keys       int
+	ValueBytes int
+
+	tags   int
+	leases []int64
+	known  map[string]known // what it last saw of keys
+}
+
+// known is what a client believes of a key.
+type known struct {
+	mod   int64
+	value string
+}
+
+// Next makes up the client's next request; no method: none this time.
+func (c *Mixed) Next() (method string, req proto.Message) {
+	if c.known == nil {
+		c.known = map[string]known{}
+	}
+	r, x := c.R, c.Mix
 	weights := []struct {
 		n    int
 		make func() (string, proto.Message)
@@ -42,36 +70,13 @@ func (c *client) draw() (method string, req proto.Message) {
 	panic("not reached: the weights add up")
 }
 
-// response is an empty answer to a request.
-func response(req proto.Message) proto.Message {
-	switch req.(type) {
-	case *pb.RangeRequest:
-		return &pb.RangeResponse{}
-	case *pb.PutRequest:
-		return &pb.PutResponse{}
-	case *pb.DeleteRangeRequest:
-		return &pb.DeleteRangeResponse{}
-	case *pb.TxnRequest:
-		return &pb.TxnResponse{}
-	case *pb.CompactionRequest:
-		return &pb.CompactionResponse{}
-	case *pb.LeaseGrantRequest:
-		return &pb.LeaseGrantResponse{}
-	case *pb.LeaseRevokeRequest:
-		return &pb.LeaseRevokeResponse{}
-	case *pb.LeaseKeepAliveRequest:
-		return &pb.LeaseKeepAliveResponse{}
-	}
-	panic(fmt.Sprintf("sim: no answer to a %T", req))
-}
-
-func (c *client) key() []byte {
-	return fmt.Appendf(nil, "key/%03d", c.s.chance.client.IntN(c.s.cfg.Keys))
+func (c *Mixed) key() []byte {
+	return fmt.Appendf(nil, "key/%03d", c.R.IntN(c.Keys))
 }
 
 // span is some keys, often all.
-func (c *client) span() (key, end []byte) {
-	if c.s.chance.client.IntN(2) == 0 {
+func (c *Mixed) span() (key, end []byte) {
+	if c.R.IntN(2) == 0 {
 		return []byte("key/"), []byte("key0")
 	}
 	a, b := c.key(), c.key()
@@ -82,29 +87,29 @@ func (c *client) span() (key, end []byte) {
 }
 
 // tag is a value that nobody else writes.
-func (c *client) tag() []byte {
+func (c *Mixed) tag() []byte {
 	c.tags++
-	b := fmt.Appendf(nil, "%d:%d ", c.n, c.tags)
-	return append(b, strings.Repeat("x", c.s.chance.client.IntN(c.s.cfg.ValueBytes))...)
+	b := fmt.Appendf(nil, "%d:%d ", c.Client, c.tags)
+	return append(b, strings.Repeat("x", c.R.IntN(c.ValueBytes))...)
 }
 
-func (c *client) put() (string, proto.Message) {
-	return "etcdserverpb.KV/Put", &pb.PutRequest{Key: c.key(), Value: c.tag(), PrevKv: c.s.chance.client.IntN(4) == 0}
+func (c *Mixed) put() (string, proto.Message) {
+	return "etcdserverpb.KV/Put", &pb.PutRequest{Key: c.key(), Value: c.tag(), PrevKv: c.R.IntN(4) == 0}
 }
 
-func (c *client) leasedPut() (string, proto.Message) {
+func (c *Mixed) leasedPut() (string, proto.Message) {
 	if len(c.leases) == 0 {
 		return c.grant()
 	}
 	return "etcdserverpb.KV/Put", &pb.PutRequest{Key: c.key(), Value: c.tag(), Lease: c.lease()}
 }
 
-func (c *client) get() (string, proto.Message) {
+func (c *Mixed) get() (string, proto.Message) {
 	return "etcdserverpb.KV/Range", &pb.RangeRequest{Key: c.key()}
 }
 
-func (c *client) list() (string, proto.Message) {
-	r := c.s.chance.client
+func (c *Mixed) list() (string, proto.Message) {
+	r := c.R
 	key, end := c.span()
 	q := &pb.RangeRequest{Key: key, RangeEnd: end, KeysOnly: r.IntN(4) == 0, CountOnly: r.IntN(4) == 0}
 	if r.IntN(2) == 0 {
@@ -116,14 +121,14 @@ func (c *client) list() (string, proto.Message) {
 	return "etcdserverpb.KV/Range", q
 }
 
-func (c *client) stale() (string, proto.Message) {
+func (c *Mixed) stale() (string, proto.Message) {
 	_, q := c.list()
 	q.(*pb.RangeRequest).Serializable = true
 	return "etcdserverpb.KV/Range", q
 }
 
 // old reads at a revision that it has seen, which may be compacted by now.
-func (c *client) old() (string, proto.Message) {
+func (c *Mixed) old() (string, proto.Message) {
 	_, q := c.list()
 	rev := c.seen()
 	if rev == 0 {
@@ -134,7 +139,7 @@ func (c *client) old() (string, proto.Message) {
 }
 
 // seen is a revision from the client's past; 0 when it has none.
-func (c *client) seen() int64 {
+func (c *Mixed) seen() int64 {
 	for range 5 {
 		if k, ok := c.known[string(c.key())]; ok {
 			return k.mod
@@ -143,9 +148,9 @@ func (c *client) seen() int64 {
 	return 0
 }
 
-func (c *client) remove() (string, proto.Message) {
-	q := &pb.DeleteRangeRequest{Key: c.key(), PrevKv: c.s.chance.client.IntN(4) == 0}
-	if c.s.chance.client.IntN(6) == 0 {
+func (c *Mixed) remove() (string, proto.Message) {
+	q := &pb.DeleteRangeRequest{Key: c.key(), PrevKv: c.R.IntN(4) == 0}
+	if c.R.IntN(6) == 0 {
 		q.Key, q.RangeEnd = c.span()
 	}
 	return "etcdserverpb.KV/DeleteRange", q
@@ -153,46 +158,26 @@ func (c *client) remove() (string, proto.Message) {
 
 // swap is the write of a control plane: guarded by the revision that was seen,
 // and a read when that was wrong.
-func (c *client) swap() (string, proto.Message) {
+func (c *Mixed) swap() (string, proto.Message) {
 	key := c.key()
 	return "etcdserverpb.KV/Txn", guarded(key, c.known[string(key)].mod, c.tag())
 }
 
-func guarded(key []byte, mod int64, value []byte) *pb.TxnRequest {
-	return &pb.TxnRequest{
-		Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: mod}}},
-		Success: []*pb.RequestOp{putOp(&pb.PutRequest{Key: key, Value: value})},
-		Failure: []*pb.RequestOp{rangeOp(&pb.RangeRequest{Key: key})},
-	}
-}
-
-func putOp(r *pb.PutRequest) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: r}}
-}
-
-func rangeOp(r *pb.RangeRequest) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r}}
-}
-
-func deleteOp(r *pb.DeleteRangeRequest) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: r}}
-}
-
 // count raises a counter by one.
-func (c *client) count() (string, proto.Message) {
-	key := fmt.Sprint(oracle.CounterPrefix, c.s.chance.client.IntN(counters))
+func (c *Mixed) count() (string, proto.Message) {
+	key := fmt.Sprint(oracle.CounterPrefix, c.R.IntN(counters))
 	was := c.known[key]
 	n, _ := strconv.Atoi(strings.SplitN(was.value, " ", 2)[0]) // absent: 0
 	return "etcdserverpb.KV/Txn", guarded([]byte(key), was.mod, fmt.Appendf(nil, "%d %s", n+1, c.tag()))
 }
 
 // txn is several operations under some compares, sometimes nested.
-func (c *client) txn() (string, proto.Message) {
+func (c *Mixed) txn() (string, proto.Message) {
 	return "etcdserverpb.KV/Txn", c.txnOf(1)
 }
 
-func (c *client) txnOf(depth int) *pb.TxnRequest {
-	r := c.s.chance.client
+func (c *Mixed) txnOf(depth int) *pb.TxnRequest {
+	r := c.R
 	q := &pb.TxnRequest{}
 	for range r.IntN(3) {
 		q.Compare = append(q.Compare, c.compare())
@@ -222,8 +207,8 @@ func (c *client) txnOf(depth int) *pb.TxnRequest {
 		q.Success = append(q.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: inner}})
 	}
 	// Its own tag, so that the log can be searched for it.
-	q.Success = append(q.Success, putOp(&pb.PutRequest{Key: fmt.Appendf(nil, "tag/%d", c.n), Value: c.tag()}))
-	q.Failure = append(q.Failure, putOp(&pb.PutRequest{Key: fmt.Appendf(nil, "tag/%d", c.n), Value: c.tag()}))
+	q.Success = append(q.Success, putOp(&pb.PutRequest{Key: fmt.Appendf(nil, "tag/%d", c.Client), Value: c.tag()}))
+	q.Failure = append(q.Failure, putOp(&pb.PutRequest{Key: fmt.Appendf(nil, "tag/%d", c.Client), Value: c.tag()}))
 	return q
 }
 
@@ -236,8 +221,8 @@ func readsOf(ops []*pb.RequestOp) (out []*pb.RequestOp) {
 	return out
 }
 
-func (c *client) compare() *pb.Compare {
-	r := c.s.chance.client
+func (c *Mixed) compare() *pb.Compare {
+	r := c.R
 	key := c.key()
 	k := c.known[string(key)]
 	cmp := &pb.Compare{Key: key, Result: pb.Compare_CompareResult(r.IntN(4))}
@@ -256,7 +241,7 @@ func (c *client) compare() *pb.Compare {
 	return cmp
 }
 
-func (c *client) readTxn() (string, proto.Message) {
+func (c *Mixed) readTxn() (string, proto.Message) {
 	key, end := c.span()
 	return "etcdserverpb.KV/Txn", &pb.TxnRequest{
 		Compare: []*pb.Compare{c.compare()},
@@ -265,29 +250,29 @@ func (c *client) readTxn() (string, proto.Message) {
 	}
 }
 
-func (c *client) compact() (string, proto.Message) {
+func (c *Mixed) compact() (string, proto.Message) {
 	rev := c.seen()
 	if rev == 0 {
 		return "", nil
 	}
-	return "etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev, Physical: c.s.chance.client.IntN(2) == 0}
+	return "etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev, Physical: c.R.IntN(2) == 0}
 }
 
-func (c *client) grant() (string, proto.Message) {
+func (c *Mixed) grant() (string, proto.Message) {
 	c.tags++
-	return "etcdserverpb.Lease/LeaseGrant", &pb.LeaseGrantRequest{ID: int64(c.n+1)<<32 | int64(c.tags), TTL: 1 + c.s.chance.client.Int64N(maxTTL)}
+	return "etcdserverpb.Lease/LeaseGrant", &pb.LeaseGrantRequest{ID: int64(c.Client+1)<<32 | int64(c.tags), TTL: 1 + c.R.Int64N(MaxTTL)}
 }
 
-func (c *client) lease() int64 { return c.leases[c.s.chance.client.IntN(len(c.leases))] }
+func (c *Mixed) lease() int64 { return c.leases[c.R.IntN(len(c.leases))] }
 
-func (c *client) keepAlive() (string, proto.Message) {
+func (c *Mixed) keepAlive() (string, proto.Message) {
 	if len(c.leases) == 0 {
 		return c.grant()
 	}
 	return "etcdserverpb.Lease/LeaseKeepAlive", &pb.LeaseKeepAliveRequest{ID: c.lease()}
 }
 
-func (c *client) revoke() (string, proto.Message) {
+func (c *Mixed) revoke() (string, proto.Message) {
 	if len(c.leases) == 0 {
 		return "", nil
 	}
