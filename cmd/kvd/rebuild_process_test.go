@@ -236,7 +236,7 @@ func TestDamagedStoreOfOneMember(t *testing.T) {
 func TestDamageFoundByRead(t *testing.T) {
 	c := startTrio(t)
 	const text = "the-value-that-is-hurt"
-	put(t, c.sites[0].client, "hurt", text)
+	put(t, c.sites[2].client, "hurt", text) // there, so that this member has applied it
 	c.stop(2) // and start, so that the database has it
 	c.start(2)
 	c.sites[2].await(t, c.procs[2])
@@ -296,7 +296,7 @@ func (s site) falsify(t *testing.T, old, changed string) {
 // It takes theirs, and the alarm that froze the cluster goes.
 func TestDivergentMemberRebuilds(t *testing.T) {
 	c := startTrio(t, "--rolling-hash-check-time=500ms")
-	put(t, c.sites[0].client, "k", "the-right-value")
+	put(t, c.sites[2].client, "k", "the-right-value")
 	c.stop(2)
 	c.sites[2].falsify(t, "the-right-value", "the-wrong-value")
 	c.start(2)
