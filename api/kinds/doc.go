@@ -30,5 +30,5 @@
 //
 // table.go (messages and fields), wire.go (protobuf), decode.go (objects),
 // scalar.go (types with a JSON of their own), resource.go (names and keys),
-// columns.go (what kubectl prints).
+// view.go and columns.go (what kubectl prints; the cells are in columns_*.go).
 package kinds
