@@ -75,7 +75,6 @@ var spawners = map[string]string{
 	"client/watch_stream.go":       "the sender of a stream of watches; joined when its connection ends",
 	"clock/fake.go":                "AfterFunc's function, as time.AfterFunc does",
 	"cmd/kvctl/check.go":           "the clients of a check and the pace they write at; joined before the verdict",
-	"cmd/kvctl/lock.go":            "the renewal of the lease behind a lock; joined when the lock is given up",
 	"cmd/kvctl/endpoint.go":        "one caller for each endpoint that is asked; joined before the command goes on",
 	"cmd/kvctl/migrate.go":         "the reader of the operator's Enter",
 	"cmd/kvctl/migrate_source.go":  "the receiver of the source's changes; it ends with the migration",

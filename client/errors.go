@@ -51,7 +51,7 @@ func (e *Error) Error() string {
 	if e.Endpoint != "" {
 		fmt.Fprintf(&b, " at %s", e.Endpoint)
 	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	b.WriteString(": " + said(e.Err))
 	if e.Unknown {
 		fmt.Fprintf(&b, " (%v)", ErrUnknownOutcome)
 	}
@@ -160,5 +160,13 @@ func ended(reason, last error) error {
 	if last == nil {
 		return reason
 	}
-	return fmt.Errorf("%w; the last attempt failed with: %v", reason, last)
+	return fmt.Errorf("%w; the last attempt failed with: %s", reason, said(last))
+}
+
+// said is an error's text, without gRPC's frame around that of a status.
+func said(err error) string {
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return s.GRPCStatus().Message()
+	}
+	return err.Error()
 }

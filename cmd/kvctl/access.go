@@ -13,10 +13,10 @@ import (
 )
 
 // authDo makes one request about users and roles and prints what it returned.
-func authDo[R any](a *app, did string, read bool, do func(ctx context.Context, c pb.AuthClient) (R, error), show func(w io.Writer, resp R)) func(ctx context.Context) error {
+func authDo[R any](a *app, did string, do func(ctx context.Context, c pb.AuthClient) (R, error), show func(w io.Writer, resp R)) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		var resp R
-		err := a.call(ctx, did, read, func(ctx context.Context, r *remote) (err error) {
+		err := a.call(ctx, did, func(ctx context.Context, r *remote) (err error) {
 			resp, err = do(ctx, r.auth())
 			return err
 		})
@@ -34,19 +34,19 @@ func said[R any](format string, args ...any) func(io.Writer, R) {
 
 func (a *app) authCommand() *cobra.Command {
 	status := verb("status", "Is authentication on?", "  kvctl auth status", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return authDo(a, "ask for the auth status", true, func(ctx context.Context, c pb.AuthClient) (*pb.AuthStatusResponse, error) {
+		return authDo(a, "ask for the auth status", func(ctx context.Context, c pb.AuthClient) (*pb.AuthStatusResponse, error) {
 			return c.AuthStatus(ctx, &pb.AuthStatusRequest{})
 		}, func(w io.Writer, r *pb.AuthStatusResponse) {
 			fmt.Fprintf(w, "Authentication Status: %v\nAuthRevision: %d\n", r.Enabled, r.AuthRevision)
 		})(ctx)
 	})
 	enable := verb("enable", "Turn authentication on; needs a user root with the role root", "  kvctl auth enable", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return authDo(a, "enable authentication", false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthEnableResponse, error) {
+		return authDo(a, "enable authentication", func(ctx context.Context, c pb.AuthClient) (*pb.AuthEnableResponse, error) {
 			return c.AuthEnable(ctx, &pb.AuthEnableRequest{})
 		}, said[*pb.AuthEnableResponse]("Authentication Enabled"))(ctx)
 	})
 	disable := verb("disable", "Turn authentication off", "  kvctl auth disable --user root", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return authDo(a, "disable authentication", false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthDisableResponse, error) {
+		return authDo(a, "disable authentication", func(ctx context.Context, c pb.AuthClient) (*pb.AuthDisableResponse, error) {
 			return c.AuthDisable(ctx, &pb.AuthDisableRequest{})
 		}, said[*pb.AuthDisableResponse]("Authentication Disabled"))(ctx)
 	})
@@ -87,7 +87,7 @@ func (a *app) userAdd() *cobra.Command {
 				return err
 			}
 		}
-		return authDo(a, "add user "+name, false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserAddResponse, error) {
+		return authDo(a, "add user "+name, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserAddResponse, error) {
 			return c.UserAdd(ctx, r)
 		}, said[*pb.AuthUserAddResponse]("User %s created", name))(ctx)
 	})
@@ -104,12 +104,12 @@ func (a *app) userCommand() *cobra.Command {
 	})
 	get.Flags().BoolVar(&detail, "detail", false, "and what the roles permit")
 	list := verb("list", "Show all users", "  kvctl user list", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return authDo(a, "list the users", true, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserListResponse, error) {
+		return authDo(a, "list the users", func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserListResponse, error) {
 			return c.UserList(ctx, &pb.AuthUserListRequest{})
 		}, func(w io.Writer, r *pb.AuthUserListResponse) { lines(w, r.Users) })(ctx)
 	})
 	remove := verb("delete NAME", "Delete a user", "  kvctl user delete alice", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return authDo(a, "delete user "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserDeleteResponse, error) {
+		return authDo(a, "delete user "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserDeleteResponse, error) {
 			return c.UserDelete(ctx, &pb.AuthUserDeleteRequest{Name: args[0]})
 		}, said[*pb.AuthUserDeleteResponse]("User %s deleted", args[0]))(ctx)
 	})
@@ -119,18 +119,18 @@ func (a *app) userCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return authDo(a, "change the password of "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserChangePasswordResponse, error) {
+		return authDo(a, "change the password of "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserChangePasswordResponse, error) {
 			return c.UserChangePassword(ctx, &pb.AuthUserChangePasswordRequest{Name: args[0], Password: password})
 		}, said[*pb.AuthUserChangePasswordResponse]("Password updated"))(ctx)
 	})
 	passwd.Flags().BoolVar(&interactive, "interactive", true, "ask twice; false: read one line from standard input")
 	grant := verb("grant-role NAME ROLE", "Give a user a role", "  kvctl user grant-role alice readers", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return authDo(a, "grant a role to "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserGrantRoleResponse, error) {
+		return authDo(a, "grant a role to "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserGrantRoleResponse, error) {
 			return c.UserGrantRole(ctx, &pb.AuthUserGrantRoleRequest{User: args[0], Role: args[1]})
 		}, said[*pb.AuthUserGrantRoleResponse]("Role %s is granted to user %s", args[1], args[0]))(ctx)
 	})
 	revoke := verb("revoke-role NAME ROLE", "Take a role from a user", "  kvctl user revoke-role alice readers", cobra.ExactArgs(2), func(ctx context.Context, args []string) error {
-		return authDo(a, "revoke a role of "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserRevokeRoleResponse, error) {
+		return authDo(a, "revoke a role of "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserRevokeRoleResponse, error) {
 			return c.UserRevokeRole(ctx, &pb.AuthUserRevokeRoleRequest{Name: args[0], Role: args[1]})
 		}, said[*pb.AuthUserRevokeRoleResponse]("Role %s is revoked from user %s", args[1], args[0]))(ctx)
 	})
@@ -145,7 +145,7 @@ func lines(w io.Writer, list []string) {
 
 func (a *app) userGet(ctx context.Context, name string, detail bool) error {
 	var roles []string
-	err := authDo(a, "look at user "+name, true, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserGetResponse, error) {
+	err := authDo(a, "look at user "+name, func(ctx context.Context, c pb.AuthClient) (*pb.AuthUserGetResponse, error) {
 		return c.UserGet(ctx, &pb.AuthUserGetRequest{Name: name})
 	}, func(w io.Writer, r *pb.AuthUserGetResponse) {
 		roles = r.Roles
@@ -167,19 +167,19 @@ func (a *app) userGet(ctx context.Context, name string, detail bool) error {
 
 func (a *app) roleCommand() *cobra.Command {
 	add := verb("add NAME", "Make a role", "  kvctl role add readers", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return authDo(a, "add role "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleAddResponse, error) {
+		return authDo(a, "add role "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleAddResponse, error) {
 			return c.RoleAdd(ctx, &pb.AuthRoleAddRequest{Name: args[0]})
 		}, said[*pb.AuthRoleAddResponse]("Role %s created", args[0]))(ctx)
 	})
 	get := verb("get NAME", "Show what a role permits", "  kvctl role get readers", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error { return a.roleGet(ctx, args[0]) })
 	list := verb("list", "Show all roles", "  kvctl role list", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return authDo(a, "list the roles", true, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleListResponse, error) {
+		return authDo(a, "list the roles", func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleListResponse, error) {
 			return c.RoleList(ctx, &pb.AuthRoleListRequest{})
 		}, func(w io.Writer, r *pb.AuthRoleListResponse) { lines(w, r.Roles) })(ctx)
 	})
 	remove := verb("delete NAME", "Delete a role", "  kvctl role delete readers", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return authDo(a, "delete role "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleDeleteResponse, error) {
+		return authDo(a, "delete role "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleDeleteResponse, error) {
 			return c.RoleDelete(ctx, &pb.AuthRoleDeleteRequest{Role: args[0]})
 		}, said[*pb.AuthRoleDeleteResponse]("Role %s deleted", args[0]))(ctx)
 	})
@@ -198,7 +198,7 @@ func (a *app) roleGrant() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return authDo(a, "grant a permission to role "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleGrantPermissionResponse, error) {
+			return authDo(a, "grant a permission to role "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleGrantPermissionResponse, error) {
 				return c.RoleGrantPermission(ctx, &pb.AuthRoleGrantPermissionRequest{
 					Name: args[0], Perm: &authpb.Permission{PermType: kind, Key: key, RangeEnd: end},
 				})
@@ -216,7 +216,7 @@ func (a *app) roleRevoke() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return authDo(a, "revoke a permission of role "+args[0], false, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleRevokePermissionResponse, error) {
+			return authDo(a, "revoke a permission of role "+args[0], func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleRevokePermissionResponse, error) {
 				return c.RoleRevokePermission(ctx, &pb.AuthRoleRevokePermissionRequest{Role: args[0], Key: key, RangeEnd: end})
 			}, said[*pb.AuthRoleRevokePermissionResponse]("Permission of %s is revoked from role %s", interval(key, end), args[0]))(ctx)
 		})
@@ -236,7 +236,7 @@ func interval(key, end []byte) string {
 }
 
 func (a *app) roleGet(ctx context.Context, name string) error {
-	return authDo(a, "look at role "+name, true, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleGetResponse, error) {
+	return authDo(a, "look at role "+name, func(ctx context.Context, c pb.AuthClient) (*pb.AuthRoleGetResponse, error) {
 		return c.RoleGet(ctx, &pb.AuthRoleGetRequest{Role: name})
 	}, func(w io.Writer, r *pb.AuthRoleGetResponse) {
 		fmt.Fprintf(w, "Role %s\n", name)

@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 // load is a size of a check, with etcdctl's names.
@@ -69,12 +70,12 @@ func (a *app) checkCommand() *cobra.Command {
 }
 
 // connections are spread over all endpoints; each serves some clients.
-func (k *checking) connections(ctx context.Context) ([]*remote, error) {
+func (k *checking) connections() ([]*remote, error) {
 	var list []*remote
 	for _, endpoint := range k.a.endpoints {
-		r, err := k.a.connect(ctx, endpoint)
+		r, err := k.a.at(endpoint)
 		if err != nil {
-			return nil, classify("check", endpoint, err)
+			return nil, err
 		}
 		list = append(list, r)
 	}
@@ -92,7 +93,7 @@ func (k *checking) write(ctx context.Context, list []*remote, next <-chan int) e
 		wg.Go(func() {
 			for n := range next {
 				start := time.Now()
-				_, err := list[i%len(list)].kv().Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "%s%09d", k.prefix, n), Value: value})
+				_, err := list[i%len(list)].Put(ctx, fmt.Sprintf("%s%09d", k.prefix, n), value)
 				k.note(time.Since(start), err)
 			}
 		})
@@ -115,13 +116,13 @@ func (k *checking) clean(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	for {
 		var more bool
-		err := k.a.call(ctx, "clean up", true, func(ctx context.Context, r *remote) error {
-			resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte(k.prefix), RangeEnd: prefixEnd([]byte(k.prefix)), Limit: checkBatch, KeysOnly: true})
-			if err != nil || len(resp.Kvs) == 0 {
+		err := k.a.call(ctx, "clean up", func(ctx context.Context, r *remote) error {
+			page, err := r.List(ctx, client.Prefix(k.prefix), client.Limit(checkBatch), client.KeysOnly())
+			if err != nil || len(page.KVs) == 0 {
 				return err
 			}
-			more = resp.More
-			_, err = r.kv().DeleteRange(ctx, &pb.DeleteRangeRequest{Key: resp.Kvs[0].Key, RangeEnd: append(resp.Kvs[len(resp.Kvs)-1].Key, 0)})
+			more = page.More
+			_, err = r.DeleteRange(ctx, client.Span(page.KVs[0].Key, page.KVs[len(page.KVs)-1].Key+"\x00"))
 			return err
 		})
 		if err != nil {
@@ -135,10 +136,10 @@ func (k *checking) clean(ctx context.Context) {
 
 // empty refuses to write among somebody's keys, which clean would delete.
 func (k *checking) empty(ctx context.Context) error {
-	return k.a.call(ctx, "check", true, func(ctx context.Context, r *remote) error {
-		resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte(k.prefix), RangeEnd: prefixEnd([]byte(k.prefix)), CountOnly: true})
-		if err == nil && resp.Count > 0 {
-			return &failure{code: exitRefused, err: fmt.Errorf("there are %d keys below %s already", resp.Count, k.prefix), next: "delete them, or give another --prefix"}
+	return k.a.call(ctx, "check", func(ctx context.Context, r *remote) error {
+		n, err := r.Count(ctx, client.Prefix(k.prefix))
+		if err == nil && n > 0 {
+			return &failure{code: exitRefused, err: fmt.Errorf("there are %d keys below %s already", n, k.prefix), next: "delete them, or give another --prefix"}
 		}
 		return err
 	})
@@ -148,7 +149,7 @@ func (k *checking) perf(ctx context.Context) error {
 	if err := k.empty(ctx); err != nil {
 		return err
 	}
-	list, err := k.connections(ctx)
+	list, err := k.connections()
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (k *checking) perf(ctx context.Context) error {
 	defer cancel()
 	go k.pace(done, next)
 	if err := k.write(ctx, list, next); err != nil {
-		return classify("check perf", "", err)
+		return classify("check perf", err, k.a.endpoints...)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -232,7 +233,7 @@ func (k *checking) datascale(ctx context.Context) error {
 	if err := k.empty(ctx); err != nil {
 		return err
 	}
-	list, err := k.connections(ctx)
+	list, err := k.connections()
 	if err != nil {
 		return err
 	}
@@ -256,7 +257,7 @@ func (k *checking) datascale(ctx context.Context) error {
 		}
 	}()
 	if err := k.write(ctx, list, next); err != nil {
-		return classify("check datascale", "", err)
+		return classify("check datascale", err, k.a.endpoints...)
 	}
 	after, err := k.a.gather(ctx, k.a.endpoints)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 )
@@ -13,7 +12,7 @@ type app struct {
 	world
 	lines *bufio.Reader // of in
 	global
-	remotes []*remote // connected so far
+	remotes map[string]*remote // the clients made so far, by their endpoints
 	// capture, if not nil, takes requests instead of a cluster: those of a
 	// transaction are written like commands.
 	capture func(request any)
@@ -24,7 +23,7 @@ func newApp(w world) *app { return &app{world: w, lines: bufio.NewReader(w.in)} 
 // close ends all connections.
 func (a *app) close() {
 	for _, r := range a.remotes {
-		r.conn.Close()
+		r.Close()
 	}
 }
 
@@ -101,38 +100,18 @@ func (a *app) brief(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, a.commandTimeout)
 }
 
-// call does one short thing with the first endpoint that can be reached. did
-// says what, for errors. A read is tried on the next endpoint when one turns
-// out not to be available; a write is not, since it may have been made.
-func (a *app) call(ctx context.Context, did string, read bool, do func(ctx context.Context, r *remote) error) error {
-	ctx, cancel := a.brief(ctx)
-	defer cancel()
-	var last error
-	for _, endpoint := range a.endpoints {
-		r, err := a.connect(ctx, endpoint)
-		if err == nil {
-			if err = do(ctx, r); err == nil {
-				return nil
-			}
-			last = classify(did, endpoint, err)
-			if !read || !unavailable(err) {
-				return last
-			}
-			continue
-		}
-		if !unavailable(err) {
-			return classify(did, endpoint, err)
-		}
-		last = err
-	}
-	return a.unreachable(did, last)
+// call does one short thing with the cluster. did says what, for errors.
+func (a *app) call(ctx context.Context, did string, do func(ctx context.Context, r *remote) error) error {
+	return a.on(ctx, a.endpoints, did, do)
 }
 
-// unreachable is the failure after all endpoints were tried.
-func (a *app) unreachable(did string, last error) error {
-	if len(a.endpoints) == 1 {
-		return classify(did, a.endpoints[0], last)
+// on does one short thing with some endpoints and no others.
+func (a *app) on(ctx context.Context, endpoints []string, did string, do func(ctx context.Context, r *remote) error) error {
+	ctx, cancel := a.brief(ctx)
+	defer cancel()
+	r, err := a.at(endpoints...)
+	if err == nil {
+		err = do(ctx, r)
 	}
-	return &failure{code: exitUnreachable, did: did, err: fmt.Errorf("none of %d endpoints answers; the last: %w", len(a.endpoints), last),
-		next: "`kvctl endpoint health` says what is wrong with each"}
+	return classify(did, err, endpoints...)
 }

@@ -4,66 +4,79 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/client"
 )
 
-// remote is a connection with one endpoint, logged in if that was asked for.
+// remote is a client of one endpoint, or of all. What kvctl prints as the
+// cluster sent it goes through etcd's generated clients, over its connections.
 type remote struct {
-	endpoint string
-	conn     *grpc.ClientConn
-	pass     *pass
+	endpoint string // of several: as the flag has them
+	*client.Client
 }
 
-func (r *remote) kv() pb.KVClient             { return pb.NewKVClient(r.conn) }
-func (r *remote) watch() pb.WatchClient       { return pb.NewWatchClient(r.conn) }
-func (r *remote) lease() pb.LeaseClient       { return pb.NewLeaseClient(r.conn) }
-func (r *remote) cluster() pb.ClusterClient   { return pb.NewClusterClient(r.conn) }
-func (r *remote) admin() pb.MaintenanceClient { return pb.NewMaintenanceClient(r.conn) }
-func (r *remote) auth() pb.AuthClient         { return pb.NewAuthClient(r.conn) }
+func (r *remote) kv() pb.KVClient             { return pb.NewKVClient(r.Conn()) }
+func (r *remote) lease() pb.LeaseClient       { return pb.NewLeaseClient(r.Conn()) }
+func (r *remote) cluster() pb.ClusterClient   { return pb.NewClusterClient(r.Conn()) }
+func (r *remote) admin() pb.MaintenanceClient { return pb.NewMaintenanceClient(r.Conn()) }
+func (r *remote) auth() pb.AuthClient         { return pb.NewAuthClient(r.Conn()) }
 
-// defaultSend is the largest request if the flags do not say, as in etcdctl.
-const defaultSend = 2 << 20
+const (
+	// defaultSend is the largest request if the flags do not say, as in etcdctl.
+	defaultSend = 2 << 20
+	// rounds is how often all endpoints are asked before a command says that none
+	// answers: a person waits, so it is not until the deadline.
+	rounds = 3
+)
 
-// connect returns a connection that is ready for calls. One is made for each
-// endpoint and kept until the command ends.
-func (a *app) connect(ctx context.Context, endpoint string) (*remote, error) {
-	for _, r := range a.remotes {
-		if r.endpoint == endpoint {
-			return r, nil
-		}
+// at is a client of some endpoints, for what a person waits for.
+func (a *app) at(endpoints ...string) (*remote, error) { return a.client(rounds, endpoints) }
+
+// patient is a client of all endpoints that goes on trying while none answers,
+// for what is to last: locks, mirrors. What begins with it asks once in haste,
+// so that a wrong endpoint shows.
+func (a *app) patient() (*remote, error) { return a.client(0, a.endpoints) }
+
+// client makes a client, once for each choice; it is closed with the command.
+func (a *app) client(rounds int, endpoints []string) (*remote, error) {
+	name := fmt.Sprintln(rounds, endpoints)
+	if r := a.remotes[name]; r != nil {
+		return r, nil
 	}
-	r, err := a.dial(ctx, endpoint)
+	cfg, err := a.clientConfig(endpoints)
 	if err != nil {
 		return nil, err
 	}
-	a.remotes = append(a.remotes, r)
+	cfg.Rounds = rounds
+	c, err := client.New(cfg)
+	if err != nil {
+		return nil, usage("%s", strings.TrimPrefix(err.Error(), "client: "))
+	}
+	r := &remote{strings.Join(endpoints, ","), c}
+	if a.remotes == nil {
+		a.remotes = map[string]*remote{}
+	}
+	a.remotes[name] = r
 	return r, nil
 }
 
-func (a *app) dial(ctx context.Context, endpoint string) (*remote, error) {
-	target, secure, err := parseEndpoint(endpoint)
-	if err != nil {
-		return nil, usage("endpoint %q: %v", endpoint, err)
+func (a *app) clientConfig(endpoints []string) (cfg client.Config, err error) {
+	if err := a.askPassword(); err != nil {
+		return cfg, err
 	}
-	creds, err := a.transport(secure)
+	secure, err := a.tlsConfig()
 	if err != nil {
-		return nil, err
+		return cfg, err
 	}
-	var refusal dialError
 	send, recv := a.maxSend, a.maxRecv
 	if send <= 0 {
 		send = defaultSend
@@ -71,125 +84,38 @@ func (a *app) dial(ctx context.Context, endpoint string) (*remote, error) {
 	if recv <= 0 {
 		recv = math.MaxInt32
 	}
-	p := &pass{token: a.token}
-	conn, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(&watched{creds, &refusal}),
-		grpc.WithPerRPCCredentials(p),
-		grpc.WithContextDialer(refusal.dial),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: a.keepaliveTime, Timeout: a.keepaliveTimeout, PermitWithoutStream: false}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(send), grpc.MaxCallRecvMsgSize(recv)),
-		grpc.WithUserAgent("kvctl"),
-	)
-	if err != nil {
-		return nil, usage("endpoint %q: %v", endpoint, err)
+	cfg = client.Config{
+		Endpoints: endpoints, TLS: secure, Username: a.user, Password: a.password, Observer: &telling{a: a},
+		Timeout:     -1, // what is short has a deadline from app.brief
+		DialTimeout: a.dialTimeout, KeepAlive: a.keepaliveTime, KeepAliveTimeout: a.keepaliveTimeout,
+		DialOptions: []grpc.DialOption{
+			grpc.WithUserAgent("kvctl"), grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(send), grpc.MaxCallRecvMsgSize(recv)),
+		},
 	}
-	r := &remote{endpoint: endpoint, conn: conn, pass: p}
-	if err := a.ready(ctx, r, &refusal); err != nil {
-		conn.Close()
-		return nil, err
+	if a.token != "" {
+		cfg.Token = func(context.Context) (string, error) { return a.token, nil }
 	}
-	if err := a.login(ctx, r); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return r, nil
+	return cfg, nil
 }
 
-// ready waits until the connection stands or has failed once.
-func (a *app) ready(ctx context.Context, r *remote, refusal *dialError) error {
-	ctx, cancel := context.WithTimeout(ctx, a.dialTimeout)
-	defer cancel()
-	r.conn.Connect()
-	for {
-		state := r.conn.GetState()
-		if state == connectivity.Ready {
-			return nil
-		}
-		if state == connectivity.TransientFailure || !r.conn.WaitForStateChange(ctx, state) {
-			err := refusal.last()
-			if err == nil {
-				err = fmt.Errorf("no connection within %v", a.dialTimeout)
-			}
-			return &failure{
-				code: exitUnreachable, did: didConnect, endpoint: r.endpoint, err: err,
-				next: "is the member running, and is this its client address? For TLS give https:// or --cacert",
-			}
-		}
-	}
-}
-
-// login gets a token for the user that the flags name.
-func (a *app) login(ctx context.Context, r *remote) error {
-	if a.user == "" {
+// askPassword completes --user.
+func (a *app) askPassword() (err error) {
+	if a.user == "" || a.password != "" {
 		return nil
 	}
 	name, password, given := strings.Cut(a.user, ":")
-	switch {
-	case a.password != "":
-		name, password = a.user, a.password
-	case !given:
-		var err error
+	if !given {
 		if password, err = a.askSecret("Password: "); err != nil {
 			return usage("no password for --user %s: %v", name, err)
 		}
-		a.password, a.user = password, name
 	}
-	resp, err := r.auth().Authenticate(ctx, &pb.AuthenticateRequest{Name: name, Password: password})
-	if err != nil {
-		if strings.Contains(text(err), "authentication is not enabled") {
-			return nil // as etcdctl: who logs in where nobody has to, may
-		}
-		f := classify("log in as "+name, r.endpoint, err).(*failure)
-		if !unavailable(err) && f.code == exitRefused {
-			f.code = exitDenied
-		}
-		return f
-	}
-	r.pass.token = resp.Token
+	a.user, a.password = name, password
 	return nil
 }
 
-// unavailable reports that a request surely, or probably, did not reach a
-// member that could work on it.
-func unavailable(err error) bool {
-	var f *failure
-	if errors.As(err, &f) {
-		return f.code == exitUnreachable
-	}
-	return status.Code(err) == codes.Unavailable
-}
-
-// parseEndpoint turns what the flags say into grpc's target.
-func parseEndpoint(s string) (target string, secure bool, err error) {
-	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
-	if !ok {
-		scheme, rest = "", scheme
-	}
-	switch scheme {
-	case "unix", "unixs":
-		return "unix:" + rest, scheme == "unixs", nil
-	case "", "http", "https":
-		rest = strings.TrimSuffix(rest, "/")
-		if _, _, err := net.SplitHostPort(rest); err != nil {
-			return "", false, err
-		}
-		return "passthrough:///" + rest, scheme == "https", nil
-	}
-	return "", false, fmt.Errorf("unknown scheme %q", scheme)
-}
-
-// transport says how to speak with an endpoint.
-func (a *app) transport(secure bool) (credentials.TransportCredentials, error) {
-	cfg, err := a.tlsConfig(secure)
-	if cfg == nil || err != nil {
-		return insecure.NewCredentials(), err
-	}
-	return credentials.NewTLS(cfg), nil
-}
-
-// tlsConfig is nil for an endpoint that is spoken with plainly.
-func (a *app) tlsConfig(secure bool) (*tls.Config, error) {
-	if !secure && a.insecureTransport && a.cacert == "" && a.cert == "" && !a.insecureSkipVerify {
+// tlsConfig is nil when only endpoints that ask for it (https://) get TLS.
+func (a *app) tlsConfig() (*tls.Config, error) {
+	if a.insecureTransport && a.cacert == "" && a.cert == "" && a.serverName == "" && !a.insecureSkipVerify {
 		return nil, nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: a.insecureSkipVerify, ServerName: a.serverName}
@@ -213,15 +139,31 @@ func (a *app) tlsConfig(secure bool) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// pass adds the token to each call, as etcd wants it.
-type pass struct{ token string }
-
-func (p *pass) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	if p.token == "" {
-		return nil, nil
+// telling tells the operator about a watch that has lost its connection and
+// goes on trying; nobody would see it otherwise.
+type telling struct {
+	a  *app
+	mu struct {
+		sync.Mutex
+		last time.Time
 	}
-	return map[string]string{"token": p.token}, nil
 }
 
-// RequireTransportSecurity: etcd's tokens also work without TLS.
-func (p *pass) RequireTransportSecurity() bool { return false }
+// tellPeriod is how often it does.
+const tellPeriod = 10 * time.Second
+
+func (o *telling) Call(ctx context.Context, _ string) (context.Context, func(client.Outcome)) {
+	return ctx, func(client.Outcome) {}
+}
+
+func (o *telling) Notice(n client.Notice) {
+	if n.Kind != client.NoticeWatchBroken {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Since(o.mu.last) > tellPeriod {
+		o.mu.last = time.Now()
+		fmt.Fprintf(o.a.errs, "kvctl: watch: %s: %s; trying again\n", n.Endpoint, text(n.Err))
+	}
+}

@@ -30,6 +30,6 @@
 // # Files, in reading order
 //
 // main.go, command.go (how a command is made and run), flags.go, conn.go (the
-// only file that connects), exit.go, print.go; then one file for each group of
+// only file that makes clients), exit.go, print.go; then one file for each group of
 // commands.
 package main

@@ -60,7 +60,7 @@ func (a *app) each(ctx context.Context, endpoints []string, do func(ctx context.
 	errs := make([]error, len(endpoints))
 	var wg sync.WaitGroup
 	for i, endpoint := range endpoints {
-		r, err := a.connect(ctx, endpoint)
+		r, err := a.at(endpoint)
 		if err != nil {
 			errs[i] = err
 			continue
@@ -117,7 +117,7 @@ func (a *app) gather(ctx context.Context, endpoints []string) ([]endpointStatus,
 			out = append(out, all[i])
 			continue
 		}
-		err = classify("ask for the status", endpoints[i], err)
+		err = classify("ask for the status", err, endpoints[i])
 		fmt.Fprintf(a.errs, "kvctl: %v\n", err)
 		failed = checkFailed("status", fmt.Errorf("%d of %d endpoints answer", len(out), len(endpoints)), "see above for each that does not")
 	}
@@ -229,7 +229,7 @@ func (a *app) hashes(ctx context.Context, endpoints []string, rev int64) error {
 	r := result{value: list, head: []string{"ENDPOINT", "HASH", "REVISION", "COMPACTED"}}
 	for i, err := range errs {
 		if err != nil {
-			return classify("hash the history", endpoints[i], err)
+			return classify("hash the history", err, endpoints[i])
 		}
 		h := list[i].HashKV
 		r.rows = append(r.rows, []string{endpoints[i], fmt.Sprint(h.Hash), fmt.Sprint(h.HashRevision), fmt.Sprint(h.CompactRevision)})

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strings"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/client"
 )
 
 // The exit codes; doc.go explains them. Scripts depend on them.
@@ -49,13 +55,21 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// text is an error without gRPC's own frame.
+// text is an error without the frames that gRPC and the client put around it.
 func text(err error) string {
-	if s, ok := status.FromError(err); ok {
-		return s.Message()
+	var e *client.Error
+	for errors.As(err, &e) {
+		err = e.Err
 	}
-	return err.Error()
+	said := err.Error()
+	if s, ok := status.FromError(err); ok {
+		said = s.Message()
+	}
+	return connecting.ReplaceAllString(said, "$1")
 }
+
+// connecting is how gRPC says why a connection was not made.
+var connecting = regexp.MustCompile(`connection error: desc = "(?:transport: )?(?:Error while dialing: )?(.*)"$`)
 
 func usage(format string, args ...any) error {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...), next: "see --help of the command"}
@@ -75,37 +89,61 @@ func fileFailed(did string, err error) error {
 	return &failure{code: exitFile, did: did, err: err, next: next}
 }
 
-// didConnect is what was tried until classify knows better.
-const didConnect = "connect"
-
-// classify makes a failure of what an RPC returned.
-func classify(did, endpoint string, err error) error {
-	var f *failure
+// classify makes a failure of what a call to endpoints returned.
+func classify(did string, err error, endpoints ...string) error {
 	if err == nil {
 		return nil
 	}
+	var f *failure
 	if errors.As(err, &f) {
-		if f.did == "" || f.did == didConnect {
-			f.did = did
-		}
+		f.did = cmp.Or(f.did, did)
 		return f
 	}
-	f = &failure{code: exitRefused, did: did, endpoint: endpoint, err: err}
 	var path *fs.PathError
-	switch code := status.Code(err); {
-	case errors.As(err, &path):
+	if errors.As(err, &path) {
 		return fileFailed(did, err)
-	case code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded):
-		f.code, f.next = exitTimeout, "a change may have been made all the same: look before you repeat it; "+
-			"`kvctl endpoint health --cluster` shows who answers; --command-timeout gives more time"
+	}
+	f = &failure{code: exitRefused, did: did, endpoint: strings.Join(endpoints, ","), err: err}
+	login := false
+	var e *client.Error
+	for cause := err; errors.As(cause, &e); cause = e.Err { // a login is a call within a call
+		f.endpoint = cmp.Or(e.Endpoint, f.endpoint)
+		login = e.Op == pb.Auth_Authenticate_FullMethodName
+	}
+	if login {
+		f.did += ": log in"
+	}
+	f.outcome(login, len(endpoints))
+	return f
+}
+
+// outcome finds the exit code and what to do next.
+func (f *failure) outcome(login bool, endpoints int) {
+	said := text(f.err)
+	code := status.Code(f.err)
+	const look = "`kvctl endpoint health --cluster` shows who answers; --command-timeout gives more time"
+	switch {
+	case errors.Is(f.err, client.ErrUnknownOutcome):
+		f.code, f.next = exitTimeout, "the change may have been made all the same: look before you repeat it; "+look
+	case code == codes.DeadlineExceeded || errors.Is(f.err, context.DeadlineExceeded):
+		f.code, f.next = exitTimeout, "nothing was changed; "+look
+	case code == codes.Unavailable && (strings.Contains(said, "tls:") || strings.Contains(said, "x509:")):
+		f.code, f.next = exitDenied, "check --cacert, --cert and --key, and the name in the server's certificate (--tls-server-name)"
+	case code == codes.Unavailable && api.FindError(said) == nil && endpoints > 1:
+		f.err = fmt.Errorf("none of %d endpoints answers; the last said: %s", endpoints, said)
+		f.code, f.next = exitUnreachable, "`kvctl endpoint health` says what is wrong with each"
+	case code == codes.Unavailable && api.FindError(said) == nil:
+		f.code, f.next = exitUnreachable, "is the member running, and is this its client address? For TLS give https:// or --cacert"
 	case code == codes.Unavailable:
 		f.code, f.next = exitUnreachable, "`kvctl endpoint status --cluster` shows who leads; try again when there is a leader"
 	case code == codes.Unauthenticated || code == codes.PermissionDenied:
 		f.code, f.next = exitDenied, "log in with --user NAME[:PASSWORD]; `kvctl user get NAME` and `kvctl role get ROLE` show what a user may do"
 	default:
-		f.next = advice(text(err))
+		if login {
+			f.code = exitDenied
+		}
+		f.next = advice(said)
 	}
-	return f
 }
 
 // advice is what to do about a refusal, by etcd's text.

@@ -62,7 +62,7 @@ func (a *app) get(ctx context.Context, r *pb.RangeRequest, stream, valueOnly boo
 		return nil
 	}
 	var resp *pb.RangeResponse
-	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), true, func(ctx context.Context, to *remote) (err error) {
+	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), func(ctx context.Context, to *remote) (err error) {
 		if stream {
 			resp, err = rangeStream(ctx, to, r)
 			return err

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"sort"
 	"strconv"
 	"strings"
@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 func (a *app) historyCommand() *cobra.Command {
@@ -21,7 +23,7 @@ func (a *app) historyCommand() *cobra.Command {
 }
 
 func (a *app) history(ctx context.Context, key string) error {
-	events, from, err := a.past(ctx, []byte(key), nil)
+	events, from, err := a.past(ctx, client.Key(key))
 	if err != nil {
 		return err
 	}
@@ -37,72 +39,30 @@ func (a *app) history(ctx context.Context, key string) error {
 	return a.show(r)
 }
 
-// past reads what changed in a range since the last compaction, through a watch
-// that ends at the newest revision.
-func (a *app) past(ctx context.Context, key, end []byte) (events []*mvccpb.Event, from int64, err error) {
-	err = a.call(ctx, fmt.Sprintf("read the history of %q", key), true, func(ctx context.Context, r *remote) error {
-		now, err := r.kv().Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, CountOnly: true})
-		if err != nil {
-			return err
-		}
-		events, from = nil, 1
+// past reads what changed in a range since the last compaction.
+func (a *app) past(ctx context.Context, keys client.Range) (events []*mvccpb.Event, from client.Revision, err error) {
+	now, err := a.now(ctx, "read the history", keys)
+	if err != nil {
+		return nil, 0, err
+	}
+	from = 1
+	err = a.call(ctx, "read the history", func(ctx context.Context, r *remote) error {
 		for {
-			if events, err = pastOn(ctx, r, key, end, from, now.Header.GetRevision()); err == nil {
-				return nil
+			events = nil
+			var ended error
+			for ev, err := range r.Watch(ctx, keys, client.After(from-1), client.Until(now)) {
+				if ended = err; err == nil {
+					events = append(events, eventOnWire(ev))
+				}
 			}
-			var c *compactedAt
-			if !errors.As(err, &c) {
-				return err
+			var compacted *client.CompactedError
+			if !errors.As(ended, &compacted) {
+				return ended
 			}
-			from = c.revision
+			from = compacted.Revision // what the keys are at this revision is kept
 		}
 	})
 	return events, from, err
-}
-
-type compactedAt struct{ revision int64 }
-
-func (c *compactedAt) Error() string { return fmt.Sprint("compacted at ", c.revision) }
-
-func pastOn(ctx context.Context, r *remote, key, end []byte, from, to int64) (events []*mvccpb.Event, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := r.watch().Watch(ctx)
-	if err != nil {
-		return nil, err
-	}
-	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: key, RangeEnd: end, StartRevision: from}}})
-	if err != nil {
-		return nil, err
-	}
-	asked := false
-	for {
-		resp, err := stream.Recv()
-		switch {
-		case err != nil:
-			return nil, err
-		case resp.CompactRevision > 0:
-			return nil, &compactedAt{resp.CompactRevision}
-		case resp.Canceled:
-			return nil, errors.New(resp.CancelReason)
-		}
-		for _, e := range resp.Events {
-			if e.Kv.ModRevision <= to {
-				events = append(events, e)
-			}
-		}
-		// A progress answer for the newest revision comes when all before it was
-		// delivered; it is asked for again after each answer.
-		if !resp.Created && len(resp.Events) == 0 && resp.Header.GetRevision() >= to {
-			return events, nil
-		}
-		if !asked || len(resp.Events) > 0 {
-			asked = true
-			if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}); err != nil {
-				return nil, err
-			}
-		}
-	}
 }
 
 func (a *app) diffCommand() *cobra.Command {
@@ -118,7 +78,7 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.diff(ctx, one, two, key, end)
+			return a.diff(ctx, one, two, asRange(key, end))
 		})
 	s.define(c)
 	return c
@@ -131,24 +91,19 @@ type change struct {
 	After  *mvccpb.KeyValue `json:"after,omitempty"`
 }
 
-func (a *app) diff(ctx context.Context, one, two int64, key, end []byte) error {
-	read := func(rev int64) (kvs []*mvccpb.KeyValue, err error) {
-		err = a.call(ctx, fmt.Sprintf("read %q at revision %d", key, rev), true, func(ctx context.Context, r *remote) error {
-			resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Revision: rev})
-			kvs = resp.GetKvs()
-			return err
-		})
-		return kvs, err
-	}
-	before, err := read(one)
+func (a *app) diff(ctx context.Context, one, two int64, keys client.Range) error {
+	var changes []change
+	err := a.call(ctx, "compare two revisions", func(ctx context.Context, r *remote) (err error) {
+		before, stop := iter.Pull2(r.Scan(ctx, keys, client.AtRevision(client.Revision(one))))
+		defer stop()
+		after, stop := iter.Pull2(r.Scan(ctx, keys, client.AtRevision(client.Revision(two))))
+		defer stop()
+		changes, err = differences(before, after)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	after, err := read(two)
-	if err != nil {
-		return err
-	}
-	changes := differences(before, after)
 	r := result{value: changes, head: []string{"", "KEY", "BEFORE", "AFTER"}}
 	for _, c := range changes {
 		r.rows = append(r.rows, []string{c.mark(), a.bytesText([]byte(c.Key)), a.bytesText(c.Before.GetValue()), a.bytesText(c.After.GetValue())})
@@ -177,31 +132,33 @@ func (c *change) mark() string {
 	return "M"
 }
 
-// differences merges two sorted lists.
-func differences(before, after []*mvccpb.KeyValue) (out []change) {
-	for len(before) > 0 || len(after) > 0 {
-		order := 0
-		switch {
-		case len(before) == 0:
-			order = 1
-		case len(after) == 0:
-			order = -1
-		default:
-			order = bytes.Compare(before[0].Key, after[0].Key)
+// differences merges two lists, of which only a page is in memory at a time.
+func differences(before, after func() (client.KV, error, bool)) (out []change, err error) {
+	next := func(from func() (client.KV, error, bool)) (kv *mvccpb.KeyValue) {
+		got, failed, ok := from()
+		if failed != nil {
+			err = failed
 		}
+		if !ok || failed != nil {
+			return nil
+		}
+		return onWire(got)
+	}
+	b, a := next(before), next(after)
+	for err == nil && (b != nil || a != nil) {
 		switch {
-		case order < 0:
-			out, before = append(out, change{string(before[0].Key), before[0], nil}), before[1:]
-		case order > 0:
-			out, after = append(out, change{string(after[0].Key), nil, after[0]}), after[1:]
+		case a == nil || b != nil && string(b.Key) < string(a.Key):
+			out, b = append(out, change{string(b.Key), b, nil}), next(before)
+		case b == nil || string(a.Key) < string(b.Key):
+			out, a = append(out, change{string(a.Key), nil, a}), next(after)
 		default:
-			if before[0].ModRevision != after[0].ModRevision {
-				out = append(out, change{string(before[0].Key), before[0], after[0]})
+			if b.ModRevision != a.ModRevision {
+				out = append(out, change{string(b.Key), b, a})
 			}
-			before, after = before[1:], after[1:]
+			b, a = next(before), next(after)
 		}
 	}
-	return out
+	return out, err
 }
 
 // branch is a part of a key between two slashes.
@@ -249,18 +206,18 @@ func (b *branch) print(w io.Writer, indent string) {
 
 // tree shows the keys of a range by their parts.
 func (a *app) tree(ctx context.Context, r *pb.RangeRequest) error {
-	r.KeysOnly = true
-	var resp *pb.RangeResponse
-	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), true, func(ctx context.Context, to *remote) (err error) {
-		resp, err = to.kv().Range(ctx, r)
-		return err
+	root := &branch{}
+	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), func(ctx context.Context, to *remote) error {
+		for kv, err := range to.Scan(ctx, asRange(r.Key, r.RangeEnd), client.KeysOnly(), client.Limit(r.Limit), client.AtRevision(client.Revision(r.Revision))) {
+			if err != nil {
+				return err
+			}
+			root.add(strings.Split(strings.TrimPrefix(a.bytesText([]byte(kv.Key)), "/"), "/"))
+		}
+		return nil
 	})
 	if err != nil {
 		return err
-	}
-	root := &branch{}
-	for _, kv := range resp.Kvs {
-		root.add(strings.Split(strings.TrimPrefix(a.bytesText(kv.Key), "/"), "/"))
 	}
 	fmt.Fprintf(a.out, "/ (%d)\n", root.keys)
 	root.print(a.out, "")

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 // span is a range of keys as arguments and flags name it.
@@ -39,6 +41,35 @@ func (s *span) of(args []string) (key, end []byte, err error) {
 		return key, []byte{0}, nil
 	}
 	return key, nil, nil
+}
+
+// asRange is a range of requests as the client has it.
+func asRange(key, end []byte) client.Range {
+	if len(end) == 0 {
+		return client.Key(string(key))
+	}
+	if string(end) == "\x00" {
+		return client.From(string(key))
+	}
+	return client.Span(string(key), string(end))
+}
+
+// onWire is a key as the cluster sends it, which is what output is made of.
+func onWire(kv client.KV) *mvccpb.KeyValue {
+	return &mvccpb.KeyValue{
+		Key: []byte(kv.Key), Value: kv.Value, CreateRevision: int64(kv.Created), ModRevision: int64(kv.Modified), Version: kv.Version, Lease: int64(kv.Lease),
+	}
+}
+
+func eventOnWire(ev client.Event) *mvccpb.Event {
+	e := &mvccpb.Event{Kv: onWire(ev.KV)}
+	if ev.Type == client.EventDelete {
+		e.Type = mvccpb.Event_DELETE
+	}
+	if ev.Previous != nil {
+		e.PrevKv = onWire(*ev.Previous)
+	}
+	return e
 }
 
 // prefixEnd is the first key after all that begin with prefix.

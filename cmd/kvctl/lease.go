@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 func (a *app) leaseCommand() *cobra.Command {
@@ -35,7 +37,7 @@ func (a *app) leaseGrant(ctx context.Context, seconds string) error {
 		return usage("lease grant: %q is no number of seconds", seconds)
 	}
 	var resp *pb.LeaseGrantResponse
-	err = a.call(ctx, "grant a lease", false, func(ctx context.Context, r *remote) (err error) {
+	err = a.call(ctx, "grant a lease", func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.lease().LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: ttl})
 		return err
 	})
@@ -51,7 +53,7 @@ func (a *app) leaseRevoke(ctx context.Context, arg string) error {
 		return err
 	}
 	var resp *pb.LeaseRevokeResponse
-	err = a.call(ctx, "revoke lease "+arg, false, func(ctx context.Context, r *remote) (err error) {
+	err = a.call(ctx, "revoke lease "+arg, func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.lease().LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
 		return err
 	})
@@ -67,7 +69,7 @@ func (a *app) leaseTTL(ctx context.Context, arg string, keys bool) error {
 		return err
 	}
 	var resp *pb.LeaseTimeToLiveResponse
-	err = a.call(ctx, "look at lease "+arg, true, func(ctx context.Context, r *remote) (err error) {
+	err = a.call(ctx, "look at lease "+arg, func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.lease().LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id, Keys: keys})
 		return err
 	})
@@ -93,7 +95,7 @@ func (a *app) leaseTTL(ctx context.Context, arg string, keys bool) error {
 
 func (a *app) leaseList(ctx context.Context) error {
 	var resp *pb.LeaseLeasesResponse
-	err := a.call(ctx, "list the leases", true, func(ctx context.Context, r *remote) (err error) {
+	err := a.call(ctx, "list the leases", func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.lease().LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 		return err
 	})
@@ -108,74 +110,56 @@ func (a *app) leaseList(ctx context.Context) error {
 	}})
 }
 
-// errExpired: a lease that somebody relies on is gone.
-var errExpired = errors.New("the lease expired or was revoked")
-
-// renew sends one renewal and returns the lease's new TTL.
-func (a *app) renew(ctx context.Context, id int64) (resp *pb.LeaseKeepAliveResponse, err error) {
-	err = a.call(ctx, fmt.Sprintf("renew lease %016x", id), true, func(ctx context.Context, r *remote) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := r.lease().LeaseKeepAlive(ctx)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
-			return err
-		}
-		resp, err = stream.Recv()
-		return err
-	})
-	if err == nil && resp.TTL <= 0 {
-		err = checkFailed(fmt.Sprintf("renew lease %016x", id), errExpired, "`kvctl lease list` shows the leases")
-	}
-	return resp, err
-}
-
-// hold renews a lease until ctx ends or the lease is lost. A renewal that fails
-// is tried again as long as the lease may still live: it surely does for ttl
-// seconds. tell may be nil.
-func (a *app) hold(ctx context.Context, id, ttl int64, tell func(*pb.LeaseKeepAliveResponse) error) error {
-	until := time.Now().Add(time.Duration(ttl) * time.Second)
-	for {
-		resp, err := a.renew(ctx, id)
-		pause := time.Second
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			ttl := time.Duration(resp.TTL) * time.Second
-			until, pause = time.Now().Add(ttl), max(ttl/3, 100*time.Millisecond)
-			if tell != nil {
-				if err := tell(resp); err != nil {
-					return err
-				}
-			}
-		case errors.Is(err, errExpired) || time.Now().After(until):
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
-	}
-}
-
+// keepAlive renews a lease: once, or until ctx ends or the lease is lost. While
+// the lease may still live, a renewal that fails is tried again.
 func (a *app) keepAlive(ctx context.Context, arg string, once bool) error {
 	id, err := parseLease(arg)
 	if err != nil {
 		return err
 	}
-	tell := func(resp *pb.LeaseKeepAliveResponse) error {
-		return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x keepalived with TTL(%d)\n", resp.ID, resp.TTL) }})
+	did := "renew lease " + arg
+	var ttl time.Duration
+	renew := func(ctx context.Context, r *remote) (err error) {
+		ttl, err = r.Renew(ctx, client.LeaseID(id))
+		return leaseLost(did, err)
 	}
-	if !once {
-		return a.hold(ctx, id, 0, tell)
+	if err := a.call(ctx, did, renew); err != nil {
+		return err
 	}
-	resp, err := a.renew(ctx, id)
+	r, err := a.patient()
 	if err != nil {
 		return err
 	}
-	return tell(resp)
+	for {
+		seconds := int64(ttl / time.Second)
+		err := a.show(result{value: map[string]int64{"ID": id, "TTL": seconds}, simple: func(w io.Writer) {
+			fmt.Fprintf(w, "lease %016x keepalived with TTL(%d)\n", id, seconds)
+		}})
+		if err != nil || once {
+			return err
+		}
+		sent := time.Now()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(ttl / 3):
+		}
+		last, cancel := context.WithDeadline(ctx, sent.Add(ttl))
+		err = renew(last, r)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return classify(did, err, a.endpoints...)
+		}
+	}
+}
+
+// leaseLost says what a lost lease means.
+func leaseLost(did string, err error) error {
+	if !errors.Is(err, client.ErrLeaseLost) {
+		return err
+	}
+	return checkFailed(did, errors.New("the lease expired or was revoked"), "`kvctl lease list` shows the leases")
 }

@@ -20,7 +20,7 @@ func (a *app) compactCommand() *cobra.Command {
 			if err != nil {
 				return usage("compact: %q is no revision", args[0])
 			}
-			err = a.call(ctx, "compact at "+args[0], false, func(ctx context.Context, r *remote) error {
+			err = a.call(ctx, "compact at "+args[0], func(ctx context.Context, r *remote) error {
 				_, err := r.kv().Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: physical})
 				return err
 			})
@@ -38,7 +38,7 @@ func (a *app) alarmCommand() *cobra.Command {
 	run := func(did string, action pb.AlarmRequest_AlarmAction) func(context.Context, []string) error {
 		return func(ctx context.Context, _ []string) error {
 			var resp *pb.AlarmResponse
-			err := a.call(ctx, did, action == pb.AlarmRequest_GET, func(ctx context.Context, r *remote) (err error) {
+			err := a.call(ctx, did, func(ctx context.Context, r *remote) (err error) {
 				// As etcdctl: no member and no kind disarms all of them.
 				resp, err = r.admin().Alarm(ctx, &pb.AlarmRequest{Action: action})
 				return err
@@ -75,7 +75,7 @@ func (a *app) moveLeaderCommand() *cobra.Command {
 				return err
 			}
 			leader := list[0]
-			err = a.on(ctx, leader.Endpoint, "move the leadership", func(ctx context.Context, r *remote) error {
+			err = a.on(ctx, []string{leader.Endpoint}, "move the leadership", func(ctx context.Context, r *remote) error {
 				_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
 				return err
 			})
@@ -86,17 +86,6 @@ func (a *app) moveLeaderCommand() *cobra.Command {
 				fmt.Fprintf(w, "Leadership transferred from %x to %x\n", leader.Status.Leader, id)
 			}})
 		})
-}
-
-// on does one short thing with one endpoint and no other.
-func (a *app) on(ctx context.Context, endpoint, did string, do func(ctx context.Context, r *remote) error) error {
-	ctx, cancel := a.brief(ctx)
-	defer cancel()
-	r, err := a.connect(ctx, endpoint)
-	if err == nil {
-		err = do(ctx, r)
-	}
-	return classify(did, endpoint, err)
 }
 
 // leaderFirst returns the states of all endpoints, the leader's first. It looks
@@ -131,7 +120,7 @@ func (a *app) downgradeCommand() *cobra.Command {
 				r.Version = args[0]
 			}
 			var resp *pb.DowngradeResponse
-			err := a.call(ctx, name+" a downgrade", false, func(ctx context.Context, to *remote) (err error) {
+			err := a.call(ctx, name+" a downgrade", func(ctx context.Context, to *remote) (err error) {
 				resp, err = to.admin().Downgrade(ctx, r)
 				return err
 			})
@@ -218,13 +207,13 @@ func (a *app) awaitHealth(ctx context.Context, endpoints []string) error {
 
 // defragOne has no time limit: a rewrite takes as long as the file is large.
 func (a *app) defragOne(ctx context.Context, endpoint, which string) error {
-	r, err := a.connect(ctx, endpoint)
+	r, err := a.at(endpoint)
 	if err != nil {
-		return classify("defrag", endpoint, err)
+		return err
 	}
 	before, err := r.admin().Status(ctx, &pb.StatusRequest{})
 	if err != nil {
-		return classify("defrag", endpoint, err)
+		return classify("defrag", err, endpoint)
 	}
 	bar := a.progress("")
 	bar.note(fmt.Sprintf("defragmenting %s (%s), %s", endpoint, which, size(before.DbSize)))
@@ -232,11 +221,11 @@ func (a *app) defragOne(ctx context.Context, endpoint, which string) error {
 	_, err = r.admin().Defragment(ctx, &pb.DefragmentRequest{})
 	bar.done()
 	if err != nil {
-		return classify("defrag", endpoint, err)
+		return classify("defrag", err, endpoint)
 	}
 	after, err := r.admin().Status(ctx, &pb.StatusRequest{})
 	if err != nil {
-		return classify("defrag", endpoint, err)
+		return classify("defrag", err, endpoint)
 	}
 	fmt.Fprintf(a.out, "Finished defragmenting member[%s] (%s): %s to %s, took %v\n",
 		endpoint, which, size(before.DbSize), size(after.DbSize), time.Since(start).Round(time.Millisecond))

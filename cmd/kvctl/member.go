@@ -50,7 +50,7 @@ func parseMember(s string) (uint64, error) {
 
 // members asks for the membership.
 func (a *app) members(ctx context.Context, stale bool) (resp *pb.MemberListResponse, err error) {
-	err = a.call(ctx, "list the members", true, func(ctx context.Context, r *remote) (err error) {
+	err = a.call(ctx, "list the members", func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.cluster().MemberList(ctx, &pb.MemberListRequest{Linearizable: !stale})
 		return err
 	})
@@ -80,7 +80,7 @@ func (a *app) memberAdd(ctx context.Context, name, peers string, learner bool) e
 		return usage("member add: --peer-urls is missing")
 	}
 	var resp *pb.MemberAddResponse
-	err := a.call(ctx, "add member "+name, false, func(ctx context.Context, r *remote) (err error) {
+	err := a.call(ctx, "add member "+name, func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.cluster().MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: strings.Split(peers, ","), IsLearner: learner})
 		return err
 	})
@@ -121,7 +121,7 @@ func (a *app) memberChange(ctx context.Context, id, did, done string, change fun
 	}
 	var resp any
 	var header *pb.ResponseHeader
-	err = a.call(ctx, did+" member "+id, false, func(ctx context.Context, r *remote) (err error) {
+	err = a.call(ctx, did+" member "+id, func(ctx context.Context, r *remote) (err error) {
 		resp, header, err = change(ctx, r.cluster(), member)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,10 @@ func (m *migration) run(ctx context.Context) error {
 		return err
 	}
 	defer m.replica.discard()
-	follow := m.follow(ctx, m.replica.next())
+	follow, err := m.follow(ctx, m.replica.next())
+	if err != nil {
+		return err
+	}
 	defer func() { cancel(); <-follow.done }()
 	m.say("following writes; %s", m.hint())
 	if err := m.until(ctx, follow, m.enter(ctx)); err != nil {
@@ -137,23 +141,14 @@ func (m *migration) copy(ctx context.Context) (err error) {
 		return err
 	}
 	work := m.out + ".work"
-	var r *remote
-	for _, endpoint := range m.a.endpoints {
-		if r, err = m.a.connect(ctx, endpoint); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return m.a.unreachable("migrate", err)
-	}
-	if _, _, err := m.a.receive(ctx, r, work); err != nil {
-		return classify("migrate: copy a snapshot", r.endpoint, err)
+	if _, err := m.a.receive(ctx, work); err != nil {
+		return classify("migrate: copy a snapshot", err, m.a.endpoints...)
 	}
 	if m.replica, err = openReplica(work); err != nil {
 		os.Remove(work)
 		return m.failed("open the copy", err)
 	}
-	m.say("copied a snapshot of %s at revision %d", r.endpoint, m.replica.revision())
+	m.say("copied a snapshot of %s at revision %d", strings.Join(m.a.endpoints, ", "), m.replica.revision())
 	return nil
 }
 
@@ -306,7 +301,7 @@ func (m *migration) unfence(ctx context.Context) {
 }
 
 func (m *migration) alarm(ctx context.Context, action pb.AlarmRequest_AlarmAction) error {
-	return m.a.call(ctx, "migrate: fence the source", false, func(ctx context.Context, r *remote) error {
+	return m.a.call(ctx, "migrate: fence the source", func(ctx context.Context, r *remote) error {
 		list, err := r.cluster().MemberList(ctx, &pb.MemberListRequest{})
 		if err != nil {
 			return err

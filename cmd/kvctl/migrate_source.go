@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 type event = mvccpb.Event
@@ -24,102 +25,49 @@ type follower struct {
 	done   chan struct{}
 }
 
-const (
-	followAhead = 1024                   // groups that may wait to be replayed
-	followPause = 200 * time.Millisecond // before a broken watch is made again
-	followTries = 150                    // in a row without a change
-)
+// followAhead is how many groups may wait to be replayed.
+const followAhead = 1024
 
 // errFellBehind: the source gave up history that was not followed yet.
 var errFellBehind = errors.New("the source compacted what was not copied yet: begin again, with a longer retention of history at the source")
 
-// follow starts to watch all keys from a revision on. It ends with ctx.
-func (m *migration) follow(ctx context.Context, from int64) *follower {
+// follow watches all keys from a revision on, whatever breaks. It ends with ctx.
+func (m *migration) follow(ctx context.Context, from int64) (*follower, error) {
+	r, err := m.a.patient()
+	if err != nil {
+		return nil, err
+	}
 	f := &follower{events: make(chan []*event, followAhead), done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
 		defer close(f.events)
-		for tries := 0; ; tries++ {
-			next, err := m.watch(ctx, f, from)
-			if next > from {
-				tries = 0
-			}
-			from = next
-			if f.err = err; ctx.Err() != nil || errors.Is(err, errFellBehind) || tries == followTries {
+		var group []*event
+		for ev, err := range r.Watch(ctx, client.All(), client.After(client.Revision(from-1))) {
+			if err != nil {
+				f.err = err
+				if errors.Is(err, client.ErrCompacted) {
+					f.err = errFellBehind
+				}
 				return
 			}
+			if group = append(group, eventOnWire(ev)); ev.More {
+				continue
+			}
 			select {
+			case f.events <- group:
+				group = nil
 			case <-ctx.Done():
-			case <-time.After(followPause):
+				f.err = ctx.Err()
+				return
 			}
 		}
 	}()
-	return f
-}
-
-// watch follows through one stream until it breaks, and returns the revision
-// from which to go on.
-func (m *migration) watch(ctx context.Context, f *follower, from int64) (next int64, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var r *remote
-	for _, endpoint := range m.a.endpoints { // its own connection: the others belong to the main goroutine
-		if r, err = m.a.dial(ctx, endpoint); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return from, err
-	}
-	defer r.conn.Close()
-	stream, err := r.watch().Watch(ctx)
-	if err != nil {
-		return from, err
-	}
-	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: from, ProgressNotify: true,
-	}}})
-	if err != nil {
-		return from, err
-	}
-	for {
-		resp, err := stream.Recv()
-		switch {
-		case err != nil:
-			return from, err
-		case resp.CompactRevision > 0:
-			return from, errFellBehind
-		case resp.Canceled:
-			return from, errors.New(resp.CancelReason)
-		}
-		for _, group := range byRevision(resp.Events) {
-			select {
-			case f.events <- group:
-				from = group[0].Kv.ModRevision + 1
-			case <-ctx.Done():
-				return from, ctx.Err()
-			}
-		}
-	}
-}
-
-// byRevision cuts events, which are in order, into the revisions they are of. A
-// revision is never split over two answers.
-func byRevision(events []*event) (groups [][]*event) {
-	for i := 0; i < len(events); {
-		j := i + 1
-		for j < len(events) && events[j].Kv.ModRevision == events[i].Kv.ModRevision {
-			j++
-		}
-		groups = append(groups, events[i:j])
-		i = j
-	}
-	return groups
+	return f, nil
 }
 
 // sourceRevision asks for the newest revision that a majority knows.
 func (m *migration) sourceRevision(ctx context.Context) (rev int64, err error) {
-	err = m.a.call(ctx, "migrate: ask for the revision", true, func(ctx context.Context, r *remote) error {
+	err = m.a.call(ctx, "migrate: ask for the revision", func(ctx context.Context, r *remote) error {
 		resp, err := r.kv().Range(ctx, &pb.RangeRequest{Key: []byte{0}, CountOnly: true})
 		rev = resp.GetHeader().GetRevision()
 		return err
@@ -129,7 +77,7 @@ func (m *migration) sourceRevision(ctx context.Context) (rev int64, err error) {
 
 // authRevision is 0 at a source that is too old to tell.
 func (m *migration) authRevision(ctx context.Context) (rev uint64, err error) {
-	err = m.a.call(ctx, "migrate: ask for the auth revision", true, func(ctx context.Context, r *remote) error {
+	err = m.a.call(ctx, "migrate: ask for the auth revision", func(ctx context.Context, r *remote) error {
 		resp, err := r.auth().AuthStatus(ctx, &pb.AuthStatusRequest{})
 		rev = resp.GetAuthRevision()
 		if status.Code(err) == codes.Unimplemented {
@@ -142,7 +90,7 @@ func (m *migration) authRevision(ctx context.Context) (rev uint64, err error) {
 
 // ttl asks how long a lease of the source lives; 0 when it does not any more.
 func (m *migration) ttl(ctx context.Context, id int64) (ttl int64) {
-	_ = m.a.call(ctx, "migrate: ask for a lease", true, func(ctx context.Context, r *remote) error {
+	_ = m.a.call(ctx, "migrate: ask for a lease", func(ctx context.Context, r *remote) error {
 		resp, err := r.lease().LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
 		ttl = resp.GetGrantedTTL()
 		return err
@@ -153,7 +101,7 @@ func (m *migration) ttl(ctx context.Context, id int64) (ttl int64) {
 // sameLeases gives the replica exactly the source's leases.
 func (m *migration) sameLeases(ctx context.Context) error {
 	var resp *pb.LeaseLeasesResponse
-	err := m.a.call(ctx, "migrate: list the leases", true, func(ctx context.Context, r *remote) (err error) {
+	err := m.a.call(ctx, "migrate: list the leases", func(ctx context.Context, r *remote) (err error) {
 		resp, err = r.lease().LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 		return err
 	})
@@ -174,7 +122,7 @@ func (m *migration) sameLeases(ctx context.Context) error {
 
 // page reads keys of the source as of a revision, from a key on.
 func (m *migration) page(ctx context.Context, from []byte, limit, rev int64) (resp *pb.RangeResponse, err error) {
-	err = m.a.call(ctx, "migrate: compare the keys", true, func(ctx context.Context, r *remote) error {
+	err = m.a.call(ctx, "migrate: compare the keys", func(ctx context.Context, r *remote) error {
 		resp, err = r.kv().Range(ctx, &pb.RangeRequest{Key: from, RangeEnd: []byte{0}, Limit: limit, Revision: rev})
 		return err
 	})
@@ -232,7 +180,7 @@ func (m *migration) survey(ctx context.Context) error {
 	var count *pb.RangeResponse
 	var leases *pb.LeaseLeasesResponse
 	var alarms *pb.AlarmResponse
-	err = m.a.call(ctx, "migrate: look at the source", true, func(ctx context.Context, r *remote) (err error) {
+	err = m.a.call(ctx, "migrate: look at the source", func(ctx context.Context, r *remote) (err error) {
 		if count, err = r.kv().Range(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, CountOnly: true}); err != nil {
 			return err
 		}

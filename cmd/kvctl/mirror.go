@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 // mirroring copies keys of one cluster into another and follows their changes.
@@ -18,7 +16,7 @@ import (
 type mirroring struct {
 	from, to       *app
 	prefix, target string
-	rev            int64
+	rev            client.Revision
 	copied         int64
 }
 
@@ -39,7 +37,7 @@ func (a *app) mirrorCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&m.prefix, "prefix", "", "only keys that begin with this")
 	f.StringVar(&m.target, "dest-prefix", "", "what takes the prefix's place in the destination (default: the same)")
-	f.Int64Var(&m.rev, "rev", 0, "copy as of this revision, and follow from there")
+	f.Int64Var((*int64)(&m.rev), "rev", 0, "copy as of this revision, and follow from there")
 	f.BoolVar(&once, "once", false, "copy, and do not follow")
 	f.StringVar(&dest.cert, "dest-cert", "", "certificate `file` for the destination")
 	f.StringVar(&dest.key, "dest-key", "", "its key `file`")
@@ -60,116 +58,82 @@ func (m *mirroring) run(ctx context.Context, once bool) error {
 	if once {
 		return nil
 	}
-	for {
-		err := m.follow(ctx)
-		if ctx.Err() != nil {
-			fmt.Fprintf(m.from.out, "made %d changes, up to revision %d\n", m.copied, m.rev)
-			return nil
-		}
-		if !unavailable(err) {
-			return classify("mirror", "", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(rewatchPause):
-		}
+	err := m.follow(ctx)
+	if ctx.Err() != nil {
+		fmt.Fprintf(m.from.out, "made %d changes, up to revision %d\n", m.copied, m.rev)
+		return nil
 	}
+	if errors.Is(err, client.ErrCompacted) {
+		return checkFailed("mirror", errFellBehind, "begin again")
+	}
+	return classify("mirror", err, m.from.endpoints...)
 }
 
-// span is the mirrored range.
-func (m *mirroring) span() (key, end []byte) {
-	if m.prefix == "" {
-		return []byte{0}, []byte{0}
-	}
-	return []byte(m.prefix), prefixEnd([]byte(m.prefix))
-}
-
-// mirrorPage is how many keys are read at once.
-const mirrorPage = 500
-
-// copy reads a page at a time, all at one revision.
+// copy reads all at one revision.
 func (m *mirroring) copy(ctx context.Context) error {
-	key, end := m.span()
-	for {
-		var resp *pb.RangeResponse
-		err := m.from.call(ctx, "mirror: read", true, func(ctx context.Context, r *remote) (err error) {
-			resp, err = r.kv().Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Revision: m.rev, Limit: mirrorPage})
+	if _, err := m.from.now(ctx, "mirror: read", client.Prefix(m.prefix)); err != nil {
+		return err
+	}
+	if _, err := m.to.now(ctx, "mirror: write", client.Key(m.target+"/")); err != nil { // is anybody there?
+		return err
+	}
+	from, err := m.from.patient()
+	if err != nil {
+		return err
+	}
+	for kv, err := range from.Scan(ctx, client.Prefix(m.prefix), client.AtRevision(m.rev), client.ReadRevision(&m.rev)) {
+		if err != nil {
+			return classify("mirror: read", err, m.from.endpoints...)
+		}
+		if err := m.apply(ctx, []client.Event{{KV: kv}}); err != nil {
 			return err
-		})
+		}
+	}
+	return nil
+}
+
+// follow makes each change of the source in the destination, too.
+func (m *mirroring) follow(ctx context.Context) error {
+	from, err := m.from.patient()
+	if err != nil {
+		return err
+	}
+	var group []client.Event // of one revision
+	for ev, err := range from.Watch(ctx, client.Prefix(m.prefix), client.After(m.rev)) {
 		if err != nil {
 			return err
 		}
-		if m.rev == 0 {
-			m.rev = resp.Header.GetRevision()
+		if group = append(group, ev); ev.More {
+			continue
 		}
-		for _, kv := range resp.Kvs {
-			if err := m.apply(ctx, []*mvccpb.Event{{Kv: kv}}); err != nil {
-				return err
-			}
-		}
-		if !resp.More {
-			return nil
-		}
-		key = append(bytes.Clone(resp.Kvs[len(resp.Kvs)-1].Key), 0)
-	}
-}
-
-func (m *mirroring) follow(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var r *remote
-	var err error
-	for _, endpoint := range m.from.endpoints {
-		if r, err = m.from.connect(ctx, endpoint); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return err
-	}
-	stream, err := r.watch().Watch(ctx)
-	if err != nil {
-		return err
-	}
-	key, end := m.span()
-	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: key, RangeEnd: end, StartRevision: m.rev + 1}}})
-	if err != nil {
-		return err
-	}
-	for {
-		resp, err := stream.Recv()
-		switch {
-		case err != nil:
+		if err := m.apply(ctx, group); err != nil {
 			return err
-		case resp.CompactRevision > 0:
-			return checkFailed("mirror", errFellBehind, "begin again")
-		case resp.Canceled:
-			return errors.New(resp.CancelReason)
 		}
-		for _, group := range byRevision(resp.Events) {
-			if err := m.apply(ctx, group); err != nil {
-				return err
-			}
-			m.rev = group[0].Kv.ModRevision
-		}
+		m.rev, group = ev.Revision, nil
 	}
+	return nil
 }
 
-// apply makes the changes of one revision of the source in one transaction.
-func (m *mirroring) apply(ctx context.Context, events []*mvccpb.Event) error {
-	r := &pb.TxnRequest{}
-	for _, e := range events {
-		key := append([]byte(m.target), bytes.TrimPrefix(e.Kv.Key, []byte(m.prefix))...)
-		op := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: e.Kv.Value}}}
-		if e.Type == mvccpb.Event_DELETE {
-			op.Request = &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}
+// apply makes the changes of one revision of the source in one transaction. A
+// repetition changes nothing, so an unknown outcome is no end.
+func (m *mirroring) apply(ctx context.Context, events []client.Event) error {
+	to, err := m.to.patient()
+	if err != nil {
+		return err
+	}
+	txn := to.Txn()
+	for _, ev := range events {
+		key := m.target + strings.TrimPrefix(ev.KV.Key, m.prefix)
+		if ev.Type == client.EventDelete {
+			txn.Then(client.OpDelete(client.Key(key)))
+		} else {
+			txn.Then(client.OpPut(key, ev.KV.Value))
 		}
-		r.Success = append(r.Success, op)
 	}
 	m.copied += int64(len(events))
-	// A repetition changes nothing, so this is tried on each endpoint.
-	return m.to.call(ctx, "mirror: write", true, func(ctx context.Context, to *remote) error {
-		_, err := to.kv().Txn(ctx, r)
-		return err
-	})
+	for {
+		if _, err = txn.Commit(ctx); !errors.Is(err, client.ErrUnknownOutcome) || ctx.Err() != nil {
+			return classify("mirror: write", err, m.to.endpoints...)
+		}
+	}
 }

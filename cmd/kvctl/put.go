@@ -47,7 +47,7 @@ func (a *app) put(ctx context.Context, r *pb.PutRequest) error {
 		return nil
 	}
 	var resp *pb.PutResponse
-	err := a.call(ctx, fmt.Sprintf("put %q", r.Key), false, func(ctx context.Context, to *remote) (err error) {
+	err := a.call(ctx, fmt.Sprintf("put %q", r.Key), func(ctx context.Context, to *remote) (err error) {
 		resp, err = to.kv().Put(ctx, r)
 		return err
 	})
@@ -90,7 +90,7 @@ func (a *app) del(ctx context.Context, r *pb.DeleteRangeRequest) error {
 		return nil
 	}
 	var resp *pb.DeleteRangeResponse
-	err := a.call(ctx, fmt.Sprintf("delete %q", r.Key), false, func(ctx context.Context, to *remote) (err error) {
+	err := a.call(ctx, fmt.Sprintf("delete %q", r.Key), func(ctx context.Context, to *remote) (err error) {
 		resp, err = to.kv().DeleteRange(ctx, r)
 		return err
 	})

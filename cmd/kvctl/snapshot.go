@@ -2,16 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 func (a *app) snapshotCommand() *cobra.Command {
@@ -29,36 +29,37 @@ func (a *app) snapshotSave(ctx context.Context, file string) error {
 	if len(a.endpoints) != 1 {
 		return usage("a snapshot is taken from one member: give one endpoint, not %d", len(a.endpoints))
 	}
-	endpoint := a.endpoints[0]
-	did := "save a snapshot to " + file
-	r, err := a.connect(ctx, endpoint)
+	info, err := a.receive(ctx, file)
 	if err != nil {
-		return classify(did, endpoint, err)
+		return classify("save a snapshot to "+file, err, a.endpoints...)
 	}
-	version, n, err := a.receive(ctx, r, file)
-	if err != nil {
-		return classify(did, endpoint, err)
-	}
-	return a.show(result{value: map[string]any{"file": file, "bytes": n, "version": version}, simple: func(w io.Writer) {
+	return a.show(result{value: map[string]any{"file": file, "bytes": info.Size, "version": info.Version}, simple: func(w io.Writer) {
 		fmt.Fprintf(w, "Snapshot saved at %s\n", file)
-		if version != "" {
-			fmt.Fprintf(w, "Server version %s\n", version)
+		if info.Version != "" {
+			fmt.Fprintf(w, "Server version %s\n", info.Version)
 		}
 	}})
 }
 
-// receive stores the snapshot of a member in file.
-func (a *app) receive(ctx context.Context, r *remote, file string) (version string, n int64, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := r.admin().Snapshot(ctx, &pb.SnapshotRequest{})
+// receive stores the snapshot of a member in file. How large it will be is known
+// from the member's state, about.
+func (a *app) receive(ctx context.Context, file string) (info client.SnapshotInfo, err error) {
+	r, err := a.at(a.endpoints...)
 	if err != nil {
-		return "", 0, err
+		return info, err
+	}
+	var state *pb.StatusResponse
+	err = a.call(ctx, "ask for the status", func(ctx context.Context, r *remote) (err error) {
+		state, err = r.admin().Status(ctx, &pb.StatusRequest{})
+		return err
+	})
+	if err != nil {
+		return info, err
 	}
 	part := file + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return "", 0, err
+		return info, err
 	}
 	defer func() {
 		f.Close()
@@ -66,17 +67,36 @@ func (a *app) receive(ctx context.Context, r *remote, file string) (version stri
 			os.Remove(part)
 		}
 	}()
-	in := &incoming{w: f, sum: sha256.New(), bar: a.progress("receiving")}
-	if err = in.copy(stream); err != nil {
-		return "", 0, err
+	in := &incoming{w: f, total: state.DbSize, bar: a.progress("receiving")}
+	info, err = r.Maintenance().Snapshot(ctx, "", in)
+	in.bar.done()
+	if errors.Is(err, client.ErrSnapshotDamaged) {
+		return info, checkFailed("receive", err, "try again, or another endpoint")
+	}
+	if err != nil {
+		return info, err
 	}
 	if err = f.Sync(); err != nil {
-		return "", 0, err
+		return info, err
 	}
 	if err = os.Rename(part, file); err != nil {
-		return "", 0, err
+		return info, err
 	}
-	return in.version, in.n, syncDir(filepath.Dir(file))
+	return info, syncDir(filepath.Dir(file))
+}
+
+// incoming is a snapshot on its way.
+type incoming struct {
+	w        io.Writer
+	bar      *progress
+	n, total int64
+}
+
+func (in *incoming) Write(p []byte) (int, error) {
+	n, err := in.w.Write(p)
+	in.n += int64(n)
+	in.bar.at(in.n, max(in.n, in.total))
+	return n, err
 }
 
 // syncDir makes a rename durable.
@@ -87,53 +107,4 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// incoming is a snapshot on its way. Its last 32 bytes are the digest of all
-// before them.
-type incoming struct {
-	w       io.Writer
-	sum     hash.Hash
-	bar     *progress
-	tail    []byte // the last bytes, which may be the digest
-	n       int64
-	version string
-}
-
-func (in *incoming) copy(stream pb.Maintenance_SnapshotClient) error {
-	defer in.bar.done()
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if m.Version != "" {
-			in.version = m.Version
-		}
-		if _, err := in.w.Write(m.Blob); err != nil {
-			return err
-		}
-		in.digest(m.Blob)
-		in.n += int64(len(m.Blob))
-		in.bar.at(in.n, in.n+int64(m.RemainingBytes))
-	}
-	if len(in.tail) < sha256.Size || in.n%512 != sha256.Size {
-		return checkFailed("receive", fmt.Errorf("the snapshot ended after %d bytes without its digest", in.n), "try again, or another endpoint")
-	}
-	if string(in.sum.Sum(nil)) != string(in.tail) {
-		return checkFailed("receive", errors.New("the snapshot does not match its SHA-256"), "try again, or another endpoint")
-	}
-	return nil
-}
-
-// digest adds all but the last 32 bytes so far.
-func (in *incoming) digest(b []byte) {
-	in.tail = append(in.tail, b...)
-	if n := len(in.tail) - sha256.Size; n > 0 {
-		in.sum.Write(in.tail[:n])
-		in.tail = append(in.tail[:0], in.tail[n:]...)
-	}
 }

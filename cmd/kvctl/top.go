@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,9 +13,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/server"
 )
 
@@ -58,7 +61,7 @@ func (a *app) top(ctx context.Context, endpoints []string, kind string, n int) e
 		return a.fetchTop(ctx, r, &reports[i])
 	}) {
 		if err != nil {
-			return classify("ask what is hot", endpoints[i], err)
+			return classify("ask what is hot", err, endpoints[i])
 		}
 	}
 	sum := map[string]*topRow{}
@@ -109,23 +112,38 @@ func (t *topRow) cells(total float64) []string {
 	}
 }
 
+// login is a token for what does not go through the client.
+func (a *app) login(ctx context.Context, r *remote) (string, error) {
+	if a.user == "" {
+		return a.token, nil
+	}
+	resp, err := r.auth().Authenticate(ctx, &pb.AuthenticateRequest{Name: a.user, Password: a.password})
+	if errors.Is(err, api.ErrAuthNotEnabled) {
+		return "", nil
+	}
+	return resp.GetToken(), err
+}
+
 // maxTopAnswer bounds what an endpoint may answer.
 const maxTopAnswer = 16 << 20
 
 // fetchTop asks one endpoint, over HTTP at its client address, as the user that
 // the connection logged in as.
 func (a *app) fetchTop(ctx context.Context, r *remote, into *server.TopReport) error {
-	target, secure, err := parseEndpoint(r.endpoint)
+	tls, err := a.tlsConfig()
 	if err != nil {
 		return err
 	}
-	tls, err := a.tlsConfig(secure)
-	if err != nil {
-		return err
+	scheme, address, found := strings.Cut(r.endpoint, "://")
+	if !found {
+		scheme, address = "http", r.endpoint
+		if tls != nil {
+			scheme = "https"
+		}
 	}
-	network, address := "tcp", strings.TrimPrefix(target, "passthrough:///")
-	if path, ok := strings.CutPrefix(target, "unix:"); ok {
-		network, address = "unix", path
+	network := "tcp"
+	if path, ok := strings.CutPrefix(scheme, "unix"); ok {
+		scheme, network = "http"+path, "unix"
 	}
 	client := http.Client{Transport: &http.Transport{
 		TLSClientConfig: tls, DisableKeepAlives: true,
@@ -133,20 +151,21 @@ func (a *app) fetchTop(ctx context.Context, r *remote, into *server.TopReport) e
 			return (&net.Dialer{Timeout: a.dialTimeout}).DialContext(ctx, network, address)
 		},
 	}}
-	url := "http://"
-	if tls != nil {
-		url = "https://"
-	}
+	host := address
 	if network == "unix" {
-		address = "localhost"
+		host = "localhost"
 	}
 	// As many as there may be: what is hot on all members together need not lead on any.
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+address+server.TopPath+fmt.Sprintf("?n=%d", server.MaxTop), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+server.TopPath+fmt.Sprintf("?n=%d", server.MaxTop), nil)
 	if err != nil {
 		return err
 	}
-	if r.pass.token != "" {
-		req.Header.Set("Authorization", r.pass.token)
+	token, err := a.login(ctx, r)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", token)
 	}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -77,7 +77,7 @@ func (a *app) txn(ctx context.Context, interactive bool, file string) error {
 		return err
 	}
 	var resp *pb.TxnResponse
-	err = a.call(ctx, "txn", false, func(ctx context.Context, to *remote) (err error) {
+	err = a.call(ctx, "txn", func(ctx context.Context, to *remote) (err error) {
 		resp, err = to.kv().Txn(ctx, r)
 		return err
 	})

@@ -7,18 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/keelson-io/keelson/client"
 )
 
 func (a *app) watchCommand() *cobra.Command {
 	var s span
-	var r pb.WatchCreateRequest
+	var w watching
 	var command string
-	var limit int
 	c := verb("watch KEY [END] [-- COMMAND ARG…]", "Show changes as they come, or run a command for each",
 		"  kvctl watch /config/ --prefix\n  kvctl watch a --rev 1\n  kvctl watch a --exec 'systemctl reload app'\n  kvctl watch a -- sh -c 'echo $KVCTL_WATCH_VALUE'",
 		cobra.MinimumNArgs(1), nil)
@@ -26,145 +25,128 @@ func (a *app) watchCommand() *cobra.Command {
 
 The watch goes on after a member or the leader was lost, without gap or repetition. A command finds the event in
 KVCTL_WATCH_EVENT_TYPE, _KEY, _VALUE and _REVISION (and, as with etcdctl, the first three as ETCD_WATCH_…). An interrupt ends it.`
-	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		run := []string(nil)
+	c.RunE = func(c *cobra.Command, args []string) error {
 		if at := c.ArgsLenAtDash(); at >= 0 {
-			args, run = args[:at], args[at:]
+			args, w.run = args[:at], args[at:]
 		}
 		if command != "" {
-			run = []string{"sh", "-c", command}
+			w.run = []string{"sh", "-c", command}
 		}
 		if len(args) < 1 || len(args) > 2 {
 			return usage("watch: want KEY [END], have %d arguments", len(args))
 		}
-		if r.Key, r.RangeEnd, err = s.of(args); err != nil {
+		key, end, err := s.of(args)
+		if err != nil {
 			return err
 		}
-		return a.watch(c.Context(), &r, &watching{limit: limit, run: run})
+		w.keys = asRange(key, end)
+		return a.watch(c.Context(), &w)
 	}
 	s.define(c)
 	f := c.Flags()
-	f.Int64Var(&r.StartRevision, "rev", 0, "from this revision on, the past first")
-	f.BoolVar(&r.PrevKv, "prev-kv", false, "show what was there before, too")
-	f.BoolVar(&r.ProgressNotify, "progress-notify", false, "say from time to time how far the watch is")
+	f.Int64Var(&w.rev, "rev", 0, "from this revision on, the past first")
+	f.BoolVar(&w.previous, "prev-kv", false, "show what was there before, too")
+	f.BoolVar(&w.progress, "progress-notify", false, "say from time to time how far the watch is")
 	f.StringVar(&command, "exec", "", "run this shell `command` for each event")
-	f.IntVar(&limit, "limit", 0, "end after this many events")
+	f.IntVar(&w.limit, "limit", 0, "end after this many events")
 	return c
 }
 
-// watching is what is done with events.
+// watching is a watch and what is done with its events.
 type watching struct {
-	run   []string // a command for each; empty: they are printed
-	limit int      // 0: no end
-	seen  int
+	keys               client.Range
+	rev                int64 // the first; 0: what comes
+	previous, progress bool
+	run                []string // a command for each; empty: they are printed
+	limit              int      // 0: no end
+	seen               int
 }
 
-// What a broken watch waits before it is made again.
-const (
-	rewatchPause = 200 * time.Millisecond
-	rewatchTries = 100 // in a row, without an answer
-)
-
-var errEnough = errors.New("enough")
-
-// watch shows events until ctx ends, making the watch again where it broke.
-func (a *app) watch(ctx context.Context, r *pb.WatchCreateRequest, w *watching) error {
-	var last error
-	began := false
-	for tries := 0; tries < rewatchTries; tries++ {
-		for _, endpoint := range a.endpoints {
-			answered, err := a.watchOn(ctx, endpoint, r, w)
-			switch {
-			case errors.Is(err, errEnough):
-				return nil
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case !unavailable(err):
-				return classify("watch", endpoint, err)
-			}
-			if last = err; answered {
-				tries, began = 0, true
-			}
-		}
-		if !began {
-			break // say so at once
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(rewatchPause):
-		}
-	}
-	return a.unreachable("watch", last)
-}
-
-// watchOn watches through one endpoint until that breaks.
-func (a *app) watchOn(ctx context.Context, endpoint string, r *pb.WatchCreateRequest, w *watching) (answered bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	to, err := a.connect(ctx, endpoint)
+// watch shows events until ctx ends. The client goes on after whatever breaks.
+func (a *app) watch(ctx context.Context, w *watching) error {
+	now, err := a.now(ctx, "watch", w.keys)
 	if err != nil {
-		return false, err
+		return err
 	}
-	stream, err := to.watch().Watch(ctx)
+	if w.rev == 0 {
+		w.rev = int64(now) + 1
+	}
+	opts := []client.WatchOption{client.After(client.Revision(w.rev - 1))}
+	if w.previous {
+		opts = append(opts, client.WithPrevious())
+	}
+	if w.progress {
+		opts = append(opts, client.Bookmarks())
+	}
+	r, err := a.patient()
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}}); err != nil {
-		_, err = stream.Recv() // what the send failed for
-		return false, err
-	}
-	for {
-		resp, err := stream.Recv()
-		if err != nil {
-			return answered, err
-		}
-		answered = true
-		if resp.CompactRevision > 0 {
-			return answered, &failure{code: exitRefused, did: "watch", endpoint: endpoint,
-				err:  fmt.Errorf("history before revision %d was compacted; the watch wanted revision %d", resp.CompactRevision, r.StartRevision),
-				next: fmt.Sprintf("read what there is now (kvctl get), then watch with --rev %d or later", resp.CompactRevision)}
-		}
-		if resp.Canceled {
-			return answered, errors.New(resp.CancelReason)
-		}
-		if resp.Created {
-			if r.StartRevision == 0 {
-				r.StartRevision = resp.Header.GetRevision() + 1
+	var changes []*mvccpb.Event // of one revision
+	for ev, err := range r.Watch(ctx, w.keys, opts...) {
+		switch {
+		case err != nil:
+			return a.watchEnded(w, err)
+		case ev.Type == client.EventBookmark:
+			if len(w.run) == 0 {
+				fmt.Fprintf(a.out, "progress notify: %d\n", ev.Revision)
 			}
 			continue
 		}
-		if err := a.events(ctx, resp, w); err != nil {
-			return answered, err
+		changes = append(changes, eventOnWire(ev))
+		w.seen++
+		enough := w.limit > 0 && w.seen == w.limit
+		if ev.More && !enough {
+			continue
 		}
-		r.StartRevision = max(r.StartRevision, resp.Header.GetRevision()+1)
-		if n := len(resp.Events); n > 0 {
-			r.StartRevision = resp.Events[n-1].Kv.ModRevision + 1
-		}
-	}
-}
-
-func (a *app) events(ctx context.Context, resp *pb.WatchResponse, w *watching) error {
-	if len(resp.Events) == 0 && len(w.run) == 0 {
-		fmt.Fprintf(a.out, "progress notify: %d\n", resp.Header.GetRevision())
-		return nil
-	}
-	if left := w.limit - w.seen; w.limit > 0 && len(resp.Events) > left {
-		resp.Events = resp.Events[:left]
-	}
-	w.seen += len(resp.Events)
-	if a.output == outJSON && len(w.run) == 0 {
-		if err := a.show(result{value: resp}); err != nil {
+		if err := a.events(ctx, changes, w); err != nil || enough {
 			return err
 		}
-	} else {
-		for _, e := range resp.Events {
-			if err := a.event(ctx, e, w); err != nil {
-				return err
-			}
-		}
+		changes = nil
 	}
-	if w.limit > 0 && w.seen >= w.limit {
-		return errEnough
+	return nil
+}
+
+// now asks for the store's revision, and whether the range may be read.
+func (a *app) now(ctx context.Context, did string, keys client.Range) (rev client.Revision, err error) {
+	err = a.call(ctx, did, func(ctx context.Context, r *remote) error {
+		_, err := r.Count(ctx, keys, client.ReadRevision(&rev))
+		return err
+	})
+	return rev, err
+}
+
+func (a *app) watchEnded(w *watching, err error) error {
+	var compacted *client.CompactedError
+	if errors.As(err, &compacted) {
+		return &failure{code: exitRefused, did: "watch", endpoint: strings.Join(a.endpoints, ","),
+			err:  fmt.Errorf("%w; the watch wanted revision %d", err, w.rev),
+			next: fmt.Sprintf("read what there is now (kvctl get), then watch with --rev %d or later", compacted.Revision+1)}
+	}
+	return classify("watch", err, a.endpoints...)
+}
+
+// watchAnswer is a group of events in etcdctl's JSON.
+type watchAnswer struct {
+	Header struct {
+		Revision int64 `json:"revision"`
+	}
+	Events          []*mvccpb.Event
+	CompactRevision int64
+	Canceled        bool
+	Created         bool
+}
+
+func (a *app) events(ctx context.Context, events []*mvccpb.Event, w *watching) error {
+	if (a.output == outJSON || a.output == outYAML) && len(w.run) == 0 {
+		answer := watchAnswer{Events: events}
+		answer.Header.Revision = events[0].Kv.ModRevision
+		return a.show(result{value: answer})
+	}
+	for _, e := range events {
+		if err := a.event(ctx, e, w); err != nil {
+			return err
+		}
 	}
 	return nil
 }
