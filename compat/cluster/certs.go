@@ -52,6 +52,10 @@ func (c *Certs) Client(user string) (cert, key string, config *tls.Config, err e
 	return cert, key, &tls.Config{RootCAs: c.pool, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}, err
 }
 
+// Server is the members' certificate and its key, as files. It is good for
+// whatever else listens on loopback.
+func (c *Certs) Server() (cert, key string) { return c.members[0], c.members[1] }
+
 func (c *Certs) args() []string {
 	return []string{
 		"--cert-file", c.members[0], "--key-file", c.members[1], "--trusted-ca-file", c.CA, "--client-cert-auth",

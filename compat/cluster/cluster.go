@@ -83,11 +83,10 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 			return c, err
 		}
 		m := &Member{
-			Name:     fmt.Sprintf("m%d", i+1),
+			Process:  Process{Name: fmt.Sprintf("m%d", i+1), Binary: sys.Binary},
 			Endpoint: fmt.Sprintf("127.0.0.1:%d", client),
 			PeerURL:  fmt.Sprintf("%s://127.0.0.1:%d", opt.scheme(), peer),
 			scheme:   opt.scheme(),
-			sys:      sys,
 		}
 		if err := m.useCerts(opt.Certs); err != nil {
 			return c, err
@@ -100,7 +99,7 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 		initial = append(initial, m.Name+"="+m.PeerURL)
 	}
 	for _, m := range c.Members {
-		m.args = memberArgs(m, opt, strings.Join(initial, ","))
+		m.Args = memberArgs(m, opt, strings.Join(initial, ","))
 		if err := m.Start(); err != nil {
 			return c, err
 		}

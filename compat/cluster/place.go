@@ -18,12 +18,10 @@ func (c *Cluster) Place(name string) (*Member, error) {
 		return nil, err
 	}
 	m := &Member{
-		Name:     name,
+		Process:  Process{Name: name, Binary: c.System.Binary, Dir: filepath.Join(filepath.Dir(c.Members[0].Dir), name)},
 		Endpoint: fmt.Sprintf("127.0.0.1:%d", client),
 		PeerURL:  fmt.Sprintf("http://127.0.0.1:%d", peer),
-		Dir:      filepath.Join(filepath.Dir(c.Members[0].Dir), name),
 		scheme:   "http",
-		sys:      c.System,
 	}
 	return m, os.MkdirAll(m.Dir, 0o755)
 }
@@ -31,8 +29,8 @@ func (c *Cluster) Place(name string) (*Member, error) {
 // Join starts a member that was added to the cluster. initial is the value of
 // --initial-cluster, state of --initial-cluster-state.
 func (c *Cluster) Join(m *Member, initial, state string, args ...string) error {
-	m.args = append(memberArgs(m, Options{NoSync: true}, initial), "--initial-cluster-state", state)
-	m.args = append(m.args, args...)
+	m.Args = append(memberArgs(m, Options{NoSync: true}, initial), "--initial-cluster-state", state)
+	m.Args = append(m.Args, args...)
 	c.Members = append(c.Members, m)
 	return m.Start()
 }

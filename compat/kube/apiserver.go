@@ -1,0 +1,98 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keelson-io/keelson/compat/cluster"
+)
+
+// Token is of the user who may do everything.
+const Token = "compat-admin"
+
+// APIServer is a kube-apiserver process.
+type APIServer struct {
+	cluster.Process
+	Target
+}
+
+// Options of a kube-apiserver.
+type Options struct {
+	Store *cluster.Cluster
+	Certs *cluster.Certs // of the store; they serve here, too
+	Dir   string
+	Args  []string // further flags
+}
+
+// StartAPIServer starts a kube-apiserver over a store and waits until it is
+// ready. It is close to what kubeadm runs: TLS on both sides, RBAC, the usual
+// admission but for service accounts, whose controller does not run here.
+func StartAPIServer(ctx context.Context, opt Options) (*APIServer, error) {
+	binary, err := program("kube-apiserver")
+	if err != nil {
+		return nil, err
+	}
+	port, err := cluster.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(opt.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	s := &APIServer{
+		Process: cluster.Process{Name: "kube-apiserver", Binary: binary, Dir: opt.Dir},
+		Target:  Target{URL: fmt.Sprintf("https://127.0.0.1:%d", port), CA: opt.Certs.CA, Token: Token},
+	}
+	users := filepath.Join(opt.Dir, "tokens.csv")
+	if err := os.WriteFile(users, []byte(Token+",admin,admin,system:masters\n"), 0o600); err != nil {
+		return nil, err
+	}
+	if s.Args, err = arguments(opt, port, users); err != nil {
+		return nil, err
+	}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	if err := s.Ready(ctx, s.Exited()); err != nil {
+		s.Kill()
+		return nil, fmt.Errorf("kube-apiserver: %w, see %s", err, s.LogPath())
+	}
+	return s, nil
+}
+
+func arguments(opt Options, port int, users string) ([]string, error) {
+	cert, key, _, err := opt.Certs.Client("kube-apiserver")
+	if err != nil {
+		return nil, err
+	}
+	serving, servingKey := opt.Certs.Server()
+	var urls []string
+	for _, m := range opt.Store.Members {
+		urls = append(urls, m.ClientURL())
+	}
+	args := []string{
+		"--etcd-servers", strings.Join(urls, ","), "--etcd-cafile", opt.Certs.CA, "--etcd-certfile", cert, "--etcd-keyfile", key,
+		"--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(port),
+		// What it announces may not be loopback; nobody connects to it.
+		"--advertise-address", "192.0.2.1",
+		"--tls-cert-file", serving, "--tls-private-key-file", servingKey, "--cert-dir", opt.Dir,
+		"--token-auth-file", users, "--authorization-mode", "RBAC",
+		"--service-cluster-ip-range", "10.0.0.0/16",
+		"--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-account-key-file", key, "--service-account-signing-key-file", key,
+		"--disable-admission-plugins", "ServiceAccount",
+	}
+	return append(args, opt.Args...), nil
+}
+
+// program finds what `make kube-bin` built.
+func program(name string) (string, error) {
+	path, err := cluster.BinaryPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is not there; `make -C compat kube-bin` builds it, in some minutes", name)
+	}
+	return path, nil
+}
