@@ -26,6 +26,7 @@ const module = "github.com/keelson-io/keelson/"
 // import. A package that is not listed may not exist.
 var arrows = map[string][]string{
 	"api":              {},
+	"api/jsonpath":     {},
 	"api/kinds":        {},
 	"client":           {"api"}, // its tests run members of package server
 	"clock":            {},

@@ -312,18 +312,13 @@ func (d *decoder) absent(out map[string]any, f *Field, depth int) error {
 		_, err := d.into(out, f.Message, nil, depth+1)
 		return err
 	}
-	if f.OmitZero {
+	nothing := f.Pointer || f.List || f.Map || f.Wrapped || f.Type == Bytes // nil in Go
+	if f.OmitZero || f.OmitEmpty && (nothing || f.emptiable()) {
 		return nil
 	}
-	if f.Pointer || f.List || f.Map || f.Wrapped || f.Type == Bytes {
-		if !f.OmitEmpty {
-			out[f.Name] = nil
-			return d.count()
-		}
-		return nil
-	}
-	if f.OmitEmpty && f.emptiable() {
-		return nil
+	if err := d.count(); err != nil || nothing {
+		out[f.Name] = nil
+		return err
 	}
 	v, _, err := d.value(f, element{}, nil, depth)
 	out[f.Name] = v

@@ -19,16 +19,20 @@ import (
 
 func main() {
 	out := flag.String("o", "", "the `file` to write, compressed; without it the table goes to standard output as text")
+	objects := flag.String("objects", "", "the `file` to write the objects of testdata/registry.yaml to, as they are stored")
 	flag.Parse()
 	text, err := generate()
 	if err == nil && *out != "" {
 		err = write(*out, text)
 	}
+	if err == nil && *objects != "" {
+		err = writeStored(*objects)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kinds:", err)
 		os.Exit(1)
 	}
-	if *out == "" {
+	if *out == "" && *objects == "" {
 		fmt.Print(text)
 	}
 }
