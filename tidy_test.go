@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"mvcc/engine":      {},
 	"mvcc":             {"api", "planted", "clock", "mvcc/engine"},
 	"mvcc/watchcheck":  {"api", "mvcc"},
-	"server":           {"api", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk"},
+	"server":           {"api", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk", "server/resource"},
 	"server/admission": {"api", "clock"},
 	"server/certtest":  {},
 	"cmd/kvd":          {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine", "tracing"},
@@ -49,6 +49,9 @@ var arrows = map[string][]string{
 	"cmd/waldump":      {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":      {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":          {},
+	// The resource layer and what it knows of single objects.
+	"server/resource":        {"api", "api/kinds", "clock", "mvcc", "server/resource/object"},
+	"server/resource/object": {},
 	// Chaos may import all of the above; nobody but cmd/chaos imports it.
 	"chaos/history":  {"mvcc/watchcheck"},
 	"chaos/oracle":   {"api", "mvcc/watchcheck", "chaos/history"},
@@ -95,6 +98,7 @@ var spawners = map[string]string{
 	"server/listen_rpc.go":         "the gRPC and HTTP servers of the client port",
 	"server/metrics_peer.go":       "one question to each member, every four seconds; joined before the next",
 	"server/repair.go":             "the repair, which ends before anything else starts",
+	"server/resource/run.go":       "the feed and the controllers; joined before Run returns",
 	"server/server_open.go":        "the flusher of the store",
 	"server/server_run.go":         "the member's background tasks, joined before Run returns",
 	"server/maintenance_upkeep.go": "the background tasks of maintenance, joined before Run returns; one caller for each member that is asked",
@@ -103,7 +107,7 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim", "server/admission"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim", "server/admission", "server/resource", "server/resource/object"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.

@@ -12,3 +12,8 @@ func randomBytes() []byte {
 	rand.Read(b) // never fails, says its documentation
 	return b
 }
+
+// fillRandom fills b with what nobody can guess.
+func fillRandom(b []byte) {
+	rand.Read(b) // never fails, says its documentation
+}

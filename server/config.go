@@ -46,6 +46,7 @@ type Config struct {
 	ListenClientURLs     []url.URL
 	ListenClientHTTPURLs []url.URL // when set, HTTP leaves the client URLs and lives here
 	ListenMetricsURLs    []url.URL
+	ListenResourceURLs   []url.URL // where the resource layer is served; none: it is off
 	AdvertisePeerURLs    []url.URL
 	AdvertiseClientURLs  []url.URL
 
@@ -96,6 +97,10 @@ type Config struct {
 	BcryptCost        uint
 	MinPasswordLength uint // shorter ones are refused
 	AuthFreeFailures  uint // failed logins in a row before the client has to wait; 0: never
+
+	// Who may do what through the resource layer.
+	ResourceAuthorization string // AlwaysAllow (or empty) or RBAC
+	ResourceTokenFile     string // bearer tokens; empty: there are none
 
 	// OnReady is called once the client listeners are served; nil: nobody waits.
 	OnReady func()
@@ -242,6 +247,9 @@ func (c *Config) Check() error {
 	if err := c.checkTLS(); err != nil {
 		return err
 	}
+	if err := c.checkResource(); err != nil {
+		return err
+	}
 	if err := checkOrigins(c.CORS); err != nil {
 		return err
 	}
@@ -279,7 +287,7 @@ func (c *Config) checkTimes() error {
 }
 
 func (c *Config) checkURLs() error {
-	for _, list := range [][]url.URL{c.ListenPeerURLs, c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs} {
+	for _, list := range [][]url.URL{c.ListenPeerURLs, c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs, c.ListenResourceURLs} {
 		for _, u := range list {
 			if err := checkBind(u); err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -28,6 +29,7 @@ type listeners struct {
 	client  []*gate // gRPC, and HTTP unless there are HTTP URLs
 	http    []*gate // --listen-client-http-urls
 	metrics []*gate // --listen-metrics-urls
+	objects []*gate // --listen-resource-urls
 }
 
 // Bounds of connections that are open at once, for each kind of listener: no
@@ -66,6 +68,7 @@ func bind(cfg *Config) (_ *listeners, err error) {
 		{"client", "--listen-client-urls", cfg.ListenClientURLs, &l.client, clients},
 		{"http", "--listen-client-http-urls", cfg.ListenClientHTTPURLs, &l.http, clients},
 		{"metrics", "--listen-metrics-urls", cfg.ListenMetricsURLs, &l.metrics, make(chan struct{}, metricsPlaces)},
+		{"resource", "--listen-resource-urls", cfg.ListenResourceURLs, &l.objects, clients},
 	} {
 		for _, u := range group.urls {
 			one, err := listenOn(u)
@@ -96,11 +99,14 @@ func (l *listeners) chooseProtocols() {
 	for _, g := range slices.Concat(l.http, l.metrics) {
 		g.grpc, g.protocols = nil, []string{protocolHTTP1}
 	}
+	for _, g := range l.objects {
+		g.grpc, g.protocols = nil, []string{protocolH2, protocolHTTP1} // a client's watches share a connection
+	}
 }
 
 // arm gives the gates their certificates. Nothing has been accepted yet.
 func (l *listeners) arm(s *security) {
-	all := slices.Concat(l.peer, l.client, l.http, l.metrics)
+	all := slices.Concat(l.peer, l.client, l.http, l.metrics, l.objects)
 	for _, g := range all {
 		if g.isSecure {
 			g.keys = s.client
@@ -146,7 +152,7 @@ func (l *listeners) Close() {
 // closeClients leaves the peers' listeners open: a member that stops hands
 // leadership over and must be heard until then.
 func (l *listeners) closeClients() {
-	for _, one := range slices.Concat(l.client, l.http, l.metrics) {
+	for _, one := range slices.Concat(l.client, l.http, l.metrics, l.objects) {
 		one.Close()
 	}
 }
@@ -285,3 +291,20 @@ func resolved(ctx context.Context, urls []string) []string {
 	}
 	return out
 }
+
+// objectServer serves the resource layer, in HTTP/2 for who speaks it: TLS is the
+// gate's business, so to net/http all connections are plain. Its requests end
+// with ctx, because watches would go on for an hour.
+func (f *front) objectServer(ctx context.Context) *http.Server {
+	s := f.httpServer(f.objects)
+	s.Protocols = new(http.Protocols)
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxObjectStreams}
+	s.BaseContext = func(net.Listener) context.Context { return ctx }
+	return s
+}
+
+// maxObjectStreams is how many requests and watches a connection may carry; a
+// controller manager has a watch for each kind on one.
+const maxObjectStreams = 1000

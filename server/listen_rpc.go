@@ -135,6 +135,7 @@ type front struct {
 	sockets *listeners
 	grpc    *grpc.Server
 	http    *httpEndpoints
+	objects http.Handler // the resource layer; nil: it is off
 	metrics *metrics
 	log     *slog.Logger
 }
@@ -161,6 +162,7 @@ func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
 	}
 	monitoring := f.httpServer(f.http.metricsHandler())
 	clients := f.httpServer(f.http.clientHandler())
+	objects := f.objectServer(ctx)
 	for _, l := range f.sockets.metrics {
 		serve(func() error { return monitoring.Serve(l) })
 	}
@@ -168,7 +170,7 @@ func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
 	var err error
 	select {
 	case <-ready:
-		f.serveClients(serve, clients)
+		f.serveClients(serve, clients, objects)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
@@ -177,12 +179,12 @@ func (f *front) Run(ctx context.Context, ready <-chan struct{}) error {
 	case err = <-failed:
 	}
 	cancel()
-	f.stop(monitoring, clients)
+	f.stop(monitoring, clients, objects)
 	wait.Wait()
 	return err
 }
 
-func (f *front) serveClients(serve func(func() error), clients *http.Server) {
+func (f *front) serveClients(serve func(func() error), clients, objects *http.Server) {
 	for _, g := range f.sockets.client {
 		g.traffic = f.metrics.traffic
 		if g.only() != nil {
@@ -198,6 +200,10 @@ func (f *front) serveClients(serve func(func() error), clients *http.Server) {
 	for _, g := range f.sockets.http {
 		f.ready("http", g)
 		serve(func() error { return clients.Serve(g) })
+	}
+	for _, g := range f.sockets.objects {
+		f.ready("resource", g)
+		serve(func() error { return objects.Serve(g) })
 	}
 	if f.cfg.OnReady != nil {
 		f.cfg.OnReady()

@@ -15,6 +15,7 @@ import (
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/raft/transport"
+	"github.com/keelson-io/keelson/server/resource"
 )
 
 // parts is what a member is made of beside the Server itself. Owned by New and
@@ -32,6 +33,7 @@ type parts struct {
 	members   *reconfiguration
 	leaving   leaving
 	grpc      *grpc.Server
+	resource  *resource.Layer // nil: it is off
 	storage   storage
 	fatal     chan error // the failure that ends Run; any goroutine sends, never waiting
 }
@@ -100,6 +102,9 @@ func open(cfg Config, w world) (_ *Server, err error) {
 		return nil, s.auth.invalid
 	}
 	if err := s.openSecurity(); err != nil {
+		return nil, err
+	}
+	if err := s.openResource(); err != nil {
 		return nil, err
 	}
 	if err := s.openTrusted(); err != nil {

@@ -50,6 +50,9 @@ func (s *Server) Run(ctx context.Context) error {
 		wait.Go(func() { s.audit.run(background) })
 	}
 	s.upkeep.start(background, &wait)
+	if p.resource != nil {
+		wait.Go(func() { p.resource.Run(background) })
+	}
 	wait.Go(func() { s.join(background, ready) })
 	if s.cfg.AutoPromote {
 		wait.Go(func() { p.members.promoteCaughtUp(background) })
@@ -119,7 +122,8 @@ func (s *Server) front() *front {
 	}
 	return &front{
 		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
-		http: &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout(), gateway: json},
+		http:    &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout(), gateway: json},
+		objects: s.parts.resource,
 	}
 }
 

@@ -70,7 +70,7 @@ func (c *Config) checkTLS() error {
 		}
 	}
 	served := func(t *TLS) bool { return t.hasCert() || t.Auto }
-	for _, u := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs) {
+	for _, u := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenResourceURLs) {
 		if isSecure(u) && !served(&c.ClientTLS) {
 			return fmt.Errorf("TLS key/cert (--cert-file, --key-file) must be provided for client url %s with HTTPS scheme", u.String())
 		}
@@ -104,7 +104,7 @@ func (c *Config) tlsWarnings() []string {
 			}
 		}
 	}
-	plain(&c.ClientTLS, "client", slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs))
+	plain(&c.ClientTLS, "client", slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenResourceURLs))
 	plain(&c.PeerTLS, "peer", c.ListenPeerURLs)
 	for side, t := range map[string]*TLS{"client": &c.ClientTLS, "peer": &c.PeerTLS} {
 		if t.Auto && t.hasCert() {

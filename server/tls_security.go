@@ -26,7 +26,7 @@ func openSecurity(cfg *Config) (*security, error) {
 	for _, w := range cfg.tlsWarnings() {
 		cfg.Logger.Warn(w)
 	}
-	clients, err := cfg.autoTLS("client", cfg.ClientTLS, cfg.ListenClientURLs, cfg.ListenClientHTTPURLs, cfg.AdvertiseClientURLs)
+	clients, err := cfg.autoTLS("client", cfg.ClientTLS, cfg.ListenClientURLs, cfg.ListenClientHTTPURLs, cfg.ListenResourceURLs, cfg.AdvertiseClientURLs)
 	if err != nil {
 		return nil, err
 	}

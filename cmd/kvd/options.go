@@ -61,6 +61,8 @@ var workingOptions = []option{
 		func(s *settings) *[]url.URL { return &s.server.ListenClientURLs }),
 	urls("Member", "listen-client-http-urls", "", "List of URLs to listen on for clients' HTTP; takes it away from --listen-client-urls.",
 		func(s *settings) *[]url.URL { return &s.server.ListenClientHTTPURLs }),
+	urls("Member", "listen-resource-urls", "", "List of URLs to serve the Kubernetes API on, for kubectl, informers and controllers; off if empty. kvd's own.",
+		func(s *settings) *[]url.URL { return &s.server.ListenResourceURLs }),
 	millis("heartbeat-interval", "100", "Time (in milliseconds) of a heartbeat interval.",
 		func(s *settings) *time.Duration { return &s.server.HeartbeatInterval }),
 	millis("election-timeout", "1000", "Time (in milliseconds) for an election to timeout.",

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/keelson-io/keelson/server"
 )
 
 // securityOptions are etcd's, with two differences: --cors allows no origin
@@ -27,6 +29,11 @@ var securityOptions = []option{
 		func(s *settings) *[]string { return &s.server.ClientTLS.AllowedHostnames }),
 	toggle("Security", "auto-tls", "Serve clients with a certificate of the member's own making when none is given.",
 		func(s *settings) *bool { return &s.server.ClientTLS.Auto }),
+
+	text("Security", "resource-authorization-mode", server.AlwaysAllow, "Who may do what at --listen-resource-urls: AlwaysAllow, or RBAC by Roles and ClusterRoles. kvd's own.",
+		func(s *settings) *string { return &s.server.ResourceAuthorization }),
+	path("resource-token-auth-file", "Path to bearer tokens for --listen-resource-urls, a line each: token,user,uid,\"group1,group2\". kvd's own.",
+		func(s *settings) *string { return &s.server.ResourceTokenFile }),
 
 	path("peer-cert-file", "Path to the TLS certificate that peers are served with, and that this member shows to peers.",
 		func(s *settings) *string { return &s.server.PeerTLS.CertFile }),

@@ -1,0 +1,145 @@
+package resource
+
+import (
+	"bufio"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+const jsonType = "application/json"
+
+// send answers with a whole body.
+func (c *call) send(code int, body []byte) error {
+	if len(body) >= gzipBytes && c.takesGzip() {
+		out := c.streamCode(code, len(body))
+		return out.end(body)
+	}
+	h := c.w.Header()
+	if h.Get("Content-Type") == "" {
+		h.Set("Content-Type", jsonType)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	c.w.WriteHeader(code)
+	c.w.Write(body) //nolint:errcheck // the client has left
+	return nil
+}
+
+// sendObject answers with one object's stamped bytes, in the form that was asked for.
+func (c *call) sendObject(code int, b []byte) error { return c.send(code, c.form.one(b)) }
+
+// fail answers with a failure.
+func (c *call) fail(err error) {
+	f := failureOf(err)
+	if f.Code >= http.StatusInternalServerError {
+		c.layer.log.Warn("a request failed", "verb", c.verb, "path", c.r.URL.Path, "error", err)
+	}
+	c.w.Header().Del("Content-Encoding")
+	c.w.Header().Set("Content-Type", jsonType)
+	if f.RetryAfter > 0 {
+		c.w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
+	}
+	c.send(f.Code, append(object.Encode(f.status()), '\n')) //nolint:errcheck // send returns nil
+}
+
+func (c *call) takesGzip() bool {
+	return strings.Contains(c.r.Header.Get("Accept-Encoding"), "gzip")
+}
+
+// gzipSpeed is gzip's fastest level, as in a kube-apiserver.
+const gzipSpeed = gzip.BestSpeed
+
+var gzips = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(io.Discard, gzipSpeed) // the level is a valid one
+	return z
+}}
+
+// stream is a long answer, written in pieces.
+type stream struct {
+	to  io.Writer
+	zip *gzip.Writer
+	buf []byte
+}
+
+func (c *call) stream(size int) *stream { return c.streamCode(http.StatusOK, size) }
+
+// streamCode begins an answer of about size bytes.
+func (c *call) streamCode(code, size int) *stream {
+	s := &stream{to: c.w, buf: make([]byte, 0, min(size, flushBytes+flushBytes/4))}
+	c.w.Header().Set("Content-Type", jsonType)
+	if size >= gzipBytes && c.takesGzip() {
+		c.w.Header().Set("Content-Encoding", "gzip")
+		c.w.Header().Add("Vary", "Accept-Encoding")
+		s.zip = gzips.Get().(*gzip.Writer)
+		s.zip.Reset(c.w)
+		s.to = s.zip
+	}
+	c.w.WriteHeader(code)
+	return s
+}
+
+// room is the buffer to append the next piece to.
+func (s *stream) room() []byte { return s.buf[:0] }
+
+func (s *stream) write(b []byte) error {
+	s.buf = b[:0]
+	_, err := s.to.Write(b)
+	return err
+}
+
+// end writes the last piece. An error means that the client has left.
+func (s *stream) end(b []byte) error {
+	s.to.Write(b) //nolint:errcheck
+	if s.zip != nil {
+		s.zip.Close() //nolint:errcheck
+		gzips.Put(s.zip)
+	}
+	return nil
+}
+
+// stallTimeout ends a watch whose client takes nothing for that long.
+const stallTimeout = time.Minute
+
+// lineWriter writes a watch's lines. What is buffered goes out with flush.
+type lineWriter struct {
+	buf   *bufio.Writer
+	ctl   *http.ResponseController
+	clock clock.Clock
+	dirty bool
+}
+
+func (c *call) lines() *lineWriter {
+	h := c.w.Header()
+	h.Set("Content-Type", jsonType)
+	h.Set("Cache-Control", "no-cache, private")
+	c.w.WriteHeader(http.StatusOK)
+	out := &lineWriter{buf: bufio.NewWriterSize(c.w, 4<<10), ctl: http.NewResponseController(c.w), clock: c.layer.clock, dirty: true}
+	return out
+}
+
+func (l *lineWriter) write(line []byte) error {
+	if !l.dirty {
+		l.dirty = true
+		l.ctl.SetWriteDeadline(l.clock.Now().Add(stallTimeout)) //nolint:errcheck // then there is none
+	}
+	_, err := l.buf.Write(line)
+	return err
+}
+
+func (l *lineWriter) flush() error {
+	if !l.dirty {
+		return nil
+	}
+	l.dirty = false
+	if err := l.buf.Flush(); err != nil {
+		return err
+	}
+	return l.ctl.Flush()
+}

@@ -1,0 +1,104 @@
+package resource
+
+import (
+	"bytes"
+	"mime"
+	"net/http"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+const (
+	yamlType     = "application/yaml"
+	protobufType = "application/vnd.kubernetes.protobuf"
+)
+
+// mediaType is the request's content type without parameters; JSON when it is
+// not said.
+func mediaType(r *http.Request) string {
+	given := r.Header.Get("Content-Type")
+	if given == "" {
+		return jsonType
+	}
+	media, _, err := mime.ParseMediaType(given)
+	if err != nil {
+		return given
+	}
+	return media
+}
+
+// sent is a request's body as an object.
+type sent struct {
+	object     object.Object
+	duplicates []string // of JSON: names that come twice
+}
+
+// decodeBody reads the body in any of the formats that clients send.
+func (c *call) decodeBody() (*sent, error) {
+	b, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	return decodeAs(mediaType(c.r), b)
+}
+
+func decodeAs(media string, b []byte) (*sent, error) {
+	switch {
+	case bytes.HasPrefix(b, protobufPrefix):
+		j, err := decodeProtobuf(b)
+		if err != nil {
+			return nil, badRequest("the object provided is unrecognized: %v", err)
+		}
+		b = j
+	case media == protobufType:
+		return nil, badRequest("the object provided is unrecognized (must be of type protobuf)")
+	case media == yamlType:
+		j, err := yaml.YAMLToJSON(b)
+		if err != nil {
+			return nil, badRequest("the object provided is unrecognized: %v", err)
+		}
+		b = j
+	case media != jsonType:
+		return nil, unsupportedMedia(media, []string{jsonType, yamlType, protobufType})
+	}
+	o, duplicates, err := object.Decode(b)
+	if err != nil {
+		return nil, badRequest("the object provided is unrecognized: %v", err)
+	}
+	return &sent{o, duplicates}, nil
+}
+
+// validateFields does what fieldValidation asks for: names that come twice or
+// that the kind does not know are refused, or named in warnings.
+func (c *call) validateFields(s *sent) error {
+	mode := c.query.Get("fieldValidation")
+	if mode == "Ignore" {
+		return nil
+	}
+	var complaints []string
+	for _, d := range s.duplicates {
+		complaints = append(complaints, `duplicate field "`+d+`"`)
+	}
+	for _, u := range unknownFields(c.kind, s.object) {
+		complaints = append(complaints, `unknown field "`+u+`"`)
+	}
+	if len(complaints) == 0 {
+		return nil
+	}
+	if mode == "Strict" {
+		return badRequest("%s in version %q cannot be handled as a %s: strict decoding error: %s",
+			c.kind.Name, c.kind.Version, c.kind.Name, strings.Join(complaints, ", "))
+	}
+	for _, w := range complaints {
+		c.warn(w)
+	}
+	return nil
+}
+
+// warn tells the user something beside the answer.
+func (c *call) warn(text string) {
+	c.w.Header().Add("Warning", "299 - "+string(object.AppendString(nil, text)))
+}

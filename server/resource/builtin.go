@@ -1,0 +1,190 @@
+package resource
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/keelson-io/keelson/api/kinds"
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// registryRoot is where a kube-apiserver keeps its objects.
+const registryRoot = "/registry/"
+
+// builtinKinds makes the kinds of the generated table that are stored, and those
+// that only answer (reviews). What the table does not say stands below.
+func builtinKinds() []*Kind {
+	var out []*Kind
+	for _, r := range kinds.Resources() {
+		k := &Kind{
+			Group: r.Group, Version: r.Version, Name: r.Kind, Plural: r.Name, Singular: r.Singular(), ListName: r.Kind + "List",
+			Short: r.Short, Categories: r.Categories, Namespaced: r.Namespaced,
+			Status: slices.Contains(r.Subresources, "status"),
+		}
+		switch {
+		case answers[k.qualified()]:
+			k.Verbs = []string{"create"}
+		case r.Prefix == "":
+			continue
+		default:
+			k.Prefix = registryRoot + r.Prefix + "/"
+		}
+		if slices.Contains(r.Subresources, "scale") {
+			k.Scale = builtinScale
+		}
+		name := k.qualified()
+		k.Generation = counted[name]
+		k.UpsertByPut = upserted[name]
+		k.TTL = r.Name == "events"
+		for _, f := range selectable[name] {
+			k.Fields = append(k.Fields, builtinField(f))
+		}
+		if m := kinds.Lookup(k.APIVersion(), k.Name); m != nil {
+			k.Rules, k.Layout = messageRules{m}, m
+		}
+		if name == "events.events.k8s.io" {
+			k.Stored, k.From, k.Into = "v1", eventFromCore, eventIntoCore
+		}
+		k.Columns = builtinColumns(k)
+		out = append(out, k)
+	}
+	return out
+}
+
+// answers are resources that store nothing: a POST is a question.
+var answers = set("selfsubjectreviews.authentication.k8s.io", "tokenreviews.authentication.k8s.io",
+	"localsubjectaccessreviews.authorization.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io",
+	"selfsubjectrulesreviews.authorization.k8s.io", "subjectaccessreviews.authorization.k8s.io")
+
+// counted are the kinds whose changes of the spec are counted in
+// metadata.generation.
+var counted = set("pods", "replicationcontrollers", "deployments.apps", "replicasets.apps", "daemonsets.apps", "statefulsets.apps",
+	"jobs.batch", "cronjobs.batch", "ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io", "poddisruptionbudgets.policy",
+	"endpointslices.discovery.k8s.io", "ingressclasses.networking.k8s.io", "flowschemas.flowcontrol.apiserver.k8s.io",
+	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io", "priorityclasses.scheduling.k8s.io",
+	"customresourcedefinitions.apiextensions.k8s.io", "validatingwebhookconfigurations.admissionregistration.k8s.io",
+	"mutatingwebhookconfigurations.admissionregistration.k8s.io", "validatingadmissionpolicies.admissionregistration.k8s.io",
+	"validatingadmissionpolicybindings.admissionregistration.k8s.io")
+
+// upserted are the kinds that a PUT may create.
+var upserted = set("endpoints", "events", "limitranges", "events.events.k8s.io", "leases.coordination.k8s.io", "priorityclasses.scheduling.k8s.io",
+	"roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io", "clusterroles.rbac.authorization.k8s.io",
+	"clusterrolebindings.rbac.authorization.k8s.io", "services", "nodes")
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[n] = true
+	}
+	return m
+}
+
+// builtinScale is where all built-in kinds that scale have it.
+var builtinScale = &Scale{Spec: []string{"spec", "replicas"}, Status: []string{"status", "replicas"}, Selector: []string{"spec", "selector"}, Object: true}
+
+// selectable are the fields that lists can be restricted by, beside name and
+// namespace: "field", or "field=value when absent".
+var selectable = map[string][]string{
+	"pods": {"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork=false",
+		"status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"},
+	"nodes":                  {"spec.unschedulable=false"},
+	"namespaces":             {"status.phase"},
+	"secrets":                {"type"},
+	"services":               {"spec.clusterIP", "spec.type"},
+	"replicationcontrollers": {"status.replicas=0"},
+	"replicasets.apps":       {"status.replicas=0"},
+	"jobs.batch":             {"status.successful=0"},
+	"events": {"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
+		"involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"},
+	"events.events.k8s.io":                           {"reason", "reportingController", "type", "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid"},
+	"certificatesigningrequests.certificates.k8s.io": {"spec.signerName"},
+}
+
+// storedAt names fields whose place differs from their name.
+var storedAt = map[string]string{
+	"source": "source.component", "status.successful": "status.succeeded",
+	"reportingController": "reportingComponent", "regarding.kind": "involvedObject.kind", "regarding.namespace": "involvedObject.namespace",
+	"regarding.name": "involvedObject.name", "regarding.uid": "involvedObject.uid",
+}
+
+func builtinField(s string) SelectableField {
+	name, value, _ := strings.Cut(s, "=")
+	at := name
+	if other, ok := storedAt[name]; ok {
+		at = other
+	}
+	path, err := object.ParsePath("." + at)
+	if err != nil {
+		panic("resource: a selectable field of the table: " + err.Error())
+	}
+	return SelectableField{name, path, value}
+}
+
+// messageRules are the merge rules of a message of the generated table.
+type messageRules struct{ m *kinds.Message }
+
+// Field implements object.Rules.
+func (r messageRules) Field(name string) (object.Rule, bool) {
+	f := r.m.Field(name)
+	if f == nil {
+		return object.Rule{}, false
+	}
+	strategies := strings.Split(f.PatchStrategy, ",")
+	rule := object.Rule{
+		MergeList: f.List && slices.Contains(strategies, "merge"), Key: f.MergeKey,
+		ReplaceMap: !f.List && slices.Contains(strategies, "replace"),
+	}
+	if f.Message != nil {
+		rule.Below = messageRules{f.Message}
+	}
+	return rule, true
+}
+
+// unknownFields names the fields of an object that its kind does not have.
+func unknownFields(k *Kind, o object.Object) []string {
+	if k.Layout == nil {
+		if k.Schema != nil {
+			return k.Schema.unknown(o, "")
+		}
+		return nil
+	}
+	return unknownIn(k.Layout, o, "")
+}
+
+func unknownIn(m *kinds.Message, o object.Object, path string) (out []string) {
+	for name, v := range o {
+		f := m.Field(name)
+		at := name
+		if path != "" {
+			at = path + "." + name
+		}
+		switch {
+		case f == nil:
+			if path != "" || name != "apiVersion" && name != "kind" {
+				out = append(out, at)
+			}
+		case f.Message == nil || f.Message.Union:
+		case f.List || f.Map:
+			for index, e := range object.Elements(v) {
+				if below, ok := e.(object.Object); ok {
+					out = append(out, unknownIn(f.Message, below, at+"["+index+"]")...)
+				}
+			}
+		default:
+			if below, ok := v.(object.Object); ok {
+				out = append(out, unknownIn(f.Message, below, at)...)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// decodeProtobuf reads Kubernetes' protobuf envelope as JSON.
+func decodeProtobuf(b []byte) ([]byte, error) {
+	o, err := kinds.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	return object.Encode(o.Fields), nil
+}

@@ -1,0 +1,195 @@
+package resource
+
+import (
+	"encoding/base64"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// Defaults that users and controllers see and count on. They are filled in when
+// an object is written; a kube-apiserver knows many more, which only say what
+// absence means.
+
+// applyDefaults changes o.
+func applyDefaults(k *Kind, o object.Object) {
+	if k.Schema != nil {
+		k.Schema.fill(o)
+		return
+	}
+	switch k.qualified() {
+	case "namespaces":
+		defaultNamespace(o)
+	case "secrets":
+		defaultSecret(o)
+	case "services":
+		object.Default(o, "ClusterIP", "spec", "type")
+		object.Default(o, "None", "spec", "sessionAffinity")
+		eachPort(o)
+	case "pods":
+		defaultPodSpec(object.Map(o, "spec"))
+		if object.Map(o, "status") == nil {
+			o["status"] = object.Object{}
+		}
+		object.Default(o, "Pending", "status", "phase")
+	case "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps":
+		object.Default(o, int64(1), "spec", "replicas")
+		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
+		defaultRollout(k, o)
+	case "daemonsets.apps":
+		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
+		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
+	case "jobs.batch":
+		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
+		object.Default(o, int64(6), "spec", "backoffLimit")
+		object.Default(o, "NonIndexed", "spec", "completionMode")
+		object.Default(o, false, "spec", "suspend")
+		if object.Get(o, "spec", "completions") == nil && object.Get(o, "spec", "parallelism") == nil {
+			object.Default(o, int64(1), "spec", "completions")
+		}
+		object.Default(o, int64(1), "spec", "parallelism")
+	case "cronjobs.batch":
+		object.Default(o, "Allow", "spec", "concurrencyPolicy")
+		object.Default(o, false, "spec", "suspend")
+		object.Default(o, int64(3), "spec", "successfulJobsHistoryLimit")
+		object.Default(o, int64(1), "spec", "failedJobsHistoryLimit")
+	case "persistentvolumeclaims":
+		object.Default(o, "Filesystem", "spec", "volumeMode")
+		defaultPhase(o)
+	case "persistentvolumes":
+		object.Default(o, "Retain", "spec", "persistentVolumeReclaimPolicy")
+		object.Default(o, "Filesystem", "spec", "volumeMode")
+		defaultPhase(o)
+	case "storageclasses.storage.k8s.io":
+		object.Default(o, "Delete", "reclaimPolicy")
+		object.Default(o, "Immediate", "volumeBindingMode")
+	}
+}
+
+func defaultPhase(o object.Object) {
+	if object.Map(o, "status") == nil {
+		o["status"] = object.Object{}
+	}
+	object.Default(o, "Pending", "status", "phase")
+}
+
+// defaultNamespace: a namespace is active, holds itself until it is empty, and
+// can be selected by its name.
+func defaultNamespace(o object.Object) {
+	object.Set(o, object.String(o, "metadata", "name"), "metadata", "labels", "kubernetes.io/metadata.name")
+	if object.String(o, "metadata", "deletionTimestamp") != "" {
+		return
+	}
+	if len(object.List(o, "spec", "finalizers")) == 0 {
+		object.Set(o, []any{"kubernetes"}, "spec", "finalizers")
+	}
+	if object.String(o, "status", "phase") == "" {
+		object.Set(o, "Active", "status", "phase")
+	}
+}
+
+// defaultRollout fills in how workloads replace their pods.
+func defaultRollout(k *Kind, o object.Object) {
+	switch k.Plural {
+	case "deployments":
+		if object.Get(o, "spec", "strategy") == nil {
+			object.Set(o, object.Object{}, "spec", "strategy")
+		}
+		object.Default(o, "RollingUpdate", "spec", "strategy", "type")
+		if object.String(o, "spec", "strategy", "type") == "RollingUpdate" {
+			if object.Get(o, "spec", "strategy", "rollingUpdate") == nil {
+				object.Set(o, object.Object{}, "spec", "strategy", "rollingUpdate")
+			}
+			object.Default(o, "25%", "spec", "strategy", "rollingUpdate", "maxUnavailable")
+			object.Default(o, "25%", "spec", "strategy", "rollingUpdate", "maxSurge")
+		}
+		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
+		object.Default(o, int64(600), "spec", "progressDeadlineSeconds")
+	case "statefulsets":
+		object.Default(o, "OrderedReady", "spec", "podManagementPolicy")
+		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
+	case "replicationcontrollers":
+		// A controller without a selector selects by its template's labels.
+		if labels := object.Map(o, "spec", "template", "metadata", "labels"); labels != nil {
+			object.Default(o, object.Copy(labels), "spec", "selector")
+		}
+	}
+}
+
+// defaultPodSpec changes the spec of a pod or a template.
+func defaultPodSpec(spec object.Object) {
+	if spec == nil {
+		return
+	}
+	object.Default(spec, "Always", "restartPolicy")
+	object.Default(spec, "ClusterFirst", "dnsPolicy")
+	object.Default(spec, "default-scheduler", "schedulerName")
+	object.Default(spec, int64(30), "terminationGracePeriodSeconds")
+	object.Default(spec, object.Object{}, "securityContext")
+	for _, list := range []string{"containers", "initContainers"} {
+		for _, v := range object.List(spec, list) {
+			if c, ok := v.(object.Object); ok {
+				defaultContainer(c)
+			}
+		}
+	}
+}
+
+func defaultContainer(c object.Object) {
+	object.Default(c, "/dev/termination-log", "terminationMessagePath")
+	object.Default(c, "File", "terminationMessagePolicy")
+	object.Default(c, object.Object{}, "resources")
+	object.Default(c, pullPolicy(object.String(c, "image")), "imagePullPolicy")
+	for _, v := range object.List(c, "ports") {
+		if p, ok := v.(object.Object); ok {
+			object.Default(p, "TCP", "protocol")
+		}
+	}
+}
+
+// pullPolicy: an image without a tag, or with the latest, may change.
+func pullPolicy(image string) string {
+	name := image
+	for i := len(image) - 1; i >= 0; i-- {
+		if image[i] == '/' {
+			name = image[i+1:]
+			break
+		}
+	}
+	tag := "latest"
+	for i := range len(name) {
+		if name[i] == '@' {
+			return "IfNotPresent"
+		}
+		if name[i] == ':' {
+			tag = name[i+1:]
+		}
+	}
+	if tag == "latest" {
+		return "Always"
+	}
+	return "IfNotPresent"
+}
+
+// eachPort changes a service: what absence means is written out.
+func eachPort(o object.Object) {
+	for _, v := range object.List(o, "spec", "ports") {
+		if p, ok := v.(object.Object); ok {
+			object.Default(p, "TCP", "protocol")
+			if port := p["port"]; port != nil {
+				object.Default(p, port, "targetPort")
+			}
+		}
+	}
+}
+
+// defaultSecret: what is sent as text is stored as bytes.
+func defaultSecret(o object.Object) {
+	object.Default(o, "Opaque", "type")
+	texts := object.Map(o, "stringData")
+	for name, v := range texts {
+		if s, ok := v.(string); ok {
+			object.Set(o, base64.StdEncoding.EncodeToString([]byte(s)), "data", name)
+		}
+	}
+	delete(o, "stringData")
+}

@@ -1,0 +1,108 @@
+package resource
+
+import (
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// form is how an answer's objects look: as they are, as rows of a table, or
+// their metadata alone.
+type form struct {
+	id      string // distinguishes encoded frames
+	as      string // "", Table, PartialObjectMetadata
+	version string // of meta.k8s.io
+	include string // of a table's rows: Metadata, Object or None
+	kind    *Kind  // the version that is served
+	now     int64  // seconds; a table tells ages
+}
+
+const metaGroup = "meta.k8s.io"
+
+// formOf chooses the form that a client's Accept header prefers. Protobuf is
+// never sent: every client that asks for it takes JSON, too.
+func formOf(k *Kind, r *http.Request, now int64) (*form, error) {
+	f := &form{kind: k, now: now, include: r.URL.Query().Get("includeObject")}
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	if accept == "" {
+		return f.named(), nil
+	}
+	usable := false
+	for _, part := range strings.Split(accept, ",") {
+		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil {
+			continue
+		}
+		switch media {
+		case "application/json", "application/*", "*/*":
+		case "application/yaml":
+			continue
+		default:
+			continue
+		}
+		usable = true
+		switch as := params["as"]; {
+		case as == "":
+			return f.named(), nil
+		case params["g"] != metaGroup || params["v"] != "v1" && params["v"] != "v1beta1":
+			continue
+		case as == "Table":
+			f.as, f.version = as, params["v"]
+			return f.named(), nil
+		case as == "PartialObjectMetadata" || as == "PartialObjectMetadataList":
+			f.as, f.version = "PartialObjectMetadata", params["v"]
+			return f.named(), nil
+		}
+	}
+	if usable {
+		return f.named(), nil
+	}
+	return nil, &Failure{Code: http.StatusNotAcceptable, Reason: "NotAcceptable",
+		Message: "only the following media types are accepted: application/json"}
+}
+
+// named fills in the id.
+func (f *form) named() *form {
+	f.id = f.kind.APIVersion() + "/" + f.as
+	if f.as != "" {
+		f.id += "/" + f.version + "/" + f.include
+	}
+	return f
+}
+
+// one makes the answer for one object of its stamped bytes.
+func (f *form) one(b []byte) []byte {
+	switch f.as {
+	case "Table":
+		return f.table("", [][]byte{b})
+	case "PartialObjectMetadata":
+		return appendPartial(nil, f.versioned(b), f.version)
+	}
+	return f.versioned(b)
+}
+
+// versioned makes the served version of stored bytes.
+func (f *form) versioned(b []byte) []byte { return f.kind.versioned(b) }
+
+func (k *Kind) versioned(b []byte) []byte {
+	if k.From != nil {
+		o, _, err := object.Decode(b)
+		if err != nil {
+			return b
+		}
+		return object.Encode(k.From(o))
+	}
+	if k.Stored == "" || k.Stored == k.APIVersion() {
+		return b
+	}
+	return object.WithAPIVersion(b, k.APIVersion())
+}
+
+// appendPartial appends the metadata of an encoded object.
+func appendPartial(dst, b []byte, version string) []byte {
+	dst = append(dst, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
+	dst = append(append(dst, version...), `","metadata":`...)
+	return append(append(dst, object.Find(b, "metadata")...), '}')
+}

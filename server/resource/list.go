@@ -1,0 +1,276 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// page is the answer to a list, before it is written.
+type page struct {
+	entries   []*entry
+	rev       int64
+	next      string // continue token
+	remaining int64  // after this page; -1: not told
+}
+
+// list answers GET of a collection.
+func (c *call) list() error {
+	o, err := listOptionsOf(c.query)
+	if err != nil {
+		return err
+	}
+	sel, err := selectionOf(c.kind, c.Namespace, o.labels, o.fields)
+	if err != nil {
+		return err
+	}
+	p, err := c.layer.page(c.ctx, sel, o)
+	if err != nil {
+		return err
+	}
+	return c.sendList(p)
+}
+
+// page reads what a list asks for. Which revision it may be told of is a table:
+//
+//	resourceVersion  match         limit  from
+//	""               ""            any    the newest state there is
+//	"0"              "" NotOlder   –      what the cache has
+//	n                "" NotOlder   0, any the cache, once it has n
+//	n                ""            > 0    the store at n
+//	n                Exact         any    the store at n
+//	continue                       any    the store at the token's revision
+func (l *Layer) page(ctx context.Context, sel *Selection, o *listOptions) (*page, error) {
+	switch {
+	case o.start != nil && o.start.rev > 0:
+		p, err := l.pageAt(sel, o.start.rev, o.start.start, o.limit)
+		if errors.Is(err, mvcc.ErrCompacted) {
+			f := expired(continueTooOld)
+			f.Continue = continueToken(-1, o.start.start)
+			return nil, f
+		}
+		return p, err
+	case o.match == matchExact, o.rev > 0 && o.match == "" && o.limit > 0 && o.start == nil:
+		return l.pageAt(sel, o.rev, "", o.limit)
+	}
+	s, err := l.snapshot(ctx, sel.kind, o.version)
+	if err != nil {
+		return nil, err
+	}
+	entries, start := s.within(sel), ""
+	if o.start != nil {
+		start = o.start.start
+		prefix, _ := sel.within()
+		from, _ := position(entries, prefix+start)
+		entries = entries[from:]
+	}
+	limit := o.limit
+	if o.version == "0" {
+		limit = 0
+	}
+	return cut(sel, entries, s.rev, limit), nil
+}
+
+const continueTooOld = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the " +
+	"continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided " +
+	"token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned " +
+	"and now may show up in the list."
+
+// cut takes the selected entries up to a limit (0: none).
+func cut(sel *Selection, entries []*entry, rev, limit int64) *page {
+	p := &page{rev: rev, remaining: -1}
+	if !sel.selective() && (limit == 0 || int64(len(entries)) <= limit) {
+		p.entries = entries
+		return p
+	}
+	for i, e := range entries {
+		if !sel.matches(e) {
+			continue
+		}
+		if limit > 0 && int64(len(p.entries)) == limit {
+			p.continueAfter(sel, rev)
+			if !sel.selective() {
+				p.remaining = int64(len(entries) - i)
+			}
+			return p
+		}
+		p.entries = append(p.entries, e)
+	}
+	return p
+}
+
+// continueAfter says that the list goes on behind the page's last entry.
+func (p *page) continueAfter(sel *Selection, rev int64) {
+	prefix, _ := sel.within()
+	last := p.entries[len(p.entries)-1].key
+	p.next = continueToken(rev, strings.TrimPrefix(last, prefix)+"\x00")
+}
+
+// pageAt reads from the store at a revision: start is where a continued list goes
+// on, below the selection's prefix.
+func (l *Layer) pageAt(sel *Selection, rev int64, start string, limit int64) (*page, error) {
+	tx, err := l.store.Read(api.Revision(rev))
+	if errors.Is(err, mvcc.ErrFutureRevision) {
+		return nil, tooLarge(rev, l.feed.revision())
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Release()
+	storage := l.storage(sel.kind)
+	prefix, exact := sel.within()
+	from, end := storage.Prefix+prefix, prefixEnd(storage.Prefix)
+	switch {
+	case exact:
+		end = nil
+	case prefix != "":
+		end = prefixEnd(from)
+	}
+	p := &page{rev: rev, remaining: -1}
+	var failed error
+	tx.Scan([]byte(from+start), end, func(it mvcc.Item) bool {
+		if limit > 0 && int64(len(p.entries)) == limit {
+			p.continueAfter(sel, rev)
+			if !sel.selective() {
+				p.remaining = int64(tx.Count(it.Key, end))
+			}
+			return false
+		}
+		rec, err := tx.Record(it)
+		if err != nil {
+			failed = err
+			return false
+		}
+		e, err := newEntry(storage, string(it.Key[len(storage.Prefix):]), valueOf(rec), int64(it.Mod))
+		if err != nil {
+			l.log.Error("an object cannot be read", "error", err)
+		} else if sel.matches(e) {
+			p.entries = append(p.entries, e)
+		}
+		return true
+	})
+	if failed == nil && p.next != "" {
+		tx.Pin()
+	}
+	return p, failed
+}
+
+// snapshot returns a kind's objects as fresh as version asks: "" is everything
+// that was acknowledged before the call, "0" is anything.
+func (l *Layer) snapshot(ctx context.Context, k *Kind, version string) (snapshot, error) {
+	c, err := l.feed.collection(ctx, l.storage(k))
+	if err != nil {
+		return snapshot{}, err
+	}
+	applied, err := l.freshen(ctx, version)
+	if err != nil {
+		return snapshot{}, err
+	}
+	return c.snapshot(applied), nil
+}
+
+// freshen waits until the caches are as fresh as version asks, and returns what
+// they have.
+func (l *Layer) freshen(ctx context.Context, version string) (int64, error) {
+	switch version {
+	case "0":
+		return l.feed.revision(), nil
+	case "":
+		return l.upToDate(ctx)
+	}
+	rev, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		return 0, badRequest("Invalid value: %q: invalid resource version", version)
+	}
+	if applied := l.feed.revision(); applied >= rev {
+		return applied, nil
+	}
+	ctx, stop := l.withTimeout(ctx, freshTimeout)
+	defer stop()
+	// Another member may have it: ask how far the cluster is, then wait for that.
+	if l.store.Barrier(ctx) == nil {
+		if applied, err := l.feed.waitFor(ctx, rev); err == nil {
+			return applied, nil
+		}
+	}
+	return 0, tooLarge(rev, l.feed.revision())
+}
+
+// upToDate waits until the caches have everything that was acknowledged anywhere
+// before the call.
+func (l *Layer) upToDate(ctx context.Context) (int64, error) {
+	if err := l.store.Barrier(ctx); err != nil {
+		return 0, err
+	}
+	rev, err := l.published()
+	if err != nil {
+		return 0, err
+	}
+	return l.feed.waitFor(ctx, rev)
+}
+
+// published is the store's revision on this member.
+func (l *Layer) published() (int64, error) {
+	tx, err := l.store.Read(0)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Release()
+	return int64(tx.Revision()), nil
+}
+
+// sendList writes a list, in pieces when it is long.
+func (c *call) sendList(p *page) error {
+	if c.form.as == "Table" {
+		bodies := make([][]byte, len(p.entries))
+		for i, e := range p.entries {
+			bodies[i] = e.json
+		}
+		return c.send(http.StatusOK, c.form.table(string(p.meta()), bodies))
+	}
+	kind, version := c.kind.ListName, c.kind.APIVersion()
+	if c.form.as != "" {
+		kind, version = "PartialObjectMetadataList", metaGroup+"/"+c.form.version
+	}
+	size := 256
+	for _, e := range p.entries {
+		size += len(e.json) + 1
+	}
+	out := c.stream(size)
+	b := append(out.room(), `{"kind":`...)
+	b = append(object.AppendString(b, kind), `,"apiVersion":`...)
+	b = append(object.AppendString(b, version), `,"metadata":`...)
+	b = append(append(b, p.meta()...), `,"items":[`...)
+	for i, e := range p.entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, c.form.one(e.json)...)
+		if len(b) >= flushBytes {
+			if err := out.write(b); err != nil {
+				return nil // the client has left
+			}
+			b = out.room()
+		}
+	}
+	return out.end(append(b, "]}\n"...))
+}
+
+// meta is the list's metadata.
+func (p *page) meta() []byte {
+	b := append([]byte(`{"resourceVersion":"`), strconv.FormatInt(p.rev, 10)...)
+	b = append(b, '"')
+	if p.next != "" {
+		b = object.AppendString(append(b, `,"continue":`...), p.next)
+		if p.remaining >= 0 {
+			b = strconv.AppendInt(append(b, `,"remainingItemCount":`...), p.remaining, 10)
+		}
+	}
+	return append(b, '}')
+}

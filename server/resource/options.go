@@ -1,0 +1,137 @@
+package resource
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// listOptions are what a list or a watch is asked for with.
+type listOptions struct {
+	labels, fields string
+	version        string // resourceVersion as given
+	rev            int64  // its number
+	match          string // resourceVersionMatch
+	limit          int64
+	start          *position64 // of a continued list
+	watch          bool
+	bookmarks      bool
+	initial        bool // sendInitialEvents
+	timeout        time.Duration
+}
+
+// position64 is where a continued list goes on: its revision (-1: the latest) and
+// the first key below the range's prefix.
+type position64 struct {
+	rev   int64
+	start string
+}
+
+const (
+	matchExact     = "Exact"
+	matchNotOlder  = "NotOlderThan"
+	continueFormat = "meta.k8s.io/v1"
+)
+
+func listOptionsOf(q url.Values) (*listOptions, error) {
+	o := &listOptions{
+		labels: q.Get("labelSelector"), fields: q.Get("fieldSelector"),
+		version: q.Get("resourceVersion"), match: q.Get("resourceVersionMatch"),
+		watch: truth(q.Get("watch")), bookmarks: truth(q.Get("allowWatchBookmarks")),
+		initial: truth(q.Get("sendInitialEvents")),
+	}
+	var err error
+	if v := o.version; v != "" {
+		if o.rev, err = strconv.ParseInt(v, 10, 64); err != nil || o.rev < 0 {
+			return nil, badRequest("Invalid value: %q: invalid resource version", v)
+		}
+	}
+	if v := q.Get("limit"); v != "" {
+		if o.limit, err = strconv.ParseInt(v, 10, 64); err != nil || o.limit < 0 {
+			return nil, badRequest("limit: %q is not a number", v)
+		}
+	}
+	if v := q.Get("timeoutSeconds"); v != "" {
+		seconds, err := strconv.ParseInt(v, 10, 32)
+		if err != nil {
+			return nil, badRequest("timeoutSeconds: %q is not a number", v)
+		}
+		o.timeout = time.Duration(max(seconds, 0)) * time.Second
+	}
+	if v := q.Get("continue"); v != "" {
+		if o.start, err = parseContinue(v); err != nil {
+			return nil, err
+		}
+	}
+	return o, o.check(q.Has("sendInitialEvents"))
+}
+
+func truth(s string) bool { return s == "true" || s == "1" }
+
+// check refuses combinations that mean nothing.
+func (o *listOptions) check(initialGiven bool) error {
+	wrong := func(field, why string) error {
+		return &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Kind: "ListOptions", Group: metaGroup,
+			Message: `ListOptions.meta.k8s.io "" is invalid: ` + field + ": " + why,
+			Causes:  []Cause{{causeForbidden, why, field}}}
+	}
+	switch {
+	case o.match != "" && o.match != matchExact && o.match != matchNotOlder:
+		return wrong("resourceVersionMatch", `Unsupported value: "`+o.match+`": supported values: "Exact", "NotOlderThan"`)
+	case o.watch && initialGiven && o.match != matchNotOlder:
+		return wrong("resourceVersionMatch", "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+	case o.watch && !initialGiven && o.match != "":
+		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+	case o.watch:
+		return nil
+	case initialGiven:
+		return wrong("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list")
+	case o.match != "" && o.version == "":
+		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+	case o.match != "" && o.start != nil:
+		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
+	case o.match == matchExact && o.version == "0":
+		return wrong("resourceVersionMatch", `Forbidden: resourceVersionMatch "Exact" is forbidden for resourceVersion "0"`)
+	case o.start != nil && o.version != "" && o.version != "0":
+		return badRequest("specifying resource version is not allowed when using continue")
+	}
+	return nil
+}
+
+// token is the JSON of a continue token.
+type token struct {
+	Version string `json:"v"`
+	Rev     int64  `json:"rev"`
+	Start   string `json:"start"`
+}
+
+func continueToken(rev int64, start string) string {
+	b, _ := json.Marshal(token{continueFormat, rev, start}) // strings and a number
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// parseContinue reads a token. What it names stays below the list's prefix: a
+// path that climbs is refused.
+func parseContinue(s string) (*position64, error) {
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
+	var t token
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	switch {
+	case err != nil || t.Version != continueFormat || t.Start == "":
+		return nil, badRequest("continue key is not valid: %v", err)
+	case t.Rev == 0:
+		return nil, badRequest("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+	}
+	clean := strings.TrimRight(t.Start, "\x00")
+	if cleaned := path.Clean("/" + clean); cleaned != "/"+strings.TrimSuffix(clean, "/") {
+		return nil, badRequest("continue key is not valid: %s", t.Start)
+	}
+	return &position64{t.Rev, t.Start}, nil
+}

@@ -1,0 +1,136 @@
+package resource
+
+import (
+	"encoding/json"
+	"net/http"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	"sigs.k8s.io/yaml"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// Content types of patches.
+const (
+	jsonPatchType      = "application/json-patch+json"
+	mergePatchType     = "application/merge-patch+json"
+	strategicPatchType = "application/strategic-merge-patch+json"
+	applyPatchType     = "application/apply-patch+yaml"
+)
+
+// maxPatchOps bounds a JSON patch, as in a kube-apiserver.
+const maxPatchOps = 10000
+
+// patch answers PATCH: what is stored and the patch make the object to be stored.
+// A lost race repeats it, unless the patch itself names a resource version.
+func (c *call) patch() error {
+	dry, err := c.dryRun()
+	if err != nil {
+		return err
+	}
+	b, err := c.body()
+	if err != nil {
+		return err
+	}
+	media := mediaType(c.r)
+	if media == applyPatchType {
+		return c.apply(b, dry)
+	}
+	fn, err := patcher(c.kind, media, b)
+	if err != nil {
+		return err
+	}
+	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
+		if old == nil {
+			return nil, notFound(c.kind, c.Name)
+		}
+		next, err := fn(old)
+		if err != nil {
+			return nil, err
+		}
+		if err := identify(c.kind, next, c.Namespace); err != nil {
+			return nil, err
+		}
+		if object.String(next, "metadata", "name") != c.Name {
+			return nil, badRequest("the name of the object (%s) does not match the name on the URL (%s)", object.String(next, "metadata", "name"), c.Name)
+		}
+		return next, c.validateFields(&sent{object: next})
+	})
+	if err != nil {
+		return err
+	}
+	return c.sendObject(res.code(), res.json)
+}
+
+// patcher returns what a patch does to an object.
+func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Object, error), error) {
+	switch media {
+	case jsonPatchType:
+		return jsonPatcher(k, b)
+	case mergePatchType, strategicPatchType:
+	default:
+		return nil, unsupportedMedia(media, patchTypes(k))
+	}
+	p, err := decodePatch(b)
+	if err != nil {
+		return nil, err
+	}
+	if media == mergePatchType {
+		return func(o object.Object) (object.Object, error) { return object.Merge(o, p), nil }, nil
+	}
+	if k.Custom {
+		return nil, unsupportedMedia(media, patchTypes(k))
+	}
+	return func(o object.Object) (object.Object, error) {
+		next, err := object.MergeStrategic(o, p, k.Rules)
+		if err != nil {
+			return nil, badRequest("%v", err)
+		}
+		return next, nil
+	}, nil
+}
+
+func patchTypes(k *Kind) []string {
+	types := []string{jsonPatchType, mergePatchType, applyPatchType}
+	if !k.Custom {
+		types = append(types, strategicPatchType)
+	}
+	return types
+}
+
+// decodePatch reads a merge patch; clients may send YAML.
+func decodePatch(b []byte) (object.Object, error) {
+	p, _, err := object.Decode(b)
+	if err == nil {
+		return p, nil
+	}
+	j, yamlErr := yaml.YAMLToJSON(b)
+	if yamlErr != nil {
+		return nil, badRequest("error decoding patch: %v", err)
+	}
+	if p, _, err = object.Decode(j); err != nil {
+		return nil, badRequest("error decoding patch: %v", err)
+	}
+	return p, nil
+}
+
+func jsonPatcher(k *Kind, b []byte) (func(object.Object) (object.Object, error), error) {
+	ops, err := jsonpatch.DecodePatch(b)
+	if err != nil {
+		return nil, badRequest("error decoding patch: %v", err)
+	}
+	if len(ops) > maxPatchOps {
+		return nil, tooLong("The allowed maximum operations in a JSON patch is 10000")
+	}
+	return func(o object.Object) (object.Object, error) {
+		patched, err := ops.Apply(object.Encode(o))
+		if err != nil {
+			return nil, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "the server rejected our request due to an error in our request: " + err.Error(), Name: object.String(o, "metadata", "name"), Kind: k.Name, Group: k.Group}
+		}
+		next, _, err := object.Decode(patched)
+		if err != nil || !json.Valid(patched) {
+			return nil, badRequest("the patch makes no object: %v", err)
+		}
+		return next, nil
+	}, nil
+}

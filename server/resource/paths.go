@@ -1,0 +1,69 @@
+package resource
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// KubernetesVersion is the release whose API the layer follows.
+const (
+	kubernetesMajor   = "1"
+	kubernetesMinor   = "36"
+	kubernetesVersion = "v1.36.3"
+)
+
+// servePath answers what is no resource: discovery, health, versions.
+func (c *call) servePath() error {
+	if err := c.authorizePath(); err != nil {
+		return err
+	}
+	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		return notAllowed("the server does not allow this method on the requested resource")
+	}
+	path := strings.TrimSuffix(c.r.URL.Path, "/")
+	switch {
+	case path == "/healthz" || path == "/livez" || path == "/readyz" || strings.HasPrefix(path, "/healthz/") ||
+		strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/"):
+		return c.health(path)
+	case path == "/version":
+		return c.send(http.StatusOK, object.Encode(object.Object{
+			"major": kubernetesMajor, "minor": kubernetesMinor, "gitVersion": kubernetesVersion + "+keelson",
+			"gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "gc", "platform": "linux/amd64",
+		}))
+	case path == "":
+		return c.send(http.StatusOK, object.Encode(object.Object{"paths": object.Anys(c.layer.paths())}))
+	case path == "/api" || path == "/apis" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/"):
+		return c.discover(path)
+	case path == "/openapi/v3" || strings.HasPrefix(path, "/openapi/v3/"):
+		return c.openAPI(strings.TrimPrefix(path, "/openapi/v3"))
+	}
+	return noSuchPath()
+}
+
+// paths lists what / names.
+func (l *Layer) paths() []string {
+	out := []string{"/api", "/api/v1", "/apis"}
+	for _, gv := range l.catalog.Load().versions() {
+		if gv[0] != "" {
+			out = append(out, "/apis/"+gv[0]+"/"+gv[1])
+		}
+	}
+	return append(out, "/healthz", "/livez", "/openapi/v3", "/readyz", "/version")
+}
+
+// health answers probes. The member is alive when it answers, and ready when it
+// can read what the cluster agreed on.
+func (c *call) health(path string) error {
+	if strings.HasPrefix(path, "/readyz") || strings.HasPrefix(path, "/healthz") {
+		ctx, stop := c.layer.withTimeout(c.ctx, freshTimeout)
+		defer stop()
+		if _, err := c.layer.upToDate(ctx); err != nil {
+			c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			return c.send(http.StatusInternalServerError, []byte("[-]store failed: "+err.Error()+"\n"))
+		}
+	}
+	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	return c.send(http.StatusOK, []byte("ok"))
+}

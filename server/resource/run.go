@@ -1,0 +1,60 @@
+package resource
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// Run follows the store and does the controllers' work until ctx ends. It is
+// called once.
+func (l *Layer) Run(ctx context.Context) {
+	var wait sync.WaitGroup
+	wait.Go(func() { l.feed.run(ctx) })
+	l.bootstrap(ctx)
+	wait.Wait()
+}
+
+// immortal are the namespaces that every cluster has.
+var immortal = []string{"default", "kube-node-lease", "kube-public", "kube-system"}
+
+// bootstrap makes what a cluster begins with. Every member tries; the first one
+// does it.
+func (l *Layer) bootstrap(ctx context.Context) {
+	namespaces := l.namespaceKind()
+	for _, name := range immortal {
+		for ctx.Err() == nil {
+			err := l.ensure(ctx, namespaces, "", name, object.Object{})
+			if err == nil {
+				break
+			}
+			l.log.Info("a namespace cannot be made yet", slog.String("namespace", name), slog.Any("error", err))
+			sleep(ctx, l.clock, restartPause)
+		}
+	}
+}
+
+// ensure creates an object unless it is there.
+func (l *Layer) ensure(ctx context.Context, k *Kind, namespace, name string, o object.Object) error {
+	o = object.Copy(o)
+	if err := identify(k, o, namespace); err != nil {
+		return err
+	}
+	object.Set(o, name, "metadata", "name")
+	o, err := prepareCreate(k, o, l.newUID(), l.clock.Now())
+	if err != nil {
+		return err
+	}
+	_, err = l.write(ctx, k, k.key(namespace, name), false, func(cur *current) (*step, error) {
+		if cur != nil {
+			return nil, alreadyExists(k, name)
+		}
+		return &step{store: o}, nil
+	})
+	if f := asFailure(err); f != nil && f.Reason == "AlreadyExists" {
+		return nil
+	}
+	return err
+}

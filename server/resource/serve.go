@@ -1,0 +1,217 @@
+package resource
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/keelson-io/keelson/clock"
+)
+
+// Config is what the layer needs to know. It does not change.
+type Config struct {
+	Store  Store
+	Clock  clock.Clock
+	Logger *slog.Logger
+	// Random fills a slice with bytes that nobody can guess: uids, names, audit ids.
+	Random func([]byte)
+	// Authorize asks RBAC objects who may do what; otherwise everybody may.
+	Authorize bool
+	// Tokens knows bearer tokens; nil: there are none.
+	Tokens Tokens
+}
+
+// Layer serves the Kubernetes API.
+type Layer struct {
+	cfg     Config
+	store   Store
+	clock   clock.Clock
+	log     *slog.Logger
+	feed    *feed
+	catalog atomic.Pointer[catalog]
+	places  places
+	leases  eventLeases
+	ready   chan struct{} // closed once the feed follows the store
+}
+
+// New makes a layer; Run brings it to life.
+func New(cfg Config) *Layer {
+	l := &Layer{cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Logger, ready: make(chan struct{})}
+	l.feed = newFeed(l.store, l.clock, l.log)
+	l.places = newPlaces()
+	l.catalog.Store(newCatalog(builtinKinds()))
+	return l
+}
+
+// storage returns the kind that the objects of k are stored as.
+func (l *Layer) storage(k *Kind) *Kind {
+	if s := l.catalog.Load().storage(k.Prefix); s != nil {
+		return s
+	}
+	return k
+}
+
+func (l *Layer) random64() uint64 {
+	var b [8]byte
+	l.cfg.Random(b[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// newUID makes a random UUID (version 4).
+func (l *Layer) newUID() string {
+	var b [16]byte
+	l.cfg.Random(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// withTimeout is context.WithTimeout by the layer's clock.
+func (l *Layer) withTimeout(ctx context.Context, d time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := l.clock.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
+	return ctx, func() { timer.Stop(); cancel(nil) }
+}
+
+// call is one request on its way.
+type call struct {
+	Target
+	layer *Layer
+	w     http.ResponseWriter
+	r     *http.Request
+	ctx   context.Context
+	query url.Values
+	user  *User
+	verb  string
+	kind  *Kind
+	form  *form
+}
+
+// ServeHTTP answers a request. The order is a kube-apiserver's: who is it, is there
+// room, may they, what is it.
+func (l *Layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{layer: l, w: w, r: r, ctx: r.Context(), query: r.URL.Query()}
+	c.audit()
+	if err := c.serve(); err != nil {
+		c.fail(err)
+	}
+}
+
+// audit gives the request an id by which it can be found in logs of both sides.
+func (c *call) audit() {
+	id := c.r.Header.Get("Audit-Id")
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
+		var b [16]byte
+		c.layer.cfg.Random(b[:])
+		id = hex.EncodeToString(b[:])
+	}
+	c.w.Header().Set("Audit-Id", id)
+	c.w.Header().Set("Cache-Control", "no-cache, private")
+}
+
+func (c *call) serve() error {
+	var err error
+	if c.user, err = c.authenticate(); err != nil {
+		return err
+	}
+	target, isResource := targetOf(c.r.URL.Path)
+	if !isResource {
+		return c.servePath()
+	}
+	c.Target = target
+	watch := truth(c.query.Get("watch"))
+	c.verb = verbOf(c.r.Method, target, watch)
+	if err := c.authorize(); err != nil {
+		return err
+	}
+	leave, err := c.layer.places.enter(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if c.kind = c.layer.catalog.Load().byPath[[3]string{c.Group, c.Version, c.Plural}]; c.kind == nil {
+		return noSuchPath()
+	}
+	c.w.Header().Set("X-Keelson-Kind", c.kind.qualified())
+	if !watch {
+		ctx, stop := c.layer.withTimeout(c.ctx, requestTimeout)
+		defer stop()
+		c.ctx = ctx
+	}
+	if c.form, err = formOf(c.kind, c.r, c.layer.clock.Now().Unix()); err != nil {
+		return err
+	}
+	if c.Sub != "" {
+		return c.subresource()
+	}
+	return c.dispatch()
+}
+
+// dispatch serves the resource itself.
+func (c *call) dispatch() error {
+	if c.kind.Namespaced && c.Namespace == "" && (c.Name != "" || c.verb == "create") {
+		return notAllowed("the server does not allow this method on the requested resource")
+	}
+	if !c.kind.Namespaced && c.Namespace != "" {
+		return noSuchPath()
+	}
+	if !slices.Contains(c.kind.verbs(), c.verb) {
+		return notAllowed("the server does not allow this method on the requested resource")
+	}
+	switch c.verb {
+	case "get":
+		return c.get()
+	case "list":
+		return c.list()
+	case "watch":
+		return c.watch()
+	case "create":
+		return c.create()
+	case "update":
+		return c.update()
+	case "patch":
+		return c.patch()
+	case "delete":
+		return c.delete()
+	case "deletecollection":
+		return c.deleteCollection()
+	}
+	return notAllowed("the server does not allow this method on the requested resource")
+}
+
+// get answers GET of one object.
+func (c *call) get() error {
+	cur, err := c.layer.read(c.ctx, c.kind, c.Namespace, c.Name, c.query.Get("resourceVersion"))
+	if err != nil {
+		return err
+	}
+	if cur == nil {
+		return notFound(c.kind, c.Name)
+	}
+	return c.sendObject(http.StatusOK, cur.stamped())
+}
+
+// body reads the request's body, within bounds.
+func (c *call) body() ([]byte, error) {
+	return io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBodyBytes))
+}
+
+// dryRun reports whether the request wants everything but the effect.
+func (c *call) dryRun() (bool, error) {
+	switch values := c.query["dryRun"]; {
+	case len(values) == 0:
+		return false, nil
+	case len(values) == 1 && values[0] == "All":
+		return true, nil
+	}
+	return false, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Group: metaGroup,
+		Message: `invalid dryRun: Unsupported value: "` + strings.Join(c.query["dryRun"], ",") + `": supported values: "All"`}
+}
