@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"cmd/kvcheck":      {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":          {},
 	// The resource layer and what it knows of single objects.
-	"server/resource":        {"api", "api/kinds", "clock", "mvcc", "server/resource/object"},
+	"server/resource":        {"api", "api/jsonpath", "api/kinds", "clock", "mvcc", "server/resource/object"},
 	"server/resource/object": {},
 	// Chaos may import all of the above; nobody but cmd/chaos imports it.
 	"chaos/history":  {"mvcc/watchcheck"},

@@ -113,11 +113,7 @@ func builtinField(s string) SelectableField {
 	if other, ok := storedAt[name]; ok {
 		at = other
 	}
-	path, err := object.ParsePath("." + at)
-	if err != nil {
-		panic("resource: a selectable field of the table: " + err.Error())
-	}
-	return SelectableField{name, path, value}
+	return SelectableField{name, strings.Split(at, "."), value}
 }
 
 // messageRules are the merge rules of a message of the generated table.

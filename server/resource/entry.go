@@ -58,16 +58,12 @@ func storedJSON(value []byte) ([]byte, error) {
 
 // of is the field's value in an encoded object, as selectors compare it.
 func (f *SelectableField) of(b []byte) string {
-	names, ok := f.Path.Names()
-	if !ok {
-		return f.Default
-	}
-	raw := object.Find(b, names...)
+	raw := object.Find(b, f.Path...)
 	switch {
 	case len(raw) == 0 || string(raw) == "null":
 		return f.Default
 	case raw[0] == '"':
-		if s := object.FindString(b, names...); s != "" {
+		if s := object.FindString(b, f.Path...); s != "" {
 			return s
 		}
 		return f.Default

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/keelson-io/keelson/api/jsonpath"
 	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -63,7 +64,7 @@ type Scale struct {
 // SelectableField is a field that lists can be restricted by.
 type SelectableField struct {
 	Name    string // as selectors write it
-	Path    object.Path
+	Path    []string
 	Default string // when the object lacks it
 }
 
@@ -71,7 +72,7 @@ type SelectableField struct {
 type Column struct {
 	Name, Type, Format, Description string
 	Priority                        int
-	Path                            object.Path
+	Path                            *jsonpath.Template
 	Cell                            func(o object.Object, now int64) any // nil: what Path leads to
 }
 

@@ -73,8 +73,8 @@ func (c *Column) cell(o object.Object, now int64) any {
 	if c.Cell != nil {
 		return c.Cell(o, now)
 	}
-	found := c.Path.Values(o)
-	if len(found) == 0 {
+	found, err := c.Path.Find(o)
+	if err != nil || len(found) == 0 {
 		return nil
 	}
 	switch c.Type {
