@@ -311,6 +311,10 @@ func (c *core) route(m *raftpb.Message) {
 		c.handOver(m)
 	case m.GetType() == raftpb.MsgSnap:
 		c.fx.snapshots = append(c.fx.snapshots, m)
+	case m.GetFrom() != uint64(c.cfg.id):
+		// A read request that came too late for the leader that it was meant for.
+		// raft passes it on in its sender's name, for which the next member would
+		// take our stream for broken. Who asked will ask again.
 	default:
 		c.fx.sends = append(c.fx.sends, m)
 	}
