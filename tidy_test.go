@@ -58,7 +58,8 @@ var arrows = map[string][]string{
 	"chaos/workload": {"client", "chaos/history", "chaos/oracle"},
 	"chaos/fault":    {},
 	"chaos/sim":      {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
-	"cmd/chaos":      {"planted", "chaos/sim", "chaos/fault", "chaos/history"},
+	"chaos/real":     {"api", "client", "clock", "raft", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
+	"cmd/chaos":      {"planted", "chaos/sim", "chaos/real", "chaos/fault", "chaos/history"},
 }
 
 // Sizes, as the anchors of the style have them.
@@ -73,6 +74,14 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
+	"chaos/real/audit.go":          "one probe; joined when probing ends",
+	"chaos/real/cluster.go":        "one question to each member; joined at once",
+	"chaos/real/load.go":           "the clients of a run; joined when its load ends",
+	"chaos/real/member.go":         "the reader of a member's log, which ends with the process",
+	"chaos/real/netns.go":          "the thread in a network namespace; it ends with the world",
+	"chaos/real/run.go":            "the watchers and the prober of a run; one power cut for each member; joined",
+	"chaos/real/sandbox.go":        "the waiter for the process in the sandbox",
+	"chaos/real/switch.go":         "one pump for each port; joined when the world is closed",
 	"client/client.go":             "the scout, which finds the leader; one for each stream of watches; the keeper of leases; joined by Close",
 	"client/keeper.go":             "the sender of renewals; joined when its connection ends",
 	"client/pool.go":               "one question to each member; joined at once",

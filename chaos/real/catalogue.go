@@ -1,0 +1,45 @@
+//go:build linux
+
+package real
+
+// Fault is one thing that a run can let happen.
+type Fault struct {
+	Name  string // by which it is asked for
+	Row   int    // of package fault's catalogue
+	Class string // of Classes, by its place in the catalogue
+	About string
+
+	Members   int      // of the cluster, at least; 0: three
+	Times     int      // how often it happens in a run; 0: three times
+	DiskBytes int64    // of each member; 0: enough
+	Args      []string // for each member
+	Logs      []string // parts of lines of level error that the fault explains
+
+	Setup  func(*Run) error // before the first start; may be nil
+	Inject func(*Run) error // once, healed when it returns; members that are down are started by the run
+}
+
+// Classes in the order of the catalogue.
+var Classes = []string{"process"}
+
+// Catalogue lists all faults, by class and row.
+func Catalogue() []*Fault {
+	var all []*Fault
+	for i, faults := range [][]*Fault{processFaults} {
+		for _, f := range faults {
+			f.Class = Classes[i]
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Find returns the fault of a name, nil if there is none.
+func Find(name string) *Fault {
+	for _, f := range Catalogue() {
+		if f.Name == name {
+			return f
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+// Package real is ring C of the chaos tests: real kvd processes on real bbolt,
+// each in a network namespace of its own, on a disk of its own, with faults that
+// a kernel makes.
+//
+// # The world of a run
+//
+// `chaos real` starts itself once more in new namespaces for processes, mounts
+// and the network (sandbox.go). Whatever happens inside ends with that process:
+// the kernel kills what it started, unmounts what it mounted and closes its
+// networks. Only cgroups outlive it; the process outside removes those, and those
+// of runs that were killed.
+//
+//	harness ── clients ── TUN ──┐
+//	m1 (namespace) ────── TUN ──┼── Switch: delay, loss, duplicates, damage, cuts,
+//	m2 (namespace) ────── TUN ──┤           bandwidth, resets; by link, by seed
+//	m3 (namespace) ────── TUN ──┘
+//
+// A member's disk is an ext4 file system in an image that lies in memory. The
+// shutdown ioctl cuts its power: what was not synced is gone, and the file system
+// has to recover when it is mounted again. Stalls and failing calls come from
+// strace, which stops the process at a system call; the rest from signals,
+// cgroups, limits, and a pen to write over files.
+//
+// # A run
+//
+// Run (run.go) draws a configuration from the seed, starts a cluster and a load
+// through package client, lets a fault happen several times while the load goes
+// on, heals, and waits until everybody is served and members are equal. Then it
+// cuts the power of all members, starts them once more, stops them, reads their
+// logs and stores, and asks package oracle. A run whose load was too thin before
+// its fault, or whose fault never happened, fails as meaningless.
+//
+// A seed fixes the configuration, the requests and the faults, but not the
+// timing of processes: the line of a failure repeats the circumstances, and may
+// need a few attempts.
+//
+// # Order to read the files in
+//
+// sandbox.go, netns.go, switch.go, packet.go, disk.go, cgroup.go: the world.
+// member.go, cluster.go: processes. load.go, watcher.go: what clients do.
+// run.go, remains.go, audit.go: a run and its judgement. The faults_*.go files
+// are the catalogue, by class; catalogue.go lists them.
+package real

@@ -1,0 +1,144 @@
+//go:build linux
+
+package real
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// Result is what a run says in a result file.
+type Result struct {
+	Fault    string // names, joined by +
+	Seed     uint64
+	Commit   string
+	Began    time.Time
+	Took     time.Duration
+	Members  int
+	Election time.Duration
+
+	Happened  map[string]int // how often each fault really did
+	Rate      float64        // acknowledged calls a second before the first
+	Acked     int            // calls
+	Unknown   int
+	Writes    int // acknowledged ones that changed something, found in the log
+	Events    int // told to watches
+	PowerCuts int // of single members
+	AllCuts   int // of all at once
+	Gaps      []Gap
+
+	Failure     string `json:",omitempty"`
+	Meaningless string `json:",omitempty"`
+	Skipped     string `json:",omitempty"`
+}
+
+// Gap is the time from a fault to the first acknowledgement of a write that was
+// asked for after it.
+type Gap struct {
+	Fault string
+	Time  time.Duration
+}
+
+// replay is the command that makes the run again.
+func (r *Run) replay() string {
+	s := fmt.Sprintf("go run ./cmd/chaos real -fault %s -seed %#x", faultNames(r.Faults), r.Seed)
+	if r.Times > 0 {
+		s += fmt.Sprint(" -times ", r.Times)
+	}
+	return s
+}
+
+// Line tells how a run ended, in one line; a failure's says how to repeat it.
+func (r Result) Line() string {
+	var happened []string
+	for name, n := range r.Happened {
+		happened = append(happened, fmt.Sprintf("%s %d times", name, n))
+	}
+	text := fmt.Sprintf("%-24s seed %#x: %s, %d calls acknowledged, %d unknown, %d events, %.1fs", r.Fault, r.Seed, strings.Join(happened, ", "),
+		r.Acked, r.Unknown, r.Events, r.Took.Seconds())
+	switch {
+	case r.Skipped != "":
+		return fmt.Sprintf("%-24s skipped: %s", r.Fault, r.Skipped)
+	case r.Meaningless != "":
+		return fmt.Sprintf("MEANINGLESS ring=C fault=%s seed=%#x %s", r.Fault, r.Seed, r.Meaningless)
+	case r.Failure != "":
+		first, rest, _ := strings.Cut(r.Failure, "\n")
+		if rest != "" {
+			first += fmt.Sprintf(" (and %d more)", strings.Count(rest, "\n")+1)
+		}
+		return fmt.Sprintf("FAIL ring=C fault=%s seed=%#x commit=%s %s | replay: go run ./cmd/chaos real -fault %s -seed %#x",
+			r.Fault, r.Seed, r.Commit, first, r.Fault, r.Seed)
+	}
+	return text
+}
+
+// Machine names the CPUs, and nothing else of the machine.
+func Machine() string {
+	model := runtime.GOARCH
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for in := bufio.NewScanner(f); in.Scan(); {
+			if name, text, ok := strings.Cut(in.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(text)
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("%d x %s", runtime.NumCPU(), model)
+}
+
+// CommitEnv tells the commit to a program that was built without it.
+const CommitEnv = "KEELSON_COMMIT"
+
+// Unknown is a commit of which nobody knows.
+const Unknown = "unknown"
+
+// Commit is the revision that this program was built from, if it knows.
+func Commit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return cmp.Or(os.Getenv(CommitEnv), Unknown)
+}
+
+// Campaign is a result file: runs under one command, perhaps in several pieces.
+type Campaign struct {
+	Command string
+	Machine string
+	Runs    []Result
+}
+
+// ReadCampaign reads a result file; one that does not exist is empty.
+func ReadCampaign(name string) (c Campaign, err error) {
+	b, err := os.ReadFile(name)
+	if os.IsNotExist(err) {
+		return c, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	return c, err
+}
+
+// Write replaces the file.
+func (c Campaign) Write(name string) error {
+	b, err := json.MarshalIndent(c, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}

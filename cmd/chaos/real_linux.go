@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keelson-io/keelson/chaos/real"
+)
+
+// realRun is what `chaos real` was asked for.
+type realRun struct {
+	plan    real.Plan
+	fault   string
+	class   string
+	kvd     string
+	race    bool
+	results string
+	seeds   int
+	list    bool
+	verbose bool
+}
+
+// realProcesses runs faults against real processes.
+func realProcesses(args []string) error {
+	f := flags("real")
+	var o realRun
+	f.StringVar(&o.fault, "fault", "", "a fault by name; two joined by + happen in turns; all: each of the catalogue; mixed: pairs by chance")
+	f.StringVar(&o.class, "class", "", "only faults of this class; two joined by +: pairs of them")
+	f.Uint64Var(&o.plan.Seed, "seed", 0, "the first seed; 0: one from the clock")
+	f.IntVar(&o.seeds, "seeds", 1, "how many runs of each, with consecutive seeds")
+	f.DurationVar(&o.plan.Limit, "for", 0, "begin no run after so long")
+	f.IntVar(&o.plan.Times, "times", 0, "how often a fault happens in a run; 0: the fault's own number")
+	f.DurationVar(&o.plan.Election, "election", 0, "election timeout; 0: drawn from the seed")
+	f.StringVar(&o.kvd, "kvd", "", "the member's program; empty: it is built")
+	f.BoolVar(&o.race, "race", false, "build it with the race detector")
+	f.StringVar(&o.results, "results", "", "add what each run was to this file, in JSON")
+	f.StringVar(&o.plan.Keep, "keep", "", "folder for what failing runs leave")
+	f.BoolVar(&o.plan.Stop, "stop", false, "end at the first failure")
+	f.BoolVar(&o.list, "list", false, "list the faults")
+	f.BoolVar(&o.verbose, "v", false, "tell what happens")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if o.list {
+		for _, x := range real.Catalogue() {
+			fmt.Printf("%2d  %-10s  %-22s  %s\n", x.Row, x.Class, x.Name, x.About)
+		}
+		return nil
+	}
+	if err := o.choose(); err != nil {
+		return err
+	}
+	dir, inside, err := real.Enter(o.prepare)
+	if err != nil || !inside {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			os.Exit(max(exit.ExitCode(), 1))
+		}
+		return err
+	}
+	return o.run(dir)
+}
+
+// choose makes the rounds.
+func (o *realRun) choose() error {
+	if o.plan.Seed == 0 {
+		o.plan.Seed = uint64(time.Now().UnixNano()) >> 20 // the sandbox draws its own
+	}
+	var all []*real.Fault
+	for _, f := range real.Catalogue() {
+		if o.class == "" || slices.Contains(strings.Split(o.class, "+"), f.Class) {
+			all = append(all, f)
+		}
+	}
+	switch o.fault {
+	case "all", "":
+		for _, f := range all {
+			for range o.seeds {
+				o.plan.Rounds = append(o.plan.Rounds, []*real.Fault{f})
+			}
+		}
+	case "mixed":
+		o.mix(all)
+	default:
+		var faults []*real.Fault
+		for _, name := range strings.Split(o.fault, "+") {
+			f := real.Find(name)
+			if f == nil {
+				return fmt.Errorf("no fault is called %q; -list lists them", name)
+			}
+			faults = append(faults, f)
+		}
+		for range o.seeds {
+			o.plan.Rounds = append(o.plan.Rounds, faults)
+		}
+	}
+	return nil
+}
+
+// mix draws pairs of faults of different classes, or of the two that were named.
+func (o *realRun) mix(all []*real.Fault) {
+	r := rand.New(rand.NewPCG(o.plan.Seed, 1))
+	for range max(o.seeds, 1) * 1000 { // -for ends it
+		a, b := all[r.IntN(len(all))], all[r.IntN(len(all))]
+		if a.Class != b.Class {
+			o.plan.Rounds = append(o.plan.Rounds, []*real.Fault{a, b})
+		}
+	}
+}
+
+// prepare builds what the sandbox needs, outside of it.
+func (o *realRun) prepare(dir string) error {
+	if real.Commit() == real.Unknown { // `go run` does not say
+		if out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
+			os.Setenv(real.CommitEnv, strings.TrimSpace(string(out)))
+		}
+	}
+	if o.kvd != "" {
+		path, err := filepath.Abs(o.kvd)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(path, filepath.Join(dir, "kvd"))
+	}
+	args := []string{"build", "-o", filepath.Join(dir, "kvd")}
+	if o.race {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "github.com/keelson-io/keelson/cmd/kvd")...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build kvd: %w", err)
+	}
+	return nil
+}
+
+// run is the part inside the sandbox.
+func (o *realRun) run(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o.plan.Binary, o.plan.Out = filepath.Join(dir, "kvd"), os.Stdout
+	if o.verbose {
+		o.plan.Log = os.Stdout
+	}
+	var campaign real.Campaign
+	if o.results != "" {
+		var err error
+		if campaign, err = real.ReadCampaign(o.results); err != nil {
+			return err
+		}
+	}
+	campaign.Machine = real.Machine()
+	if campaign.Command == "" {
+		campaign.Command = "go run ./cmd/chaos " + strings.Join(os.Args[1:], " ")
+	}
+	var writing error
+	o.plan.Each = func(res real.Result) {
+		campaign.Runs = append(campaign.Runs, res)
+		if o.results != "" && writing == nil {
+			writing = campaign.Write(o.results)
+		}
+	}
+	failed, err := real.Execute(ctx, dir, o.plan)
+	if err := errors.Join(err, writing); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d runs failed", failed, len(campaign.Runs))
+	}
+	return ctx.Err()
+}
