@@ -55,11 +55,12 @@ var arrows = map[string][]string{
 	// Chaos may import all of the above; nobody but cmd/chaos imports it.
 	"chaos/history":  {"mvcc/watchcheck"},
 	"chaos/oracle":   {"api", "mvcc/watchcheck", "chaos/history"},
-	"chaos/workload": {"client", "chaos/history", "chaos/oracle"},
+	"chaos/workload": {"chaos/history", "chaos/oracle", "mvcc/watchcheck"},
+	"chaos/load":     {"client", "chaos/history", "chaos/oracle", "chaos/workload"},
 	"chaos/fault":    {},
 	"chaos/sim":      {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
-	"chaos/real":     {"api", "client", "clock", "raft", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
-	"cmd/chaos":      {"planted", "chaos/sim", "chaos/real", "chaos/fault", "chaos/history"},
+	"chaos/real":     {"api", "client", "clock", "raft", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/load", "chaos/fault"},
+	"cmd/chaos":      {"planted", "chaos/sim", "chaos/real", "chaos/fault", "chaos/history", "chaos/oracle", "chaos/workload"},
 }
 
 // Sizes, as the anchors of the style have them.
@@ -74,6 +75,7 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
+	"chaos/load/load.go":           "a goroutine for each client, watcher, collector and the compactor; joined by Stop and Finish",
 	"chaos/real/audit.go":          "one probe; joined when probing ends",
 	"chaos/real/cluster.go":        "one question to each member; joined at once",
 	"chaos/real/load.go":           "the clients of a run; joined when its load ends",
@@ -116,7 +118,7 @@ var spawners = map[string]string{
 
 // simulated lists the packages that a simulation runs: they take time, chance,
 // files and sockets from interfaces only.
-var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim", "server/admission", "server/resource", "server/resource/object"}
+var simulated = []string{"api", "clock", "raft", "raft/wal", "raft/vfs", "raft/transport", "mvcc", "mvcc/engine", "mvcc/watchcheck", "auth", "topk", "server", "chaos/sim", "chaos/workload", "server/admission", "server/resource", "server/resource/object"}
 
 // adapters are the files where the real thing enters, by the packages (or
 // package.Function) that each may use.

@@ -74,6 +74,7 @@ func Collects(w *history.Watch) bool {
 }
 
 func (c *Case) derive() {
+	c.derived, c.maybe = true, map[int64]*history.Op{}
 	d := &derivation{c: c, tags: map[string]*history.Op{}, grants: map[int64]*history.Op{}}
 	byRev, findings := collected(c.History)
 	c.broken = findings
@@ -120,7 +121,7 @@ func (d *derivation) sort(op *history.Op) {
 	if n == 0 && op.Outcome == history.Unknown {
 		d.vague = append(d.vague, op)
 		if g, ok := op.Request.(*pb.LeaseGrantRequest); ok {
-			d.grants[g.ID] = op
+			d.grants[g.ID], d.c.maybe[g.ID] = op, op
 		}
 	}
 }
@@ -230,6 +231,9 @@ func (d *derivation) make(rev int64, events []*mvccpb.Event) {
 			d.c.again = append(d.c.again, fmt.Errorf("op %d of client %d made revision %d and %d: %v", op.ID, op.Client, d.c.ops[op].Rev, rev, op.Request))
 			m.force(events)
 			return
+		}
+		if op.Outcome == history.Refused {
+			d.c.again = append(d.c.again, fmt.Errorf("op %d of client %d was refused (%s) and made revision %d: %v", op.ID, op.Client, op.Err, rev, op.Request))
 		}
 		d.place(op, history.Command{Request: op.Request, At: d.knownBy[rev]})
 	case d.expires(events):

@@ -86,7 +86,7 @@ func brokenAnswers(t *testing.T) []broken {
 			})
 			op.Response.(*pb.RangeResponse).Header.Revision = 3
 		}},
-		{"O2", func(h *history.History) { // a counter that has lost a raise
+		{"O8", func(h *history.History) { // a counter that has lost a raise
 			for i := range h.States[0].Keys {
 				if kv := &h.States[0].Keys[i]; kv.Key == oracle.CounterPrefix+"0" {
 					kv.Value = "1 lost"

@@ -12,10 +12,10 @@ import (
 func (c *Mixed) Learn(op *history.Op) {
 	switch r := op.Response.(type) {
 	case *pb.TxnResponse:
-		c.learnTxn(op.Request.(*pb.TxnRequest), r)
+		learnTxn(c.known, op.Request.(*pb.TxnRequest), r)
 	case *pb.RangeResponse:
 		if q := op.Request.(*pb.RangeRequest); len(q.RangeEnd) == 0 && q.Revision == 0 && !q.Serializable {
-			c.learnRange(string(q.Key), r)
+			learnRange(c.known, string(q.Key), r)
 		}
 	case *pb.LeaseGrantResponse:
 		c.leases = append(c.leases, r.ID)
@@ -26,7 +26,8 @@ func (c *Mixed) Learn(op *history.Op) {
 	}
 }
 
-func (c *Mixed) learnTxn(q *pb.TxnRequest, r *pb.TxnResponse) {
+// learnTxn keeps what the branch that was taken wrote and read of single keys.
+func learnTxn(keys map[string]known, q *pb.TxnRequest, r *pb.TxnResponse) {
 	ops := q.Failure
 	if r.Succeeded {
 		ops = q.Success
@@ -35,16 +36,16 @@ func (c *Mixed) learnTxn(q *pb.TxnRequest, r *pb.TxnResponse) {
 		switch {
 		case op.GetRequestPut() != nil:
 			p := op.GetRequestPut()
-			c.known[string(p.Key)] = known{r.Header.Revision, string(p.Value)}
+			keys[string(p.Key)] = known{r.Header.Revision, string(p.Value)}
 		case op.GetRequestRange() != nil && len(op.GetRequestRange().RangeEnd) == 0:
-			c.learnRange(string(op.GetRequestRange().Key), r.Responses[i].GetResponseRange())
+			learnRange(keys, string(op.GetRequestRange().Key), r.Responses[i].GetResponseRange())
 		}
 	}
 }
 
-func (c *Mixed) learnRange(key string, r *pb.RangeResponse) {
-	delete(c.known, key)
+func learnRange(keys map[string]known, key string, r *pb.RangeResponse) {
+	delete(keys, key)
 	if len(r.Kvs) > 0 {
-		c.known[key] = known{r.Kvs[0].ModRevision, string(r.Kvs[0].Value)}
+		keys[key] = known{r.Kvs[0].ModRevision, string(r.Kvs[0].Value)}
 	}
 }
