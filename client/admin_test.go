@@ -28,9 +28,11 @@ func secure(ctx context.Context, a client.Auth) error {
 	)
 }
 
-func TestAuth(t *testing.T) {
+func TestAuth(t *testing.T) { bothWays(t, testAuth) }
+
+func testAuth(t *testing.T, open func(client.Config) *client.Client) {
 	m := startMember(t, func(c *server.Config) { c.BcryptCost = 4 })
-	c := open(t, client.Config{Endpoints: []string{m.addr}})
+	c := open(client.Config{Endpoints: []string{m.addr}})
 	ctx := testContext(t)
 	must := func(err error) {
 		t.Helper()
@@ -42,12 +44,12 @@ func TestAuth(t *testing.T) {
 	if _, err := c.Put(ctx, "/r/a", nil); !errors.Is(err, api.ErrUserEmpty) || errors.Is(err, client.ErrUnknownOutcome) {
 		t.Fatal(err)
 	}
-	if _, err := open(t, client.Config{Endpoints: []string{m.addr}, Username: "ann", Password: "no"}).Get(ctx, "/r/a"); !errors.Is(err, api.ErrAuthFailed) {
+	if _, err := open(client.Config{Endpoints: []string{m.addr}, Username: "ann", Password: "no"}).Get(ctx, "/r/a"); !errors.Is(err, api.ErrAuthFailed) {
 		t.Fatal(err)
 	}
 	seen := &recorder{}
-	root := open(t, client.Config{Endpoints: []string{m.addr}, Username: "root", Password: "secret"})
-	ann := open(t, client.Config{Endpoints: []string{m.addr}, Username: "ann", Password: "ann's", Observer: seen})
+	root := open(client.Config{Endpoints: []string{m.addr}, Username: "root", Password: "secret"})
+	ann := open(client.Config{Endpoints: []string{m.addr}, Username: "ann", Password: "ann's", Observer: seen})
 	if _, err := root.Put(ctx, "/r/a", []byte("v")); err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +157,10 @@ func TestMaintenance(t *testing.T) {
 }
 
 // TestAtomically: money that many move between accounts is neither lost nor made.
-func TestAtomically(t *testing.T) {
-	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+func TestAtomically(t *testing.T) { bothWays(t, testAtomically) }
+
+func testAtomically(t *testing.T, open func(client.Config) *client.Client) {
+	c := open(client.Config{Endpoints: []string{startMember(t).addr}})
 	ctx := testContext(t)
 	const accounts = 4
 	name := func(i int) string { return fmt.Sprint("/account/", i%accounts) }

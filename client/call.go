@@ -12,6 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/api/keelsonpb"
 )
 
 // effect says what it means to send a request twice.
@@ -27,17 +28,19 @@ const (
 type request struct {
 	method  string
 	effect  effect
-	local   bool   // a member may answer by itself, without a leader
-	bare    bool   // goes without a token: it is how one gets one
-	stream  bool   // takes as long as it takes
-	endless bool   // tried for ever, whatever Config.Rounds says
-	at      string // the endpoint to ask; empty: any
+	local   bool             // a member may answer by itself, without a leader
+	bare    bool             // goes without a token: it is how one gets one
+	stream  bool             // takes as long as it takes
+	endless bool             // tried for ever, whatever Config.Rounds says
+	at      string           // the endpoint to ask; empty: any
+	piped   keelsonpb.Method // how a pipe calls the method; 0: not at all
 }
 
 // invoke sends a unary request until it is answered, may not be repeated, or ctx
 // ends. The error is an *Error.
 func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) error {
-	return c.try(ctx, r, func(ctx context.Context, conn *grpc.ClientConn) error {
+	t := trial{core: c, request: r, in: in, out: out}
+	return t.watched(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		return conn.Invoke(ctx, r.method, in, out)
 	}, out)
 }
@@ -45,14 +48,20 @@ func (c *core) invoke(ctx context.Context, r request, in, out proto.Message) err
 // try makes attempts at a request. answer, if it has a header, is what the last
 // of them filled in.
 func (c *core) try(ctx context.Context, r request, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
-	if _, has := ctx.Deadline(); !has && !r.stream && c.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
-		defer cancel()
-	}
-	ctx, done := c.observe(ctx, r.method)
 	t := trial{core: c, request: r}
+	return t.watched(ctx, attempt, answer)
+}
+
+// watched runs the trial and tells the observer.
+func (t *trial) watched(ctx context.Context, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
+	if _, has := ctx.Deadline(); !has && !t.stream && t.cfg.Timeout > 0 {
+		t.until = time.Now().Add(t.cfg.Timeout)
+	}
+	ctx, done := t.observe(ctx, t.method)
 	err := t.run(ctx, attempt, answer)
+	if t.cancel != nil {
+		t.cancel()
+	}
 	outcome := Outcome{Attempts: t.attempts, Err: err}
 	if t.last != nil {
 		outcome.Endpoint = t.last.name
@@ -65,12 +74,29 @@ func (c *core) try(ctx context.Context, r request, attempt func(context.Context,
 type trial struct {
 	*core
 	request
-	tried     []*endpoint // in this round
+	in, out   proto.Message // nil: it cannot go through a pipe
+	tried     []*endpoint   // in this round
 	last      *endpoint
 	attempts  int
 	rounds    int
 	refreshed int // how often the token was renewed
 	pushback  time.Duration
+
+	until  time.Time       // by when it is to be answered, whatever its context says; zero: that says it
+	ended  context.Context // once there is one that ends then
+	cancel context.CancelFunc
+}
+
+// bound returns a context that ends in time. A pipe looks after the time of its
+// calls itself: most calls do without the timer.
+func (t *trial) bound(ctx context.Context) context.Context {
+	if t.until.IsZero() {
+		return ctx
+	}
+	if t.ended == nil {
+		t.ended, t.cancel = context.WithDeadline(ctx, t.until)
+	}
+	return t.ended
 }
 
 // maxRefreshes bounds how often one request renews its token: users and rights
@@ -105,6 +131,7 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 			return nil
 		}
 		failure = err
+		ctx = t.bound(ctx)
 		unknown := t.effect != reads && sent && mayHaveActed(err)
 		switch {
 		case ctx.Err() != nil:
@@ -122,15 +149,31 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 // attempt sends the request once. sent: it may have left this process.
 func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Context, *grpc.ClientConn) error) (token string, sent bool, err error) {
 	t.attempts++
+	if !t.bare && t.tokens != nil {
+		have := false
+		if token, have = t.tokens.have(); !have {
+			if token, err = t.tokens.get(t.bound(ctx)); err != nil {
+				return "", false, err
+			}
+		}
+	}
+	if t.in != nil && t.pipeable(ctx, t.request) {
+		if p := e.piping.now.Load(); p != nil {
+			if result, taken := p.call(ctx, t.request, token, t.expiry(ctx), t.in, t.out); taken {
+				if result.expired {
+					e.doubt()
+				}
+				t.pushback = max(t.pushback, time.Duration(result.pushback)*time.Millisecond)
+				return token, result.sent, fromWire(result.err)
+			}
+		}
+		defer t.enterUnary(e, token)()
+	}
+	ctx = t.bound(ctx)
 	if t.effect == reads {
 		var cancel context.CancelFunc
 		ctx, cancel = t.share(ctx)
 		defer cancel()
-	}
-	if !t.bare {
-		if token, err = t.token(ctx); err != nil {
-			return "", false, err
-		}
 	}
 	p := &passage{}
 	err = send(outgoing(context.WithValue(ctx, passageKey{}, p), token, !t.local), e.conn)
@@ -139,6 +182,22 @@ func (t *trial) attempt(ctx context.Context, e *endpoint, send func(context.Cont
 		e.doubt()
 	}
 	return token, p.departed.Load(), fromWire(err)
+}
+
+// expiry is when a pipe gives an attempt up that the end of ctx does not end
+// sooner; zero: never.
+func (t *trial) expiry(ctx context.Context) time.Time {
+	if t.effect != reads || t.pool.only() {
+		return t.until
+	}
+	end, has := ctx.Deadline()
+	if !has {
+		end = t.until
+	}
+	if end.IsZero() {
+		return end
+	}
+	return time.Now().Add(time.Until(end) / 2)
 }
 
 // share gives one attempt of a read half of the time that is left, if there is

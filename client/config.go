@@ -45,9 +45,17 @@ type Config struct {
 	// Observer hears of calls and events, for metrics and traces. May be nil.
 	Observer Observer
 
+	// NoPipeline makes every call an RPC by itself. Otherwise small calls share a
+	// stream to a kvd once many are made at once, which is cheaper several times
+	// over for all sides. It makes no difference to what a call does or returns.
+	NoPipeline bool
+
 	// DialOptions are added to the client's own, for what gRPC can do beyond
-	// this package: interceptors, tracing handlers, proxies.
+	// this package: interceptors, tracing handlers, proxies. With them calls are
+	// not pipelined: they would not see each call.
 	DialOptions []grpc.DialOption
+
+	pipeAt int32 // from how many calls at once a pipe is opened
 }
 
 // Defaults of Config.
@@ -68,5 +76,8 @@ func (c Config) withDefaults() Config {
 	pick(&c.DialTimeout, defaultDialTimeout)
 	pick(&c.KeepAlive, defaultKeepAlive)
 	pick(&c.KeepAliveTimeout, defaultKeepAliveTimeout)
+	if c.pipeAt == 0 {
+		c.pipeAt = defaultPipeAt
+	}
 	return c
 }

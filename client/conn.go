@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api/keelsonpb"
 )
 
 // Conn carries etcd's generated clients, for requests and answers that this
@@ -53,9 +55,9 @@ func (c *core) send(ctx context.Context, method string, in, out proto.Message) e
 var known = map[string]request{
 	pb.KV_Range_FullMethodName:       {effect: reads},
 	pb.KV_RangeStream_FullMethodName: {effect: reads},
-	pb.KV_Put_FullMethodName:         {effect: writes},
-	pb.KV_DeleteRange_FullMethodName: {effect: writes},
-	pb.KV_Txn_FullMethodName:         {effect: writes},
+	pb.KV_Put_FullMethodName:         {effect: writes, piped: keelsonpb.Put},
+	pb.KV_DeleteRange_FullMethodName: {effect: writes, piped: keelsonpb.DeleteRange},
+	pb.KV_Txn_FullMethodName:         {effect: writes, piped: keelsonpb.Txn},
 	pb.KV_Compact_FullMethodName:     {effect: writes},
 
 	pb.Watch_Watch_FullMethodName: {effect: reads},
@@ -93,6 +95,9 @@ func requestOf(method string, in proto.Message) request {
 	switch in := in.(type) {
 	case *pb.RangeRequest:
 		r.local = in.Serializable
+		if len(in.RangeEnd) == 0 {
+			r.piped = keelsonpb.Range // lists are large: each has a stream of its own
+		}
 	case *pb.MemberListRequest:
 		r.local = !in.Linearizable
 	case *pb.TxnRequest:

@@ -35,20 +35,26 @@
 // does, or when going on would be a lie: history was compacted
 // (CompactedError), a lease was lost (ErrLeaseLost), a right is missing.
 //
+// # Pipelining
+//
+// Small calls share a stream to a kvd once many are made at once (pipe.go). What a
+// call means, how it fails and when does not depend on it; Config.NoPipeline turns
+// it off. A stream that breaks leaves all writes on it with an unknown outcome.
+//
 // # Concurrency
 //
 // A Client and what it hands out are safe for concurrent use. It runs one
 // goroutine that finds the leader, two for each stream of watches (2,500 to a
-// stream), two while leases are kept alive, and those of one gRPC connection to
-// each endpoint. Close ends and joins all of them. Watch, Scan and Cache.Run
-// work in the goroutine of their caller.
+// stream), two for each stream of calls, two while leases are kept alive, and
+// those of one gRPC connection to each endpoint. Close ends and joins all of them.
+// Watch, Scan and Cache.Run work in the goroutine of their caller.
 //
 // # Order to read the files in
 //
 // keys.go, kv.go, txn.go, swap.go, stm.go, scan.go: requests and answers.
 // call.go and conn.go: one request on its way; pool.go: where it goes, and who leads;
-// endpoint.go, token.go, errors.go. stream.go: what is opened again when it
-// breaks; watch.go and watch_stream.go; lease.go, keeper.go, session.go,
+// pipe.go: the stream that it may share; endpoint.go, token.go, errors.go.
+// stream.go: what is opened again when it breaks; watch.go and watch_stream.go; lease.go, keeper.go, session.go,
 // lock.go. cache.go stands on all of them. users.go and admin.go manage users,
 // members and single members.
 package client

@@ -28,6 +28,7 @@ type endpoint struct {
 	conn    *grpc.ClientConn
 	member  atomic.Uint64 // who answered here last; 0: nobody yet
 	suspect atomic.Int64  // until this time (ns) others are asked first
+	piping  piping
 }
 
 // How fast a lost connection is tried again. gRPC's own bounds are made for the

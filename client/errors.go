@@ -99,6 +99,9 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 // fromWire turns what gRPC returned into the error of package api with the same
 // text, if there is one.
 func fromWire(err error) error {
+	if err == nil {
+		return nil
+	}
 	s, ok := status.FromError(err)
 	if !ok {
 		return err

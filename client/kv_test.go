@@ -10,8 +10,10 @@ import (
 	"github.com/keelson-io/keelson/client"
 )
 
-func TestGetPutDelete(t *testing.T) {
-	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+func TestGetPutDelete(t *testing.T) { bothWays(t, testGetPutDelete) }
+
+func testGetPutDelete(t *testing.T, open func(client.Config) *client.Client) {
+	c := open(client.Config{Endpoints: []string{startMember(t).addr}})
 	ctx := testContext(t)
 	if _, err := c.Get(ctx, "a"); !errors.Is(err, client.ErrNotFound) {
 		t.Fatalf("get of nothing: %v", err)
@@ -110,8 +112,10 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestNamespace(t *testing.T) {
-	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+func TestNamespace(t *testing.T) { bothWays(t, testNamespace) }
+
+func testNamespace(t *testing.T, open func(client.Config) *client.Client) {
+	c := open(client.Config{Endpoints: []string{startMember(t).addr}})
 	ctx := testContext(t)
 	n := c.Namespace("t").Namespace("/")
 	for _, k := range []string{"s/x", "t0", "u"} {

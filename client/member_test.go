@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/client"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
@@ -106,6 +108,28 @@ func open(t testing.TB, cfg client.Config) *client.Client {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// bothWays runs a test with a client whose calls are RPCs by themselves, and with
+// one whose calls share streams as soon as they can.
+func bothWays(t *testing.T, test func(t *testing.T, open func(client.Config) *client.Client)) {
+	t.Run("unary", func(t *testing.T) {
+		test(t, func(cfg client.Config) *client.Client {
+			cfg.NoPipeline = true
+			return open(t, cfg)
+		})
+	})
+	t.Run("pipelined", func(t *testing.T) {
+		test(t, func(cfg client.Config) *client.Client {
+			c := open(t, client.PipedAtOnce(cfg))
+			// A call brings the pipe, which may come after it.
+			waitFor(t, "a pipe", func() bool {
+				_, err := c.Get(testContext(t), "nothing", client.Serializable())
+				return c.Pipes() > 0 || errors.Is(err, api.ErrAuthFailed)
+			})
+			return c
+		})
+	})
 }
 
 func testContext(t testing.TB) context.Context {

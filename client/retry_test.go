@@ -16,11 +16,13 @@ import (
 )
 
 // TestFailover: calls go on while any endpoint answers, and say so.
-func TestFailover(t *testing.T) {
+func TestFailover(t *testing.T) { bothWays(t, testFailover) }
+
+func testFailover(t *testing.T, open func(client.Config) *client.Client) {
 	m := startMember(t)
 	a, b := newProxy(t, m.addr), newProxy(t, m.addr)
 	seen := &recorder{}
-	c := open(t, client.Config{Endpoints: []string{a.addr(), b.addr(), freeAddr()}, Observer: seen})
+	c := open(client.Config{Endpoints: []string{a.addr(), b.addr(), freeAddr()}, Observer: seen})
 	ctx := testContext(t)
 	for i := range 20 {
 		broken := []*proxy{a, b}[i%2]
@@ -54,10 +56,12 @@ func TestFailover(t *testing.T) {
 
 // TestFrozenEndpoint: one endpoint that accepts and never answers costs a read
 // half its time, and the next reads nothing.
-func TestFrozenEndpoint(t *testing.T) {
+func TestFrozenEndpoint(t *testing.T) { bothWays(t, testFrozenEndpoint) }
+
+func testFrozenEndpoint(t *testing.T, open func(client.Config) *client.Client) {
 	m := startMember(t)
 	a, b := newProxy(t, m.addr), newProxy(t, m.addr)
-	c := open(t, client.Config{Endpoints: []string{a.addr(), b.addr()}})
+	c := open(client.Config{Endpoints: []string{a.addr(), b.addr()}})
 	ctx := testContext(t)
 	for _, p := range []*proxy{a, b} {
 		if _, err := c.Put(ctx, "k", nil); err != nil {
@@ -78,7 +82,9 @@ func TestFrozenEndpoint(t *testing.T) {
 // TestNoWriteTwice cuts connections after the member has answered and before the
 // client hears of it. No write may be applied twice, and every error must be
 // right about what it says: without ErrUnknownOutcome, nothing was written.
-func TestNoWriteTwice(t *testing.T) {
+func TestNoWriteTwice(t *testing.T) { bothWays(t, testNoWriteTwice) }
+
+func testNoWriteTwice(t *testing.T, open func(client.Config) *client.Client) {
 	m := startMember(t)
 	a, b := newProxy(t, m.addr), newProxy(t, m.addr)
 	var lost, pieces atomic.Int64
@@ -89,8 +95,8 @@ func TestNoWriteTwice(t *testing.T) {
 		lost.Add(1)
 		return false
 	}
-	c := open(t, client.Config{Endpoints: []string{a.addr(), b.addr()}})
-	direct := open(t, client.Config{Endpoints: []string{m.addr}})
+	c := open(client.Config{Endpoints: []string{a.addr(), b.addr()}})
+	direct := open(client.Config{Endpoints: []string{m.addr}})
 	ctx := testContext(t)
 	if _, err := c.Put(ctx, "warm", nil); err != nil {
 		t.Fatal(err)

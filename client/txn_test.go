@@ -10,8 +10,10 @@ import (
 	"github.com/keelson-io/keelson/client"
 )
 
-func TestTxn(t *testing.T) {
-	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}}).Namespace("/n/")
+func TestTxn(t *testing.T) { bothWays(t, testTxn) }
+
+func testTxn(t *testing.T, open func(client.Config) *client.Client) {
+	c := open(client.Config{Endpoints: []string{startMember(t).addr}}).Namespace("/n/")
 	ctx := testContext(t)
 	if _, err := c.Put(ctx, "a", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -43,8 +45,10 @@ func TestTxn(t *testing.T) {
 	}
 }
 
-func TestSwap(t *testing.T) {
-	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
+func TestSwap(t *testing.T) { bothWays(t, testSwap) }
+
+func testSwap(t *testing.T, open func(client.Config) *client.Client) {
+	c := open(client.Config{Endpoints: []string{startMember(t).addr}})
 	ctx := testContext(t)
 	if _, err := c.Create(ctx, "a", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -71,7 +75,9 @@ func TestSwap(t *testing.T) {
 }
 
 // TestUpdate: many who add to one number lose nothing and add nothing twice.
-func TestUpdate(t *testing.T) {
+func TestUpdate(t *testing.T) { bothWays(t, testUpdate) }
+
+func testUpdate(t *testing.T, open func(client.Config) *client.Client) {
 	m := startMember(t)
 	ctx := testContext(t)
 	const workers, rounds = 8, 25
@@ -79,7 +85,7 @@ func TestUpdate(t *testing.T) {
 		n, _ := strconv.Atoi(string(now.Value))
 		return strconv.AppendInt(nil, int64(n+1), 10), nil
 	}
-	c := open(t, client.Config{Endpoints: []string{m.addr}})
+	c := open(client.Config{Endpoints: []string{m.addr}})
 	var wait sync.WaitGroup
 	for range workers {
 		wait.Go(func() {

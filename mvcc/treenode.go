@@ -41,7 +41,17 @@ func narrow(key, first string, skip int, heads []uint32) (lo, hi int) {
 		return len(heads), len(heads)
 	}
 	h := head(key, skip)
-	lo, hi = 0, len(heads)
+	lo = below(heads, h)
+	hi = lo
+	for hi < len(heads) && heads[hi] == h {
+		hi++
+	}
+	return lo, hi
+}
+
+// below returns how many heads are smaller than h.
+func below(heads []uint32, h uint32) int {
+	lo, hi := 0, len(heads)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
 		if heads[mid] < h {
@@ -50,10 +60,7 @@ func narrow(key, first string, skip int, heads []uint32) (lo, hi int) {
 			hi = mid
 		}
 	}
-	for hi < len(heads) && heads[hi] == h {
-		hi++
-	}
-	return lo, hi
+	return lo
 }
 
 func (l *leaf) count() int { return int(l.live) }
@@ -63,6 +70,15 @@ func (l *leaf) size() int  { return int(l.n) }
 func (l *leaf) find(key string) (int, bool) {
 	if l.n == 0 {
 		return 0, false
+	}
+	// Most keys that are looked for are there: their own item alone is touched.
+	if skip := int(l.skip); len(key) >= skip {
+		h := head(key, skip)
+		for i := below(l.heads[:l.n], h); i < int(l.n) && l.heads[i] == h; i++ {
+			if l.items[i].key == key {
+				return i, true
+			}
+		}
 	}
 	lo, hi := narrow(key, l.items[0].key, int(l.skip), l.heads[:l.n])
 	for lo < hi {

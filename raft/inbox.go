@@ -45,21 +45,24 @@ func (b *inbox) signal() {
 	}
 }
 
-// propose queues a command, within the bounds on what a member may hold.
-func (b *inbox) propose(cmd *Command) error {
+// propose queues commands, within the bounds on what a member may hold: all or
+// none.
+func (b *inbox) propose(cmds ...*Command) error {
 	b.mu.Lock()
 	switch {
 	case b.mu.stopped:
 		b.mu.Unlock()
 		return ErrStopped
-	case len(b.mu.commands)+b.mu.coreCount >= api.MaxQueuedCommands,
+	case len(b.mu.commands)+b.mu.coreCount+len(cmds) > api.MaxQueuedCommands,
 		b.mu.bytes+b.mu.coreBytes >= api.MaxQueuedBytes:
 		b.mu.Unlock()
 		return ErrTooManyRequests
 	}
 	first := len(b.mu.commands) == 0
-	b.mu.commands = append(b.mu.commands, cmd)
-	b.mu.bytes += cmd.frameSize()
+	b.mu.commands = append(b.mu.commands, cmds...)
+	for _, cmd := range cmds {
+		b.mu.bytes += cmd.frameSize()
+	}
 	b.mu.Unlock()
 	if first {
 		b.signal()

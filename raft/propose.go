@@ -22,16 +22,39 @@ const (
 // proposer has taken, or none, when it left first.
 var doneChannels = sync.Pool{New: func() any { return make(chan error, 1) }}
 
+// Waiter is told of the end of a command that ProposeAll took: once, unless
+// Abandon came first. A nil error means that the state machine has set Result
+// and Err; others mean what they mean as Propose's. The goroutine that tells must
+// not be made to wait.
+type Waiter interface {
+	Ended(c *Command, err error)
+}
+
+// Finish tells the command's caller of its end, once. It is for logs that stand
+// in for a Node.
+func (c *Command) Finish(err error) { c.finish(err) }
+
 // finish ends the caller's wait, once. A nil error means that the state machine
 // has set Result and Err.
 func (c *Command) finish(err error) {
-	if c.done != nil && c.state.CompareAndSwap(commandWaiting, commandFinished) {
+	switch {
+	case !c.local() || !c.state.CompareAndSwap(commandWaiting, commandFinished):
+	case c.Waiter != nil:
+		c.Waiter.Ended(c, err)
+	default:
 		c.done <- err
 	}
 }
 
+// local reports whether the command was proposed on this member.
+func (c *Command) local() bool { return c.done != nil || c.Waiter != nil }
+
 // waiting reports whether a caller on this member waits for the command.
-func (c *Command) waiting() bool { return c.done != nil && c.state.Load() == commandWaiting }
+func (c *Command) waiting() bool { return c.local() && c.state.Load() == commandWaiting }
+
+// Abandon ends the wait for a command of ProposeAll: its Waiter will not be told.
+// False: it was told, or is being told.
+func (c *Command) Abandon() bool { return c.state.CompareAndSwap(commandWaiting, commandAbandoned) }
 
 // Propose replicates a command and returns the Result and Err that the state
 // machine of this member gave it. It takes body over for good: the caller must
@@ -66,18 +89,36 @@ func (n *Node) propose(ctx context.Context, cmd *Command) (any, error) {
 	}
 }
 
+// ProposeAll replicates commands that have a Waiter each, as Propose does, and
+// does not wait for them. It takes all of them or, with an error, none.
+func (n *Node) ProposeAll(cmds []*Command) error {
+	for _, cmd := range cmds {
+		if err := n.name(cmd); err != nil {
+			return err
+		}
+	}
+	return n.inbox.propose(cmds...)
+}
+
 // enqueue names the command and hands it to the loop.
 func (n *Node) enqueue(cmd *Command) error {
-	if len(cmd.Body)+len(cmd.Principal) > maxCommandBytes {
-		return ErrRequestTooLarge
+	if err := n.name(cmd); err != nil {
+		return err
 	}
-	cmd.ID = n.ids.Add(1)
-	cmd.born = n.ticks.Load()
 	cmd.done = doneChannels.Get().(chan error)
 	if err := n.inbox.propose(cmd); err != nil {
 		doneChannels.Put(cmd.done)
 		return err
 	}
+	return nil
+}
+
+func (n *Node) name(cmd *Command) error {
+	if len(cmd.Body)+len(cmd.Principal) > maxCommandBytes {
+		return ErrRequestTooLarge
+	}
+	cmd.ID = n.ids.Add(1)
+	cmd.born = n.ticks.Load()
 	return nil
 }
 

@@ -124,6 +124,9 @@ func (s *Stepper) Propose(ctx context.Context, kind uint8, principal string, bod
 	return s.propose(ctx, &Command{Kind: kind, Principal: principal, Body: body})
 }
 
+// ProposeAll is Node.ProposeAll.
+func (s *Stepper) ProposeAll(cmds []*Command) error { return s.n.ProposeAll(cmds) }
+
 // ProposeConfChange is Node.ProposeConfChange.
 func (s *Stepper) ProposeConfChange(ctx context.Context, op ConfOp, member api.MemberID, data []byte) (any, error) {
 	return s.propose(ctx, confCommand(op, member, data))

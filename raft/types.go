@@ -50,6 +50,8 @@ type Command struct {
 	Err    error
 
 	// Of the proposing member only.
+	Waiter Waiter // who is told of the end, if the command went through ProposeAll
+
 	conf  *confFrame   // a membership change instead of Kind and Body
 	born  uint64       // tick at which the caller came
 	state atomic.Int32 // waiting → finished or abandoned, once

@@ -7,6 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/api/keelsonpb"
 	"github.com/keelson-io/keelson/auth"
 )
 
@@ -83,6 +84,8 @@ var rpcNeeds = map[string]need{
 	"/v3electionpb.Election/Leader":   needKeys,
 	"/v3electionpb.Election/Observe":  needKeys,
 	"/v3electionpb.Election/Resign":   needKeys,
+
+	keelsonpb.PipelineCalls: needKeys, // asked for each call, which passes all that a call by itself does
 
 	"/grpc.health.v1.Health/Check": needNothing,
 	"/grpc.health.v1.Health/Watch": needNothing,

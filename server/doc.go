@@ -23,6 +23,10 @@
 //  10. raft wakes the caller; the handler returns the encoded answer, which the
 //     codec passes through.
 //
+// Many callers of one client may share a stream (pipeline.go, pipeline_call.go):
+// steps 1 and 2 are then done by the stream's receiver, step 3 once for all writes
+// of a message, and step 10 by the stream's sender.
+//
 // # Life of a Range
 //
 // kv.go waits for a read barrier, takes a read transaction and lets range.go

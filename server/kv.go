@@ -77,11 +77,22 @@ func (s *Server) Range(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	if !r.serializable && !planted.ReadWithoutIndex {
-		if err := s.node.ReadBarrier(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.catchUp(ctx, r); err != nil {
+		return nil, err
 	}
+	return s.rangeNow(ctx, r)
+}
+
+// catchUp waits until what the member has published is new enough for the read.
+func (s *Server) catchUp(ctx context.Context, r *rangeRequest) error {
+	if r.serializable || planted.ReadWithoutIndex {
+		return nil
+	}
+	return s.node.ReadBarrier(ctx)
+}
+
+// rangeNow answers a range that was checked from what is published.
+func (s *Server) rangeNow(ctx context.Context, r *rangeRequest) (*Encoded, error) {
 	who, err := s.permitRead(ctx, r)
 	if err != nil {
 		return nil, err
@@ -162,40 +173,69 @@ func (s *Server) get(tx *mvcc.ReadTxn, r *rangeRequest, term api.Term) (*Encoded
 	return encodeBytes(appendInt(b, fieldRangeCount, 1)), nil
 }
 
-// Put proposes a put; its answer is made by the apply step.
-func (s *Server) Put(ctx context.Context, r *putRequest) (*Encoded, error) {
-	if err := s.admitCost(ctx, putCost(r)); err != nil {
-		return nil, err
-	}
-	if err := checkPut(r); err != nil {
-		return nil, err
-	}
-	return s.propose(ctx, commandPut, r.body, r)
+// writer is a request that becomes a command.
+type writer interface {
+	request
+	accessor
+	// command is what goes into the log.
+	command() (kind uint8, body []byte)
+	// cost is what it may add to the store; 0: nothing.
+	cost() int64
+	// check looks at the fields.
+	check(maxOps int) error
 }
+
+func (r *putRequest) command() (uint8, []byte)    { return commandPut, r.body }
+func (r *deleteRequest) command() (uint8, []byte) { return commandDelete, r.body }
+func (r *txnRequest) command() (uint8, []byte)    { return commandTxn, r.body }
+
+func (r *putRequest) cost() int64  { return putCost(r) }
+func (*deleteRequest) cost() int64 { return 0 }
+func (r *txnRequest) cost() int64  { return txnCost(r) }
+
+func (r *putRequest) check(int) error    { return checkPut(r) }
+func (r *deleteRequest) check(int) error { return checkDelete(r) }
+func (r *txnRequest) check(maxOps int) error {
+	if err := checkTxn(r, maxOps); err != nil {
+		return err
+	}
+	return checkOverlaps(r)
+}
+
+// checkWrite asks what can be asked before a write is proposed.
+func (s *Server) checkWrite(ctx context.Context, w writer) error {
+	if err := s.admitCost(ctx, w.cost()); err != nil {
+		return err
+	}
+	return w.check(int(s.cfg.MaxTxnOps))
+}
+
+// write proposes a request whose answer is made by the apply step.
+func (s *Server) write(ctx context.Context, w writer) (*Encoded, error) {
+	if err := s.checkWrite(ctx, w); err != nil {
+		return nil, err
+	}
+	kind, body := w.command()
+	return s.propose(ctx, kind, body, w)
+}
+
+// Put proposes a put.
+func (s *Server) Put(ctx context.Context, r *putRequest) (*Encoded, error) { return s.write(ctx, r) }
 
 // DeleteRange proposes a delete.
 func (s *Server) DeleteRange(ctx context.Context, r *deleteRequest) (*Encoded, error) {
-	if err := checkDelete(r); err != nil {
-		return nil, err
-	}
-	return s.propose(ctx, commandDelete, r.body, r)
+	return s.write(ctx, r)
 }
 
 // Txn proposes a transaction, or reads here if it cannot write.
 func (s *Server) Txn(ctx context.Context, r *txnRequest) (*Encoded, error) {
-	if err := s.admitCost(ctx, txnCost(r)); err != nil {
+	if !r.readOnly() {
+		return s.write(ctx, r)
+	}
+	if err := s.checkWrite(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := checkTxn(r, int(s.cfg.MaxTxnOps)); err != nil {
-		return nil, err
-	}
-	if err := checkOverlaps(r); err != nil {
-		return nil, err
-	}
-	if r.readOnly() {
-		return s.readTxn(ctx, r)
-	}
-	return s.propose(ctx, commandTxn, r.body, r)
+	return s.readTxn(ctx, r)
 }
 
 // readTxn evaluates a transaction of ranges against one published state.

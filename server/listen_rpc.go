@@ -25,8 +25,7 @@ const stopGrace = time.Second
 
 // grpcOptions are the limits and interceptors of the client port. The codec is
 // the caller's to add.
-func grpcOptions(cfg *Config, m *metrics, node consensus, admit func(ctx context.Context, method string, req any) error, load *overload, ended rpcEnd) []grpc.ServerOption {
-	i := &interceptors{cfg: cfg, metrics: m, node: node, admit: admit, load: load, ended: ended}
+func grpcOptions(cfg *Config, i *interceptors) []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.Creds(newGateCredentials()),
 		grpc.ConnectionTimeout(openTimeout),
@@ -66,29 +65,56 @@ type interceptors struct {
 type rpcEnd func(ctx context.Context, method string, req, resp any, err error, took time.Duration)
 
 func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	method := i.metrics.rpc.methods[info.FullMethod]
-	method.started.Inc()
-	method.received.Inc()
-	begin := i.metrics.clock.Now()
-	ctx, end := traced(ctx, i.cfg.Tracer, info.FullMethod, req)
-	resp, err := any(nil), i.metrics.countClient(ctx, unaryRPC)
+	r := i.begin(ctx, info.FullMethod, req)
+	err := i.admitted(&r, needsLeader(ctx))
 	if err == nil {
-		err = i.refuse(ctx, servedByLearner(req), info.FullMethod, req)
+		r.pass, err = i.load.enter(r.ctx, req, r.began)
 	}
-	var pass admission.Pass
+	var resp any
 	if err == nil {
-		pass, err = i.load.enter(ctx, req, begin)
+		resp, err = handler(r.ctx, req)
 	}
-	if err == nil {
-		resp, err = handler(ctx, req)
-	}
-	end(err)
-	now := i.metrics.clock.Now()
-	i.load.gate.Leave(pass, now, err == nil)
-	took := now.Sub(begin)
-	i.metrics.answered(method, req, status.Code(err), took)
-	i.ended(ctx, info.FullMethod, req, resp, err, took)
+	i.end(&r, resp, err)
 	return resp, err
+}
+
+// rpcRun is a request on its way through the interceptors.
+type rpcRun struct {
+	ctx    context.Context
+	method string
+	series *methodMetrics
+	req    any
+	began  time.Time
+	pass   admission.Pass
+	traced func(error) // ends the span
+}
+
+// begin counts a request that has come.
+func (i *interceptors) begin(ctx context.Context, method string, req any) rpcRun {
+	r := rpcRun{method: method, series: i.metrics.rpc.methods[method], req: req, began: i.metrics.clock.Now()}
+	r.series.started.Inc()
+	r.series.received.Inc()
+	r.ctx, r.traced = traced(ctx, i.cfg.Tracer, method, req)
+	return r
+}
+
+// admitted asks whether the request may be served. It waits for others at most
+// where a refusal has to be confirmed.
+func (i *interceptors) admitted(r *rpcRun, needsLeader bool) error {
+	if err := i.metrics.countClient(r.ctx, unaryRPC); err != nil {
+		return err
+	}
+	return i.refuse(r.ctx, servedByLearner(r.req), needsLeader, r.method, r.req)
+}
+
+// end counts a request that has ended, and tells of it.
+func (i *interceptors) end(r *rpcRun, resp any, err error) {
+	r.traced(err)
+	now := i.metrics.clock.Now()
+	i.load.gate.Leave(r.pass, now, err == nil)
+	took := now.Sub(r.began)
+	i.metrics.answered(r.series, r.req, status.Code(err), took)
+	i.ended(r.ctx, r.method, r.req, resp, err, took)
 }
 
 func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
@@ -97,7 +123,7 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	begin := i.metrics.clock.Now()
 	err := i.metrics.countClient(ss.Context(), streamRPC)
 	if err == nil {
-		err = i.refuse(ss.Context(), info.FullMethod == snapshotMethod, info.FullMethod, nil)
+		err = i.refuse(ss.Context(), info.FullMethod == snapshotMethod, needsLeader(ss.Context()), info.FullMethod, nil)
 	}
 	if err == nil {
 		err = handler(srv, &countedStream{ss, method})
@@ -111,12 +137,12 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 // refuse ends an RPC that a learner does not serve, if this member is one, one
 // whose client asked for a leader when none is known, and one whose caller must
 // not make it.
-func (i *interceptors) refuse(ctx context.Context, byLearner bool, method string, req any) error {
+func (i *interceptors) refuse(ctx context.Context, byLearner, needsLeader bool, method string, req any) error {
 	at := i.node.Status()
 	if at.Learner && !byLearner {
 		return api.ErrNotSupportedForLearner
 	}
-	if needsLeader(ctx) && at.Leader == 0 {
+	if needsLeader && at.Leader == 0 {
 		return api.ErrNoLeader
 	}
 	return rpcError(i.admit(ctx, method, req))

@@ -58,8 +58,11 @@ func serveFront(t *testing.T, node consensus, change func(*Config)) (cfg *Config
 	sockets.arm(security)
 	h.metrics.registry.MustRegister(tlsMetrics{security})
 	h.guard = newHTTPGuard(cfg, h.log)
-	g := grpc.NewServer(grpcOptions(cfg, h.metrics, node, func(context.Context, string, any) error { return nil }, newOverload(cfg, nil),
-		func(context.Context, string, any, any, error, time.Duration) {})...)
+	g := grpc.NewServer(grpcOptions(cfg, &interceptors{
+		cfg: cfg, metrics: h.metrics, node: node, load: newOverload(cfg, nil),
+		admit: func(context.Context, string, any) error { return nil },
+		ended: func(context.Context, string, any, any, error, time.Duration) {},
+	})...)
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: h.view})
 	h.metrics.countMethods(g, true)
 	f = &front{cfg: cfg, sockets: sockets, grpc: g, http: h, metrics: h.metrics, log: h.log}

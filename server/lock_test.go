@@ -271,7 +271,7 @@ func TestReflection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, symbol := range []string{"etcdserverpb.KV", "v3lockpb.Lock", "v3electionpb.LeaderKey"} {
+	for _, symbol := range []string{"etcdserverpb.KV", "v3lockpb.Lock", "v3electionpb.LeaderKey", "keelsonpb.Pipeline"} {
 		if err := stream.Send(&reflectionpb.ServerReflectionRequest{
 			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol},
 		}); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/raft"
 )
 
 // logMetrics are about what this member asks of the log.
@@ -40,12 +41,24 @@ func (l countedLog) Propose(ctx context.Context, kind uint8, principal string, b
 	ctx, end := step(ctx, l.trace, "propose")
 	l.m.pending.Inc()
 	result, err := l.replica.Propose(ctx, kind, principal, body)
-	l.m.pending.Dec()
 	end(err)
-	if err != nil && !isRefusal(err) {
-		l.m.failed.Inc()
-	}
+	l.m.ended(err)
 	return result, err
+}
+
+// ProposeAll counts the commands as pending, also when they are not taken: their
+// owner counts each end.
+func (l countedLog) ProposeAll(cmds []*raft.Command) error {
+	l.m.pending.Add(float64(len(cmds)))
+	return l.replica.ProposeAll(cmds)
+}
+
+// ended counts a command that is not pending any more.
+func (m *logMetrics) ended(err error) {
+	m.pending.Dec()
+	if err != nil && !isRefusal(err) {
+		m.failed.Inc()
+	}
 }
 
 // isRefusal reports whether a command was applied, and refused then: its

@@ -104,6 +104,15 @@ func (o *overload) enterAs(ctx context.Context, r admission.Request, now time.Ti
 	return pass, rpcError(err)
 }
 
+// tryEnter lets a request begin that need not wait.
+func (o *overload) tryEnter(ctx context.Context, req any, now time.Time) (admission.Pass, bool) {
+	r := o.classify(req)
+	if r.Class == admission.None {
+		return admission.Pass{}, true
+	}
+	return o.gate.TryEnter(o.flow(ctx), r, now)
+}
+
 // requestOverhead is added to the bytes of each request: what even an empty one costs.
 const requestOverhead = 512
 

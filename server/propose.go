@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/auth"
+	"github.com/keelson-io/keelson/raft"
 )
 
 // Kinds of commands. They are written to the log: a number is never given
@@ -48,6 +50,8 @@ type replica interface {
 	// Propose returns what this member's state machine made of the command. It
 	// keeps body.
 	Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error)
+	// ProposeAll takes commands that have a Waiter: all, or none with an error.
+	ProposeAll(cmds []*raft.Command) error
 	// Call asks the leader (to 0) or another member.
 	Call(ctx context.Context, to api.MemberID, kind uint8, payload []byte) ([]byte, error)
 }
@@ -65,25 +69,57 @@ const staleRounds = 3
 // So it is when this member took the command in without a name, because it had
 // not yet heard that authentication was switched on.
 func (s *Server) propose(ctx context.Context, kind uint8, body []byte, does accessor) (*Encoded, error) {
-	var result any
 	for round := 1; ; round++ {
 		who, err := s.admit(ctx, kind, body, does)
 		if err != nil {
 			return nil, err
 		}
-		result, err = s.node.Propose(ctx, kind, who.String(), body)
-		stale := err == error(api.ErrAuthOldRevision) && !s.auth.tokens.Pinned() || err == error(api.ErrUserEmpty) && !who.Known()
-		if stale && round < staleRounds {
+		result, err := s.node.Propose(ctx, kind, who.String(), body)
+		if s.stale(err, who) && round < staleRounds {
 			continue
 		}
-		if err != nil {
-			return nil, proposalError(err)
-		}
-		break
+		return proposed(kind, result, err)
+	}
+}
+
+// stale reports whether a command was refused because of what this member has
+// learned since.
+func (s *Server) stale(err error, who auth.Principal) bool {
+	return err == error(api.ErrAuthOldRevision) && !s.auth.tokens.Pinned() || err == error(api.ErrUserEmpty) && !who.Known()
+}
+
+// proposed is what became of a command.
+func proposed(kind uint8, result any, err error) (*Encoded, error) {
+	if err != nil {
+		return nil, proposalError(err)
 	}
 	answer, ok := result.(*Encoded)
 	if !ok {
 		return nil, fmt.Errorf("command of kind %d ended without an answer (%T)", kind, result)
 	}
 	return answer, nil
+}
+
+// proposal is the command of a write that passes every check at once; nil: one of
+// them refuses it, or would have to wait before it says so. Nothing has happened
+// then: write, from the beginning, says which.
+func (s *Server) proposal(ctx context.Context, w writer) (c *raft.Command, who auth.Principal) {
+	kind, body := w.command()
+	if !s.hasRoom(w.cost()) || w.check(int(s.cfg.MaxTxnOps)) != nil {
+		return nil, who
+	}
+	if state := s.auth.now.Load(); state.Enabled {
+		var err error
+		if who, err = s.auth.caller(ctx, state); err != nil {
+			return nil, who
+		}
+		g := guard{state: state, who: who, leaseKeys: leaseKeysOf(s.Store())}
+		if g.admitCommand(kind) != nil || g.check(w) != nil {
+			return nil, who
+		}
+	}
+	if s.fits(body, who) != nil {
+		return nil, who
+	}
+	return &raft.Command{Kind: kind, Principal: who.String(), Body: body}, who
 }

@@ -52,12 +52,16 @@ func opsCost(ops []op) (sum int64) {
 // admitCost refuses a request that would pass the quota, and raises the alarm.
 // It comes before the request's fields are checked, as in etcd.
 func (s *Server) admitCost(ctx context.Context, cost int64) error {
-	quota := s.upkeep.view.quota()
-	if cost == 0 || quota < 0 || s.Store().Space().Needed()+cost < quota {
+	if s.hasRoom(cost) {
 		return nil
 	}
 	s.upkeep.raiseNoSpace(ctx)
 	return api.ErrNoSpace
+}
+
+func (s *Server) hasRoom(cost int64) bool {
+	quota := s.upkeep.view.quota()
+	return cost == 0 || quota < 0 || s.Store().Space().Needed()+cost < quota
 }
 
 // raiseNoSpace raises the alarm of this member unless it stands. A failure needs

@@ -17,11 +17,13 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api/keelsonpb"
 )
 
 // The protobuf description of the Lock and Election services, for reflection
 // and for the JSON gateway. It is etcd's, in names and numbers, plus our
-// LockResponse.token; it stays out of the global registry, where etcd's own
+// LockResponse.token and our own services; it stays out of the global registry, where etcd's own
 // description may be.
 
 // The files' names are those that etcd's generated code registers.
@@ -67,19 +69,24 @@ func newSchema() *schema {
 		method(".v3electionpb.", "Campaign", "Campaign"), method(".v3electionpb.", "Proclaim", "Proclaim"),
 		method(".v3electionpb.", "Leader", "Leader"), observe, method(".v3electionpb.", "Resign", "Resign"),
 	}})
+	s.addFile(keelsonpb.Description())
 	return s
 }
 
 func (s *schema) add(path, pkg string, needs []string, messages []*descriptorpb.DescriptorProto, service *descriptorpb.ServiceDescriptorProto) {
-	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+	s.addFile(&descriptorpb.FileDescriptorProto{
 		Name: proto.String(path), Package: proto.String(pkg), Syntax: proto.String("proto3"),
 		Dependency: needs, MessageType: messages, Service: []*descriptorpb.ServiceDescriptorProto{service},
-	}, protoregistry.GlobalFiles)
+	})
+}
+
+func (s *schema) addFile(description *descriptorpb.FileDescriptorProto) {
+	file, err := protodesc.NewFile(description, protoregistry.GlobalFiles)
 	if err == nil {
 		err = s.own.RegisterFile(file)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("schema: %s: %v", path, err)) // constants only
+		panic(fmt.Sprintf("schema: %s: %v", description.GetName(), err)) // constants only
 	}
 }
 

@@ -109,7 +109,8 @@ func (s *Server) view() *view {
 
 // services registers every service of the client port on a new gRPC server.
 func (s *Server) services() *grpc.Server {
-	opts := append(grpcOptions(&s.cfg, s.metrics, s.node, s.admitRPC, s.load, s.rpcEnded),
+	i := &interceptors{cfg: &s.cfg, metrics: s.metrics, node: s.node, admit: s.admitRPC, load: s.load, ended: s.rpcEnded}
+	opts := append(grpcOptions(&s.cfg, i),
 		grpc.ForceServerCodecV2(Codec()), grpc.ChainStreamInterceptor(s.admitStream))
 	g := grpc.NewServer(opts...)
 	v := s.view()
@@ -119,6 +120,7 @@ func (s *Server) services() *grpc.Server {
 	g.RegisterService(&lockService, s)
 	g.RegisterService(&electionService, s)
 	g.RegisterService(&authService, s)
+	g.RegisterService(&pipelineService, &pipelines{s, i})
 	pb.RegisterClusterServer(g, &clusterService{view: v, change: s.parts.members})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())

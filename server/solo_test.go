@@ -40,6 +40,8 @@ type soloLog struct {
 		call    func([]byte) []byte // answers Call
 		before  func()              // called by Propose, before it applies the command
 		learner bool
+		hold    bool // ProposeAll keeps what it is given, until letGo
+		held    []*raft.Command
 	}
 }
 
@@ -59,6 +61,47 @@ func (l *soloLog) Propose(ctx context.Context, kind uint8, principal string, bod
 	c := &raft.Command{Kind: kind, Principal: principal, Body: body, Wanted: true}
 	l.applyLocked(c)
 	return c.Result, c.Err
+}
+
+func (l *soloLog) ProposeAll(cmds []*raft.Command) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.fail != nil {
+		return l.mu.fail
+	}
+	if l.mu.hold {
+		l.mu.held = append(l.mu.held, cmds...)
+		return nil
+	}
+	l.applyAllLocked(cmds)
+	return nil
+}
+
+func (l *soloLog) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.mu.held)
+}
+
+// letGo ends what ProposeAll was given.
+func (l *soloLog) letGo() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.applyAllLocked(l.mu.held)
+	l.mu.held = nil
+}
+
+func (l *soloLog) applyAllLocked(cmds []*raft.Command) {
+	if l.mu.before != nil {
+		l.mu.before()
+	}
+	for _, c := range cmds {
+		c.Wanted = true
+	}
+	l.applyLocked(cmds...)
+	for _, c := range cmds {
+		c.Finish(nil)
+	}
 }
 
 // applyLocked applies one entry of the present term.

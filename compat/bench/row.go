@@ -32,7 +32,7 @@ type Row struct {
 // Rows are all rows, in the order of the table.
 func Rows() []Row {
 	return []Row{
-		putRow(), putOneRow(), casRow(), getRow(false), getRow(true),
+		putRow(), callersRow(), putOneRow(), casRow(), getRow(false), getRow(true),
 		listRow(), pageRow(), countRow(), writersRow(),
 		overloadRow(noiseLists, "a client that lists 10,000 × 4 KB without end, 4 at a time"),
 		overloadRow(noiseWrites, "a client that writes without end, 64 at a time"),

@@ -120,6 +120,19 @@ func (g *Gate) Flow(name string) *Flow {
 	return f
 }
 
+// TryEnter lets a request in that can begin at once. Otherwise nothing has
+// happened, and Enter waits.
+func (g *Gate) TryEnter(f *Flow, r Request, now time.Time) (p Pass, ok bool) {
+	if r.Class >= classes {
+		return Pass{}, true
+	}
+	l := &g.lanes[r.Class]
+	l.Lock()
+	defer l.Unlock()
+	p, _, ok = l.enter(f, r, now)
+	return p, ok
+}
+
 // Enter waits until the request may begin. now is the time of the call. The
 // caller gives what it gets to Leave when the request has ended; after an error,
 // a Refusal or the context's, there is nothing to leave.
@@ -128,21 +141,9 @@ func (g *Gate) Enter(ctx context.Context, f *Flow, r Request, now time.Time) (Pa
 		return Pass{}, nil
 	}
 	l := &g.lanes[r.Class]
-	p := Pass{flow: f, class: r.Class, began: now}
-	at := now.UnixNano()
 	l.Lock()
-	s := &f.shares[r.Class]
-	if l.bounds.Light > 0 && s.running+len(s.waiting) >= l.bounds.Light {
-		s.loudAt = at
-	}
-	loud := at-s.loudAt < int64(loudness)
-	heavy, ok := l.take(f, r.Cost, loud)
-	if heavy {
-		l.busy = true
-	}
+	p, loud, ok := l.enter(f, r, now)
 	if ok {
-		p.heavy = heavy
-		p.timed = r.Timed && !loud
 		l.Unlock()
 		return p, nil
 	}
@@ -160,6 +161,21 @@ func (g *Gate) Enter(ctx context.Context, f *Flow, r Request, now time.Time) (Pa
 		return Pass{}, &Refusal{hint}
 	}
 	return g.wait(ctx, l, w, p)
+}
+
+// enter lets the request in if it can begin at once.
+func (l *lane) enter(f *Flow, r Request, now time.Time) (p Pass, loud, ok bool) {
+	at := now.UnixNano()
+	s := &f.shares[r.Class]
+	if l.bounds.Light > 0 && s.running+len(s.waiting) >= l.bounds.Light {
+		s.loudAt = at
+	}
+	loud = at-s.loudAt < int64(loudness)
+	heavy, ok := l.take(f, r.Cost, loud)
+	if heavy {
+		l.busy = true
+	}
+	return Pass{flow: f, class: r.Class, began: now, heavy: heavy, timed: ok && r.Timed && !loud}, loud, ok
 }
 
 // wait waits in the queue.
