@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"server/admission": {"api", "clock"},
 	"server/certtest":  {},
 	"cmd/kvd":          {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine", "tracing"},
-	"cmd/kvctl":        {"api", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
+	"cmd/kvctl":        {"api", "api/jsonpath", "api/kinds", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
 	"cmd/waldump":      {"api", "raft/wal", "raft/vfs"},
 	"cmd/kvcheck":      {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":          {},

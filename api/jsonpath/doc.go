@@ -10,7 +10,7 @@
 //	{.items[?(@.phase=="Running")]}     those that compare: == != < <= > >=, or that have a field
 //	{range .items[*]}{.name}{"\n"}{end} a loop; {"…"} is text with escapes
 //
-// Data are map[string]any, []any, string, bool, numbers and nil. A field that is
+// Data are map[string]any, []any, string, bool, numbers (json.Number too) and nil. A field that is
 // absent gives nothing, as with kubectl's default; the fields of an object come
 // in the order of their names. An index that a list does not have is an error.
 // Values of unlike types are unequal, and neither is less than the other.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/keelson-io/keelson/api/jsonpath"
 )
 
 // global is what the flags of all commands say.
@@ -28,9 +30,10 @@ type global struct {
 
 	user, password, token string
 
-	output string
-	hex    bool
-	debug  bool
+	output   string
+	template *jsonpath.Template // of outJSONPath
+	hex      bool
+	debug    bool
 
 	context string
 	given   map[string]bool // flags that the command line itself sets
@@ -44,9 +47,12 @@ const (
 	outYAML   = "yaml"
 	outName   = "name"
 	outRaw    = "raw"
+	outWide   = "wide" // a table with more columns
+	// outJSONPath is followed by = and a template.
+	outJSONPath = "jsonpath"
 )
 
-var outputs = []string{outSimple, outTable, outJSON, outYAML, outName, outRaw}
+var outputs = []string{outSimple, outTable, outWide, outJSON, outYAML, outName, outRaw, outJSONPath + "=TEMPLATE"}
 
 // define adds the global flags.
 func (g *global) define(f *pflag.FlagSet) {
@@ -129,8 +135,17 @@ func (a *app) settle(f *pflag.FlagSet) error {
 }
 
 func (a *app) check(f *pflag.FlagSet) error {
+	if form, template, ok := strings.Cut(a.output, "="); ok && form == outJSONPath {
+		var err error
+		if a.template, err = jsonpath.Parse(template); err != nil {
+			return usage("--output %s: %v", a.output, err)
+		}
+		a.output = outJSONPath
+	} else if a.output == outJSONPath {
+		return usage("--output jsonpath needs a template: -o jsonpath='{.metadata.name}'")
+	}
 	switch {
-	case !slices.Contains(outputs, a.output):
+	case a.output != outJSONPath && !slices.Contains(outputs, a.output):
 		return usage("--output %q is none of %s", a.output, strings.Join(outputs, ", "))
 	case (a.cert == "") != (a.key == ""):
 		return usage("--cert and --key belong together")

@@ -17,9 +17,10 @@ func (a *app) getCommand() *cobra.Command {
 		consistency, order, by  string
 		valueOnly, stream, tree bool
 		r                       pb.RangeRequest
+		o                       objects
 	)
 	c := verb("get KEY [END]", "Show a key, or the keys of a range",
-		"  kvctl get /config/a\n  kvctl get /config/ --prefix --keys-only\n  kvctl get a z --limit 10 -o table",
+		"  kvctl get /config/a\n  kvctl get /config/ --prefix --keys-only\n  kvctl get a z --limit 10 -o table\n  kvctl get /registry/pods -o wide",
 		cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) (err error) {
 			if r.Key, r.RangeEnd, err = s.of(args); err != nil {
 				return err
@@ -31,13 +32,18 @@ func (a *app) getCommand() *cobra.Command {
 				return err
 			}
 			if tree {
-				return a.tree(ctx, &r)
+				return a.tree(ctx, &r, &o)
+			}
+			if o.are(a, r.Key) && !r.KeysOnly && !r.CountOnly && !valueOnly {
+				return o.get(ctx, a, &r, stream)
 			}
 			r.KeysOnly = r.KeysOnly || a.output == outName
 			return a.get(ctx, &r, stream, valueOnly)
 		})
 	f := c.Flags()
 	s.define(c)
+	o.define(f)
+	f.BoolVar(&o.managed, "show-managed-fields", false, "show metadata.managedFields of Kubernetes objects")
 	f.StringVar(&consistency, "consistency", "l", "l (linearizable) or s (serializable: what this member has, perhaps old)")
 	f.StringVar(&order, "order", "", "ASCEND or DESCEND")
 	f.StringVar(&by, "sort-by", "", "CREATE, KEY, MODIFY, VALUE or VERSION")
@@ -61,15 +67,7 @@ func (a *app) get(ctx context.Context, r *pb.RangeRequest, stream, valueOnly boo
 		a.capture(r)
 		return nil
 	}
-	var resp *pb.RangeResponse
-	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), func(ctx context.Context, to *remote) (err error) {
-		if stream {
-			resp, err = rangeStream(ctx, to, r)
-			return err
-		}
-		resp, err = to.kv().Range(ctx, r)
-		return err
-	})
+	resp, err := a.read(ctx, r, stream)
 	if err != nil {
 		return err
 	}
@@ -81,6 +79,19 @@ func (a *app) get(ctx context.Context, r *pb.RangeRequest, stream, valueOnly boo
 			a.pair(w, kv, valueOnly)
 		}
 	}})
+}
+
+// read sends a request for a range.
+func (a *app) read(ctx context.Context, r *pb.RangeRequest, stream bool) (resp *pb.RangeResponse, err error) {
+	err = a.call(ctx, fmt.Sprintf("get %q", r.Key), func(ctx context.Context, to *remote) (err error) {
+		if stream {
+			resp, err = rangeStream(ctx, to, r)
+			return err
+		}
+		resp, err = to.kv().Range(ctx, r)
+		return err
+	})
+	return resp, err
 }
 
 // rangeStream gathers the pieces of an answer.

@@ -183,7 +183,8 @@ func (b *branch) add(parts []string) {
 	next.add(parts[1:])
 }
 
-func (b *branch) print(w io.Writer, indent string) {
+// print shows the branches; kind says what a path is the collection of.
+func (b *branch) print(w io.Writer, indent, path string, kind func(path string) string) {
 	names := make([]string, 0, len(b.sub))
 	for name := range b.sub {
 		names = append(names, name)
@@ -197,15 +198,15 @@ func (b *branch) print(w io.Writer, indent string) {
 		sub := b.sub[name]
 		fmt.Fprintf(w, "%s%s%s", indent, elbow, name)
 		if sub.sub != nil {
-			fmt.Fprintf(w, " (%d)", sub.keys)
+			fmt.Fprintf(w, " (%d)%s", sub.keys, kind(path+"/"+name))
 		}
 		fmt.Fprintln(w)
-		sub.print(w, indent+next)
+		sub.print(w, indent+next, path+"/"+name, kind)
 	}
 }
 
 // tree shows the keys of a range by their parts.
-func (a *app) tree(ctx context.Context, r *pb.RangeRequest) error {
+func (a *app) tree(ctx context.Context, r *pb.RangeRequest, o *objects) error {
 	root := &branch{}
 	err := a.call(ctx, fmt.Sprintf("get %q", r.Key), func(ctx context.Context, to *remote) error {
 		for kv, err := range to.Scan(ctx, asRange(r.Key, r.RangeEnd), client.KeysOnly(), client.Limit(r.Limit), client.AtRevision(client.Revision(r.Revision))) {
@@ -220,6 +221,6 @@ func (a *app) tree(ctx context.Context, r *pb.RangeRequest) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "/ (%d)\n", root.keys)
-	root.print(a.out, "")
+	root.print(a.out, "", "", o.label)
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,12 +34,24 @@ func (a *app) show(r result) error {
 			return err
 		}
 		fmt.Fprintf(a.out, "%s", b)
-	case outTable:
+	case outTable, outWide:
 		if r.head == nil {
 			r.simple(a.out)
 			return nil
 		}
 		table(a.out, r.head, r.rows)
+	case outJSONPath:
+		b, err := json.Marshal(r.value)
+		if err != nil {
+			return err
+		}
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.UseNumber()
+		var tree any
+		if err := d.Decode(&tree); err != nil {
+			return err
+		}
+		return a.template.Execute(a.out, tree)
 	default:
 		if r.simple != nil {
 			r.simple(a.out)

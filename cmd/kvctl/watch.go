@@ -17,9 +17,10 @@ import (
 func (a *app) watchCommand() *cobra.Command {
 	var s span
 	var w watching
+	var o objects
 	var command string
 	c := verb("watch KEY [END] [-- COMMAND ARG…]", "Show changes as they come, or run a command for each",
-		"  kvctl watch /config/ --prefix\n  kvctl watch a --rev 1\n  kvctl watch a --exec 'systemctl reload app'\n  kvctl watch a -- sh -c 'echo $KVCTL_WATCH_VALUE'",
+		"  kvctl watch /config/ --prefix\n  kvctl watch a --rev 1\n  kvctl watch /registry/pods\n  kvctl watch a --exec 'systemctl reload app'\n  kvctl watch a -- sh -c 'echo $KVCTL_WATCH_VALUE'",
 		cobra.MinimumNArgs(1), nil)
 	c.Long = c.Short + `.
 
@@ -39,11 +40,16 @@ KVCTL_WATCH_EVENT_TYPE, _KEY, _VALUE and _REVISION (and, as with etcdctl, the fi
 		if err != nil {
 			return err
 		}
+		if o.are(a, key) && len(w.run) == 0 {
+			w.objects, w.previous = &objectWatch{objects: o}, true
+			key, end = o.span(key, end)
+		}
 		w.keys = asRange(key, end)
 		return a.watch(c.Context(), &w)
 	}
 	s.define(c)
 	f := c.Flags()
+	o.define(f)
 	f.Int64Var(&w.rev, "rev", 0, "from this revision on, the past first")
 	f.BoolVar(&w.previous, "prev-kv", false, "show what was there before, too")
 	f.BoolVar(&w.progress, "progress-notify", false, "say from time to time how far the watch is")
@@ -57,8 +63,9 @@ type watching struct {
 	keys               client.Range
 	rev                int64 // the first; 0: what comes
 	previous, progress bool
-	run                []string // a command for each; empty: they are printed
-	limit              int      // 0: no end
+	objects            *objectWatch // not nil: the events are of Kubernetes objects
+	run                []string     // a command for each; empty: they are printed
+	limit              int          // 0: no end
 	seen               int
 }
 
@@ -138,7 +145,7 @@ type watchAnswer struct {
 }
 
 func (a *app) events(ctx context.Context, events []*mvccpb.Event, w *watching) error {
-	if (a.output == outJSON || a.output == outYAML) && len(w.run) == 0 {
+	if w.objects == nil && (a.output == outJSON || a.output == outYAML) && len(w.run) == 0 {
 		answer := watchAnswer{Events: events}
 		answer.Header.Revision = events[0].Kv.ModRevision
 		return a.show(result{value: answer})
@@ -152,6 +159,9 @@ func (a *app) events(ctx context.Context, events []*mvccpb.Event, w *watching) e
 }
 
 func (a *app) event(ctx context.Context, e *mvccpb.Event, w *watching) error {
+	if w.objects != nil {
+		return w.objects.event(a, e)
+	}
 	if len(w.run) > 0 {
 		cmd := exec.CommandContext(ctx, w.run[0], w.run[1:]...)
 		cmd.Stdout, cmd.Stderr = a.out, a.errs
