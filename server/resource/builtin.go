@@ -3,6 +3,7 @@ package resource
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -11,9 +12,9 @@ import (
 // registryRoot is where a kube-apiserver keeps its objects.
 const registryRoot = "/registry/"
 
-// builtinKinds makes the kinds of the generated table that are stored, and those
+// builtinKinds are the kinds of the generated table that are stored, and those
 // that only answer (reviews). What the table does not say stands below.
-func builtinKinds() []*Kind {
+var builtinKinds = sync.OnceValue(func() []*Kind {
 	var out []*Kind
 	for _, r := range kinds.Resources() {
 		k := &Kind{
@@ -49,7 +50,7 @@ func builtinKinds() []*Kind {
 		out = append(out, k)
 	}
 	return out
-}
+})
 
 // answers are resources that store nothing: a POST is a question.
 var answers = set("selfsubjectreviews.authentication.k8s.io", "tokenreviews.authentication.k8s.io",

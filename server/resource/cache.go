@@ -18,6 +18,8 @@ import (
 type collection struct {
 	kind *Kind // what is stored
 	log  *slog.Logger
+	// concern is told of changes that give controllers something to do.
+	concern func()
 
 	mu struct {
 		sync.RWMutex
@@ -32,8 +34,8 @@ type collection struct {
 	}
 }
 
-func newCollection(k *Kind, log *slog.Logger) *collection {
-	c := &collection{kind: k, log: log}
+func newCollection(k *Kind, log *slog.Logger, concern func()) *collection {
+	c := &collection{kind: k, log: log, concern: concern}
 	c.mu.wake = make(chan struct{})
 	return c
 }
@@ -148,6 +150,9 @@ func (c *collection) changeLocked(ev *mvcc.Event) {
 		c.mu.entries = slices.Insert(c.mu.entries, at, ch.new)
 	}
 	c.mu.ring.push(ch)
+	if ch.concerns(c.kind) {
+		c.concern()
+	}
 }
 
 // ownLocked makes sure that nobody else holds entries.

@@ -165,6 +165,12 @@ func (l *Layer) write(ctx context.Context, k *Kind, key string, dryRun bool, fn 
 		if done.ok {
 			return done.result(cur, st, bytes), nil
 		}
+		if done.found.revision() == cur.revision() {
+			// It was a guard that moved: see what it is now.
+			if err := l.store.Barrier(ctx); err != nil {
+				return nil, err
+			}
+		}
 		cur, isFresh = done.found, true
 	}
 	return nil, &Failure{Code: 409, Reason: "Conflict", Message: "too many others write the same object; try again"}

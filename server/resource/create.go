@@ -24,6 +24,9 @@ func (c *call) create() error {
 	if err := c.validateFields(s); err != nil {
 		return err
 	}
+	if err := c.refuseEscalation(s.object); err != nil {
+		return err
+	}
 	res, err := c.layer.insert(c, s.object, dry)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 // applyDefaults changes o.
 func applyDefaults(k *Kind, o object.Object) {
 	if k.Schema != nil {
+		k.Schema.prune(o)
 		k.Schema.fill(o)
 		return
 	}
@@ -59,6 +60,8 @@ func applyDefaults(k *Kind, o object.Object) {
 		object.Default(o, "Retain", "spec", "persistentVolumeReclaimPolicy")
 		object.Default(o, "Filesystem", "spec", "volumeMode")
 		defaultPhase(o)
+	case "customresourcedefinitions.apiextensions.k8s.io":
+		establish(o)
 	case "storageclasses.storage.k8s.io":
 		object.Default(o, "Delete", "reclaimPolicy")
 		object.Default(o, "Immediate", "volumeBindingMode")

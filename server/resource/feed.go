@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,6 +22,8 @@ type feed struct {
 	store Store
 	log   *slog.Logger
 	clock clock.Clock
+	// concerns counts changes that may give controllers something to do.
+	concerns atomic.Uint64
 
 	mu struct {
 		sync.Mutex
@@ -178,7 +181,7 @@ func (f *feed) collection(ctx context.Context, k *Kind) (*collection, error) {
 	c := f.mu.byPrefix[k.Prefix]
 	fresh := c == nil
 	if fresh {
-		c = newCollection(k, f.log)
+		c = newCollection(k, f.log, func() { f.concerns.Add(1) })
 		f.mu.byPrefix[k.Prefix] = c
 	}
 	got := f.mu.got

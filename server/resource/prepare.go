@@ -72,8 +72,8 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time) (obje
 	if k.Generation {
 		meta["generation"] = int64(1)
 	}
-	if k.Status && k.Custom {
-		delete(o, "status")
+	if k.Status && k.Plural != "nodes" {
+		delete(o, "status") // is somebody else's; a kubelet makes its node with one
 	}
 	applyDefaults(k, o)
 	tidyMeta(meta)

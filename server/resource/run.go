@@ -13,7 +13,11 @@ import (
 func (l *Layer) Run(ctx context.Context) {
 	var wait sync.WaitGroup
 	wait.Go(func() { l.feed.run(ctx) })
-	l.bootstrap(ctx)
+	wait.Go(func() { l.followDefinitions(ctx) })
+	wait.Go(func() {
+		l.bootstrap(ctx)
+		l.control(ctx)
+	})
 	wait.Wait()
 }
 

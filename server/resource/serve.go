@@ -9,8 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,12 +40,15 @@ type Layer struct {
 	catalog atomic.Pointer[catalog]
 	places  places
 	leases  eventLeases
-	ready   chan struct{} // closed once the feed follows the store
+
+	judgement judgement
+	defining  sync.Mutex // one makes the catalog at a time
+	defined   int64      // the revision of the definitions that the catalog has; under defining
 }
 
 // New makes a layer; Run brings it to life.
 func New(cfg Config) *Layer {
-	l := &Layer{cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Logger, ready: make(chan struct{})}
+	l := &Layer{cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Logger}
 	l.feed = newFeed(l.store, l.clock, l.log)
 	l.places = newPlaces()
 	l.catalog.Store(newCatalog(builtinKinds()))
@@ -122,6 +125,9 @@ func (c *call) serve() error {
 	if c.user, err = c.authenticate(); err != nil {
 		return err
 	}
+	if err := c.impersonate(); err != nil {
+		return err
+	}
 	target, isResource := targetOf(c.r.URL.Path)
 	if !isResource {
 		return c.servePath()
@@ -137,10 +143,9 @@ func (c *call) serve() error {
 		return err
 	}
 	defer leave()
-	if c.kind = c.layer.catalog.Load().byPath[[3]string{c.Group, c.Version, c.Plural}]; c.kind == nil {
-		return noSuchPath()
+	if c.kind, err = c.layer.kindAt(c.ctx, c.Group, c.Version, c.Plural); err != nil {
+		return err
 	}
-	c.w.Header().Set("X-Keelson-Kind", c.kind.qualified())
 	if !watch {
 		ctx, stop := c.layer.withTimeout(c.ctx, requestTimeout)
 		defer stop()
@@ -163,7 +168,7 @@ func (c *call) dispatch() error {
 	if !c.kind.Namespaced && c.Namespace != "" {
 		return noSuchPath()
 	}
-	if !slices.Contains(c.kind.verbs(), c.verb) {
+	if !c.kind.can(c.verb) {
 		return notAllowed("the server does not allow this method on the requested resource")
 	}
 	switch c.verb {
@@ -174,6 +179,9 @@ func (c *call) dispatch() error {
 	case "watch":
 		return c.watch()
 	case "create":
+		if c.kind.Prefix == "" {
+			return c.review()
+		}
 		return c.create()
 	case "update":
 		return c.update()

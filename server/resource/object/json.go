@@ -282,15 +282,15 @@ func Equal(a, b any) bool {
 		y, ok := b.([]any)
 		return ok && slices.EqualFunc(x, y, Equal)
 	}
-	if x, ok := number(a); ok {
-		y, ok := number(b)
+	if x, ok := Number(a); ok {
+		y, ok := Number(b)
 		return ok && x == y
 	}
 	return a == b
 }
 
-// number is the value of a number in any of its forms.
-func number(v any) (float64, bool) {
+// Number is the value of a number in any of its forms.
+func Number(v any) (float64, bool) {
 	switch v := v.(type) {
 	case json.Number:
 		f, err := v.Float64()
