@@ -142,7 +142,7 @@ func (k effect) canRetry(err error, sent bool) bool {
 func mayHaveActed(err error) bool {
 	if refusal, known := err.(*api.Error); known {
 		switch refusal {
-		case api.ErrNoLeader:
+		case api.ErrNoLeader, api.ErrUnhealthy:
 			return false
 		case api.ErrCanceled, api.ErrDeadlineExceeded, api.ErrTimeoutLeaderTransfer:
 			return true

@@ -40,6 +40,7 @@ type checking struct {
 	load   load
 	prefix string
 	time   time.Duration
+	keys   int // of datascale; 0: the load's
 	mu     struct {
 		sync.Mutex
 		took   []time.Duration
@@ -48,7 +49,7 @@ type checking struct {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	make := func(use, short, example string, run func(c *checking, ctx context.Context) error) *cobra.Command {
+	make := func(use, short, example string, run func(c *checking, ctx context.Context) error) (*cobra.Command, *checking) {
 		k := &checking{a: a}
 		var name string
 		c := verb(use, short, example, cobra.NoArgs, func(ctx context.Context, _ []string) error {
@@ -56,17 +57,20 @@ func (a *app) checkCommand() *cobra.Command {
 			if !ok {
 				return usage("check: --load is s, m, l or xl")
 			}
-			k.load = l
+			if k.load = l; k.keys > 0 {
+				k.load.keys = k.keys
+			}
 			return run(k, ctx)
 		})
 		c.Flags().StringVar(&name, "load", "s", "s (50 clients), m (200), l (500) or xl (1000)")
 		c.Flags().StringVar(&k.prefix, "prefix", "/kvctl-check/", "where the keys are written, and deleted again")
-		c.Flags().DurationVar(&k.time, "duration", time.Minute, "how long perf writes")
-		return c
+		return c, k
 	}
-	return family("check", "Measure a cluster by a known load",
-		make("perf", "Write at a fixed rate; fails when the cluster is too slow", "  kvctl check perf --load m", (*checking).perf),
-		make("datascale", "Write many keys and show the space they take", "  kvctl check datascale --load s", (*checking).datascale))
+	perf, p := make("perf", "Write at a fixed rate; fails when the cluster is too slow", "  kvctl check perf --load m", (*checking).perf)
+	perf.Flags().DurationVar(&p.time, "duration", time.Minute, "how long to write")
+	scale, d := make("datascale", "Write many keys and show the space they take", "  kvctl check datascale --load s", (*checking).datascale)
+	scale.Flags().IntVar(&d.keys, "keys", 0, "how `many`, instead of the load's: 10,000, 100,000, a million or three")
+	return family("check", "Measure a cluster by a known load", perf, scale)
 }
 
 // connections are spread over all endpoints; each serves some clients.
@@ -188,8 +192,16 @@ func (k *checking) pace(ctx context.Context, next chan<- int) {
 				return
 			}
 		}
-		bar.note(fmt.Sprintf("writing: %v of %v", time.Since(start).Round(time.Second), k.time))
+		bar.step(float64(time.Since(start))/float64(k.time), fmt.Sprintf("%v of %v, %d keys", time.Since(start).Round(time.Second), k.time, n))
 	}
+}
+
+// verdict is the word for the outcome of a check.
+func (a *app) verdict(pass bool) string {
+	if pass {
+		return a.paint(green, "PASS")
+	}
+	return a.paint(red, "FAIL")
 }
 
 // verdict says pass or fail, by etcdctl's measure.
@@ -204,22 +216,15 @@ func (k *checking) verdict() error {
 	rate := float64(n) / k.time.Seconds()
 	pass := true
 	say := func(ok bool, format string, args ...any) string {
-		word := "PASS"
-		if !ok {
-			word, pass = "FAIL", false
-		}
-		return word + ": " + fmt.Sprintf(format, args...)
+		pass = pass && ok
+		return k.a.verdict(ok) + ": " + fmt.Sprintf(format, args...)
 	}
 	report := []string{
 		say(rate >= wantShare*float64(k.load.rate), "Throughput is %.0f writes/s of %d", rate, k.load.rate),
 		say(took[n-1] <= slowest, "Slowest request took %v (limit %v)", took[n-1].Round(time.Microsecond), slowest),
 		say(at(0.99)-at(0.5) <= deviation, "p50 %v, p99 %v", at(0.5).Round(time.Microsecond), at(0.99).Round(time.Microsecond)),
 	}
-	if pass {
-		report = append(report, "PASS")
-	} else {
-		report = append(report, "FAIL")
-	}
+	report = append(report, k.a.verdict(pass))
 	err := k.a.show(result{value: map[string]any{
 		"pass": pass, "rate": rate, "wanted": k.load.rate, "p50": at(0.5).Seconds(), "p99": at(0.99).Seconds(), "slowest": took[n-1].Seconds(),
 	}, simple: func(w io.Writer) { lines(w, report) }})
@@ -250,7 +255,7 @@ func (k *checking) datascale(ctx context.Context) error {
 		for n := range k.load.keys {
 			select {
 			case next <- n:
-				bar.at(int64(n+1)*valueBytes, int64(k.load.keys)*valueBytes)
+				bar.step(float64(n+1)/float64(k.load.keys), fmt.Sprintf("%d of %d keys", n+1, k.load.keys))
 			case <-ctx.Done():
 				return
 			}
@@ -263,10 +268,14 @@ func (k *checking) datascale(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := result{value: map[string]any{"keys": len(k.mu.took), "before": before, "after": after}, head: []string{"ENDPOINT", "KEYS", "BEFORE", "AFTER", "BYTES A KEY"}}
+	r := result{value: map[string]any{"pass": true, "keys": len(k.mu.took), "before": before, "after": after}, head: []string{"ENDPOINT", "KEYS", "BEFORE", "AFTER", "BYTES A KEY"}}
 	for i, s := range after {
 		grown := s.Status.DbSizeInUse - before[i].Status.DbSizeInUse
 		r.rows = append(r.rows, []string{s.Endpoint, fmt.Sprint(len(k.mu.took)), size(before[i].Status.DbSizeInUse), size(s.Status.DbSizeInUse), fmt.Sprint(grown / int64(max(1, len(k.mu.took))))})
+	}
+	r.simple = func(w io.Writer) {
+		table(w, r.head, r.rows)
+		fmt.Fprintf(w, "%s: all of %d keys of %d bytes were written\n", k.a.verdict(true), len(k.mu.took), valueBytes)
 	}
 	return k.a.show(r)
 }

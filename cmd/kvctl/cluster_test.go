@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -13,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keelson-io/keelson/clock"
-	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/server"
 )
 
@@ -46,15 +43,9 @@ func plan(t testing.TB, n int, dir string) []server.Config {
 	var list []server.Config
 	var initial []string
 	for i := range n {
-		cfg := server.DefaultConfig()
-		cfg.Name, cfg.DataDir = fmt.Sprint("m", i), filepath.Join(dir, fmt.Sprint("m", i))
-		peer, client := freeURL(t), freeURL(t)
-		cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = []url.URL{peer}, []url.URL{peer}
-		cfg.ListenClientURLs, cfg.AdvertiseClientURLs = []url.URL{client}, []url.URL{client}
-		cfg.HeartbeatInterval, cfg.ElectionTimeout = 20*time.Millisecond, 200*time.Millisecond
-		cfg.UnsafeNoSync, cfg.BcryptCost = true, 4
-		cfg.Clock, cfg.FS, cfg.Logger = clock.System(), server.WithoutSync(vfs.OS()), slog.New(slog.DiscardHandler)
-		initial = append(initial, cfg.Name+"="+peer.String())
+		name := fmt.Sprint("m", i)
+		cfg := testConfig(name, filepath.Join(dir, name), freeURL(t), freeURL(t))
+		initial = append(initial, name+"="+cfg.AdvertisePeerURLs[0].String())
 		list = append(list, cfg)
 	}
 	for i := range list {

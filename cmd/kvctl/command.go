@@ -10,7 +10,8 @@ import (
 // app is one run of kvctl.
 type app struct {
 	world
-	lines *bufio.Reader // of in
+	lines   *bufio.Reader // of in
+	colours bool          // out is a terminal that wants them
 	global
 	remotes map[string]*remote // the clients made so far, by their endpoints
 	// capture, if not nil, takes requests instead of a cluster: those of a
@@ -18,7 +19,11 @@ type app struct {
 	capture func(request any)
 }
 
-func newApp(w world) *app { return &app{world: w, lines: bufio.NewReader(w.in)} }
+func newApp(w world) *app {
+	a := &app{world: w, lines: bufio.NewReader(w.in)}
+	a.colours = a.colourful(w.out)
+	return a
+}
 
 // close ends all connections.
 func (a *app) close() {

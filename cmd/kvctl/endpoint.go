@@ -29,7 +29,12 @@ func (a *app) endpointCommand() *cobra.Command {
 	hash := verb("hashkv", "Show the hash of each endpoint's history", "  kvctl endpoint hashkv --cluster", cobra.NoArgs,
 		over(func(ctx context.Context, e []string) error { return a.hashes(ctx, e, rev) }))
 	hash.Flags().Int64Var(&rev, "rev", 0, "hash up to this revision (0: the latest)")
-	status := verb("status", "Show the state of each endpoint", "  kvctl endpoint status --cluster -o table", cobra.NoArgs, over(a.statuses))
+	var again refreshing
+	status := verb("status", "Show the state of each endpoint", "  kvctl endpoint status --cluster -o table", cobra.NoArgs,
+		over(func(ctx context.Context, e []string) error {
+			return a.refresh(ctx, &again, func(ctx context.Context) error { return a.statuses(ctx, e) })
+		}))
+	again.define(status)
 	health := verb("health", "Ask each endpoint for a linearizable read; fails unless all answer",
 		"  kvctl endpoint health --cluster", cobra.NoArgs, over(a.healths))
 	c := family("endpoint", "State and health of members", status, health, hash)
@@ -166,9 +171,9 @@ func (a *app) healths(ctx context.Context, endpoints []string) error {
 	r.simple = func(w io.Writer) {
 		for _, h := range list {
 			if h.Health {
-				fmt.Fprintf(w, "%s is healthy: successfully committed proposal: took = %s\n", h.Endpoint, h.Took)
+				fmt.Fprintf(w, "%s is "+a.paint(green, "healthy")+": successfully committed proposal: took = %s\n", h.Endpoint, h.Took)
 			} else {
-				fmt.Fprintf(w, "%s is unhealthy: failed to commit proposal: %s\n", h.Endpoint, h.Error)
+				fmt.Fprintf(w, "%s is "+a.paint(red, "unhealthy")+": failed to commit proposal: %s\n", h.Endpoint, h.Error)
 			}
 		}
 	}

@@ -134,6 +134,8 @@ func (f *failure) outcome(login bool, endpoints int) {
 		f.code, f.next = exitUnreachable, "`kvctl endpoint health` says what is wrong with each"
 	case code == codes.Unavailable && api.FindError(said) == nil:
 		f.code, f.next = exitUnreachable, "is the member running, and is this its client address? For TLS give https:// or --cacert"
+	case code == codes.Unavailable && advice(said) != "":
+		f.next = advice(said)
 	case code == codes.Unavailable:
 		f.code, f.next = exitUnreachable, "`kvctl endpoint status --cluster` shows who leads; try again when there is a leader"
 	case code == codes.Unauthenticated || code == codes.PermissionDenied:

@@ -112,10 +112,10 @@ func (a *app) diff(ctx context.Context, one, two int64, keys client.Range) error
 		for _, c := range changes {
 			fmt.Fprintf(w, "%s %s\n", c.mark(), a.bytesText([]byte(c.Key)))
 			if c.Before != nil {
-				fmt.Fprintf(w, "- %s\n", a.bytesText(c.Before.Value))
+				fmt.Fprintln(w, a.paint(red, "- "+a.bytesText(c.Before.Value)))
 			}
 			if c.After != nil {
-				fmt.Fprintf(w, "+ %s\n", a.bytesText(c.After.Value))
+				fmt.Fprintln(w, a.paint(green, "+ "+a.bytesText(c.After.Value)))
 			}
 		}
 	}

@@ -50,7 +50,11 @@ func (a *app) report(err error) int {
 		f = &failure{code: exitUsage, err: err, next: "`kvctl --help` lists the commands, `kvctl COMMAND --help` the flags of one"}
 	}
 	if text := f.Error(); text != "" {
-		fmt.Fprintf(a.errs, "kvctl: %s\n", text)
+		name := "kvctl:"
+		if a.colourful(a.errs) {
+			name = "\x1b[" + string(red) + "m" + name + "\x1b[0m"
+		}
+		fmt.Fprintf(a.errs, "%s %s\n", name, text)
 	}
 	if f.next != "" {
 		fmt.Fprintf(a.errs, "next: %s\n", f.next)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -35,32 +36,44 @@ func (a *app) compactCommand() *cobra.Command {
 }
 
 func (a *app) alarmCommand() *cobra.Command {
-	run := func(did string, action pb.AlarmRequest_AlarmAction) func(context.Context, []string) error {
-		return func(ctx context.Context, _ []string) error {
-			var resp *pb.AlarmResponse
-			err := a.call(ctx, did, func(ctx context.Context, r *remote) (err error) {
-				// As etcdctl: no member and no kind disarms all of them.
-				resp, err = r.admin().Alarm(ctx, &pb.AlarmRequest{Action: action})
-				return err
-			})
+	return family("alarm", "Alarms: a full or a damaged member",
+		verb("list", "Show the alarms", "  kvctl alarm list -o table", cobra.NoArgs,
+			func(ctx context.Context, _ []string) error { return a.alarms(ctx, "list the alarms", false) }),
+		verb("disarm", "Clear the alarms", "  kvctl alarm disarm", cobra.NoArgs,
+			func(ctx context.Context, _ []string) error { return a.alarms(ctx, "disarm the alarms", true) }))
+}
+
+// alarms shows the alarms that are raised, or those that it has cleared.
+func (a *app) alarms(ctx context.Context, did string, disarm bool) error {
+	var list []*pb.AlarmMember
+	err := a.call(ctx, did, func(ctx context.Context, r *remote) error {
+		raised, err := r.Maintenance().Alarms(ctx)
+		if err != nil || !disarm {
+			list = raised
+			return err
+		}
+		for _, one := range raised {
+			ended, err := r.Maintenance().Disarm(ctx, one)
 			if err != nil {
 				return err
 			}
-			r := result{value: resp, head: []string{"MEMBER", "ALARM"}}
-			for _, m := range resp.Alarms {
-				r.rows = append(r.rows, []string{fmt.Sprintf("%x", m.MemberID), m.Alarm.String()})
-			}
-			r.simple = func(w io.Writer) {
-				for _, m := range resp.Alarms {
-					fmt.Fprintf(w, "memberID:%d alarm:%s\n", m.MemberID, m.Alarm)
-				}
-			}
-			return a.show(r)
+			list = append(list, ended...)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r := result{value: &pb.AlarmResponse{Alarms: list}, head: []string{"MEMBER", "ALARM"}}
+	for _, m := range list {
+		r.rows = append(r.rows, []string{fmt.Sprintf("%x", m.MemberID), m.Alarm.String()})
+	}
+	r.simple = func(w io.Writer) {
+		for _, m := range list {
+			fmt.Fprintf(w, "memberID:%d alarm:%s\n", m.MemberID, m.Alarm)
 		}
 	}
-	return family("alarm", "Alarms: a full or a damaged member",
-		verb("list", "Show the alarms", "  kvctl alarm list -o table", cobra.NoArgs, run("list the alarms", pb.AlarmRequest_GET)),
-		verb("disarm", "Clear the alarms", "  kvctl alarm disarm", cobra.NoArgs, run("disarm the alarms", pb.AlarmRequest_DEACTIVATE)))
+	return a.show(r)
 }
 
 func (a *app) moveLeaderCommand() *cobra.Command {
@@ -233,36 +246,18 @@ func (a *app) defragOne(ctx context.Context, endpoint, which string) error {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	var watch bool
-	var every time.Duration
+	var again refreshing
 	c := verb("status", "Show the cluster: leader, lag, space, alarms", "  kvctl status --watch", cobra.NoArgs,
-		func(ctx context.Context, _ []string) error {
-			for {
-				text, err := a.overview(ctx)
-				if watch && terminal(a.out) {
-					fmt.Fprint(a.out, "\x1b[H\x1b[2J")
-				}
-				fmt.Fprint(a.out, text)
-				if !watch {
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(every):
-				}
-			}
-		})
-	c.Flags().BoolVarP(&watch, "watch", "W", false, "again and again, until interrupted")
-	c.Flags().DurationVar(&every, "interval", 2*time.Second, "how often --watch looks")
+		func(ctx context.Context, _ []string) error { return a.refresh(ctx, &again, a.overview) })
+	again.define(c)
 	return c
 }
 
 // overview is what an operator wants to see first.
-func (a *app) overview(ctx context.Context) (string, error) {
+func (a *app) overview(ctx context.Context) error {
 	members, err := a.members(ctx, true)
 	if err != nil {
-		return "", err
+		return err
 	}
 	type line struct {
 		m  *pb.Member
@@ -285,16 +280,16 @@ func (a *app) overview(ctx context.Context) (string, error) {
 		states[s.Endpoint] = s.Status
 		newest = max(newest, s.Status.RaftIndex)
 	}
-	var rows [][]string
+	r := result{head: []string{"NAME", "ENDPOINT", "ROLE", "LAG", "USED", "FREE", "QUOTA", "VERSION", "ALARMS"}}
 	for _, l := range lines {
-		rows = append(rows, overviewRow(l.m, l.at, states[l.at], newest))
+		r.rows = append(r.rows, a.overviewRow(l.m, l.at, states[l.at], newest))
 	}
-	var b strings.Builder
-	table(&b, []string{"NAME", "ENDPOINT", "ROLE", "LAG", "USED", "FREE", "QUOTA", "VERSION", "ALARMS"}, rows)
-	return b.String(), failed
+	r.value = map[string]any{"members": members.Members, "status": list}
+	r.simple = func(w io.Writer) { table(w, r.head, r.rows) }
+	return errors.Join(a.show(r), failed)
 }
 
-func overviewRow(m *pb.Member, at string, s *pb.StatusResponse, newest uint64) []string {
+func (a *app) overviewRow(m *pb.Member, at string, s *pb.StatusResponse, newest uint64) []string {
 	role := "follower"
 	switch {
 	case s == nil && m.Name == "":
@@ -311,8 +306,12 @@ func overviewRow(m *pb.Member, at string, s *pb.StatusResponse, newest uint64) [
 	if s == nil {
 		return []string{m.Name, at, role, "", "", "", "", "", ""}
 	}
+	alarms := strings.Join(s.Errors, ", ")
+	if alarms != "" {
+		alarms = a.paint(red, alarms) // the last column: colours do not shift others
+	}
 	return []string{
 		m.Name, at, role, fmt.Sprint(newest - s.RaftAppliedIndex), size(s.DbSizeInUse), size(s.DbSize - s.DbSizeInUse),
-		size(s.DbSizeQuota), s.Version, strings.Join(s.Errors, ", "),
+		size(s.DbSizeQuota), s.Version, alarms,
 	}
 }

@@ -34,14 +34,27 @@ func (p *progress) at(done, total int64) {
 		return
 	}
 	p.drawn = time.Now()
-	rate := float64(done) / max(time.Since(p.start).Seconds(), 0.001)
+	rate := size(int64(float64(done) / max(time.Since(p.start).Seconds(), 0.001)))
 	if total <= 0 {
-		fmt.Fprintf(p.w, "\r\x1b[K%s %s, %s/s", p.what, size(done), size(int64(rate)))
+		fmt.Fprintf(p.w, "\r\x1b[K%s %s, %s/s", p.what, size(done), rate)
 		return
 	}
-	full := int(min(done, total) * barWidth / total)
-	fmt.Fprintf(p.w, "\r\x1b[K%s [%s%s] %3d%% %s of %s, %s/s", p.what, strings.Repeat("=", full), strings.Repeat(" ", barWidth-full),
-		min(done, total)*100/total, size(done), size(total), size(int64(rate)))
+	p.draw(float64(done)/float64(total), fmt.Sprintf("%s of %s, %s/s", size(done), size(total), rate))
+}
+
+// step shows that a share of the work is done, in whatever it is counted.
+func (p *progress) step(share float64, text string) {
+	if p.w == nil || time.Since(p.drawn) < barPeriod && share < 1 {
+		return
+	}
+	p.drawn = time.Now()
+	p.draw(share, text)
+}
+
+func (p *progress) draw(share float64, text string) {
+	share = min(max(share, 0), 1)
+	full := int(share * barWidth)
+	fmt.Fprintf(p.w, "\r\x1b[K%s [%s%s] %3d%% %s", p.what, strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), int(share*100), text)
 }
 
 // note shows a line of its own making.

@@ -31,8 +31,9 @@ var topKinds = map[string]func(*server.TopReport) []server.TopEntry{
 func (a *app) topCommand() *cobra.Command {
 	var whole bool
 	var n int
+	var again refreshing
 	c := verb("top [prefixes|keys|clients]", "Show what the endpoints are asked about the most, over the last minutes",
-		"  kvctl top --cluster -o table\n  kvctl top clients", cobra.MaximumNArgs(1),
+		"  kvctl top --cluster -o table --watch\n  kvctl top clients", cobra.MaximumNArgs(1),
 		func(ctx context.Context, args []string) error {
 			kind := "prefixes"
 			if len(args) > 0 {
@@ -45,8 +46,9 @@ func (a *app) topCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.top(ctx, endpoints, kind, n)
+			return a.refresh(ctx, &again, func(ctx context.Context) error { return a.top(ctx, endpoints, kind, n) })
 		})
+	again.define(c)
 	c.Flags().BoolVar(&whole, "cluster", false, "all members of the cluster, instead of --endpoints")
 	c.Flags().IntVarP(&n, "number", "n", 10, "how `many` to show")
 	return c
