@@ -11,6 +11,7 @@ import (
 // TestRecover loses two of three members and makes a cluster of the third, which
 // then grows again.
 func TestRecover(t *testing.T) {
+	t.Parallel()
 	list := plan(t, 3, t.TempDir())
 	members, all := endpoints(t, list)
 	for i := range 50 {

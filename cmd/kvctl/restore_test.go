@@ -41,6 +41,7 @@ func body(json string) string {
 // revisions; by default history is given up and the revision is raised, so that
 // every client that knows an older one is told.
 func TestRestoreThree(t *testing.T) {
+	t.Parallel()
 	file, from := saved(t)
 	want := must(t, "--endpoints", from, "get", "", "--prefix", "-o", "json")
 	list := plan(t, 3, t.TempDir())
@@ -76,6 +77,7 @@ func TestRestoreThree(t *testing.T) {
 
 // TestRestoreKeepsHistory turns the raised revision off.
 func TestRestoreKeepsHistory(t *testing.T) {
+	t.Parallel()
 	file, from := saved(t)
 	for _, flag := range []string{"--bump-revision=0", "--mark-compacted=false"} {
 		list := plan(t, 1, t.TempDir())
