@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -12,9 +13,12 @@ import (
 
 // call asks once and writes down what became of it.
 func (l *Load) call(ctx context.Context, client int, conn Conn, method string, req proto.Message) *history.Op {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	return l.ask(ctx, l.cfg.Timeout, client, conn, method, req)
+}
+
+func (l *Load) ask(ctx context.Context, timeout time.Duration, client int, conn Conn, method string, req proto.Message) *history.Op {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	l.asked.Add(1)
 	call := l.rec.Call(client, conn.Member, conn.Name, method, req)
 	resp, err := conn.do(ctx, method, req)
 	op := call.Return(resp, conn.Outcome(err), err)

@@ -30,6 +30,7 @@ type Config struct {
 	Pause      time.Duration // of a client between its calls
 	Timeout    time.Duration // of a call
 	Watchers   int
+	ProbeEvery time.Duration // of each member; 0: never
 	// CompactEvery is the compactor's pause; 0: nothing is compacted. It leaves the
 	// last KeepRevisions.
 	CompactEvery  time.Duration
@@ -39,7 +40,7 @@ type Config struct {
 // Default is a load for two cores that is not made to be fast.
 func Default(seed uint64) Config {
 	return Config{
-		Seed: seed, Mixed: 8, Lists: 4, Locks: 4, Registry: 4, Keys: 60, ValueBytes: 100, Timeout: 5 * time.Second, Watchers: 6,
+		Seed: seed, Mixed: 8, Lists: 4, Locks: 4, Registry: 4, Keys: 60, ValueBytes: 100, Timeout: 5 * time.Second, Watchers: 6, ProbeEvery: 20 * time.Millisecond,
 		CompactEvery: 2 * time.Second, KeepRevisions: 500,
 		Mix: workload.Mix{Put: 20, Get: 20, List: 2, Stale: 5, Delete: 4, Swap: 12, Count: 6, Txn: 6, ReadTxn: 4, Old: 3, Grant: 2, KeepAlive: 4, Revoke: 1, LeasedPut: 3},
 	}
@@ -56,7 +57,6 @@ type Load struct {
 	end     context.CancelFunc
 	close   []func() error
 	marks   []*atomic.Int64 // the newest revision that each collector was told of
-	asked   atomic.Int64
 	acked   atomic.Int64
 	stopped context.Context
 }
@@ -77,6 +77,8 @@ func Start(ctx context.Context, rec *history.Recorder, cfg Config, members []his
 		l.members = append(l.members, c)
 		l.close = append(l.close, c.Close)
 	}
+	// Numbers of clients: those that call, then collectors, watchers, probes, the
+	// compactor.
 	client := 0
 	for range cfg.Mixed + cfg.Lists + cfg.Locks + cfg.Registry {
 		conn, err := dial(client)
@@ -99,6 +101,13 @@ func Start(ctx context.Context, rec *history.Recorder, cfg Config, members []his
 		l.streams.Go(func() { l.watch(streams, client+i, l.members[i%len(l.members)], r) })
 	}
 	client += cfg.Watchers
+	for i, c := range l.members {
+		l.streams.Go(func() { l.observe(streams, c) })
+		if cfg.ProbeEvery > 0 {
+			l.clients.Go(func() { l.probe(ctx, client+i, c) })
+		}
+	}
+	client += len(members)
 	if cfg.CompactEvery > 0 {
 		l.clients.Go(func() { l.compact(ctx, client) })
 	}

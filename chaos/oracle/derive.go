@@ -184,13 +184,23 @@ func (d *derivation) after(rev int64) {
 		case op.ReadOnly():
 			d.c.readTxn(op)
 		case op.Revision() <= d.c.Model.Rev:
-			p := d.place(op, history.Command{Request: op.Request, At: op.Return})
+			p := d.place(op, history.Command{Request: completed(op), At: op.Return})
 			if p.Changed {
 				d.broken = fmt.Errorf("op %d of client %d, answered at revision %d that it changed nothing, must change something: %v → %v",
 					op.ID, op.Client, op.Revision(), op.Request, op.Response)
 			}
 		}
 	}
+}
+
+// completed is the request as the log has it: a member gives a lease more time than
+// was asked for, if that was very little.
+func completed(op *history.Op) proto.Message {
+	r, ok := op.Response.(*pb.LeaseGrantResponse)
+	if q, grant := op.Request.(*pb.LeaseGrantRequest); grant && ok && r.TTL > q.TTL {
+		return &pb.LeaseGrantRequest{ID: r.ID, TTL: r.TTL}
+	}
+	return op.Request
 }
 
 // claims reports whether the caller was told that something changed.

@@ -88,6 +88,9 @@ func (c *Case) checkTime(f *findings) {
 			continue
 		}
 		p := c.ops[op]
+		if _, renewal := op.Request.(*pb.LeaseKeepAliveRequest); renewal {
+			continue // its revision is that of whoever answered
+		}
 		if op.Outcome == history.Refused || p != nil && op.Outcome == history.Unknown && c.words[c.asks[op]] > 1 {
 			continue // it told nobody anything, or its place is a guess
 		}

@@ -189,3 +189,14 @@ func Exits(c *Case) []error {
 	}
 	return f
 }
+
+// FirstAck is the time from a fault to the first acknowledgement of a write that
+// was asked for after it.
+func FirstAck(h *history.History, f *history.Fault) (first time.Duration, ok bool) {
+	for _, p := range h.Probes {
+		if p.OK && p.Call >= f.Begin && (!ok || p.Return-f.Begin < first) {
+			first, ok = p.Return-f.Begin, true
+		}
+	}
+	return first, ok
+}

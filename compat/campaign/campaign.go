@@ -5,38 +5,63 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+
+	"github.com/keelson-io/keelson/chaos/history"
+	"github.com/keelson-io/keelson/chaos/load"
+	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/client"
 	"github.com/keelson-io/keelson/compat/cluster"
 )
 
 // Config of a campaign.
 type Config struct {
-	System  cluster.System
-	Dir     string // data directories and logs
-	Kills   int
-	Writers int
-	Settle  time.Duration // load between the return of a victim and the next kill
-	Args    []string
+	System cluster.System
+	Dir    string // data directories, logs and, unless File is set, the history
+	File   string // of the history
+	Kills  int
+	// Calls is how many must be answered before the campaign ends, at most by Limit.
+	Calls  int64
+	Limit  time.Duration
+	Load   load.Config
+	Via    string        // "etcd", "client", "direct", or "all" in turns
+	Settle time.Duration // load between the return of a victim and the next kill
+	Args   []string
+	// MinRate is how many calls a second must be answered before the first kill:
+	// with fewer the campaign says nothing.
+	MinRate float64
 	// Checker is a program that is run on each member's data directory after a
 	// clean stop and must exit with 0; empty: none.
 	Checker  string
+	Meta     history.Meta // commit, command, machine and replay line
 	Progress func(string)
 }
 
 // Result of a campaign.
 type Result struct {
-	Kills      []Kill
-	Acked      int64 // writes
-	Unknown    int
-	Reads      int64
-	Events     int // in the history
-	Violations []string
+	File     string
+	History  *history.History
+	Rate     float64 // answered calls a second, before the first kill
+	FirstAck []time.Duration
+	Judging  time.Duration
 }
 
-// Run runs a campaign.
+// Violations are what the oracles found.
+func (r Result) Violations() (out []string) {
+	for _, v := range r.History.Verdicts {
+		for _, f := range v.Findings {
+			out = append(out, v.Oracle+" "+f)
+		}
+	}
+	return out
+}
+
+// Run runs a campaign and judges it.
 func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	if cfg.Progress == nil {
 		cfg.Progress = func(string) {}
@@ -48,121 +73,143 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 		return res, err
 	}
 	defer c.Close()
-	l, err := startLoad(ctx, c, cfg.Writers)
-	if err != nil {
+	r := &run{Config: cfg, cluster: c, ids: map[*cluster.Member]uint64{}}
+	if res.File = cfg.File; res.File == "" {
+		res.File = filepath.Join(cfg.Dir, "history")
+	}
+	if err := r.record(ctx, res.File); err != nil {
 		return res, err
 	}
-	defer l.close()
-	p, err := newProber(c)
-	if err != nil {
+	if err := errors.Join(r.drive(ctx), r.rec.Close()); err != nil {
+		return res, fmt.Errorf("%w; what was recorded is in %s", err, res.File)
+	}
+	res.Rate = r.rate
+	if res.History, err = history.Open(res.File); err != nil {
 		return res, err
 	}
-	defer p.close()
-	for i := range cfg.Kills {
-		time.Sleep(cfg.Settle)
-		victim, k, err := p.killLeader(ctx)
-		if err != nil {
-			return res, fmt.Errorf("kill %d: %w", i+1, err)
-		}
-		res.Kills = append(res.Kills, k)
-		cfg.Progress(fmt.Sprintf("kill %d: %s, first ack after %v, %d writes acknowledged so far", i+1, k.Victim, k.FirstAck.Round(time.Millisecond), l.acked.Load()))
-		if err := victim.Start(); err != nil {
-			return res, err
-		}
-		if err := c.Ready(ctx); err != nil {
-			return res, fmt.Errorf("after kill %d: %w", i+1, err)
+	begin := time.Now()
+	oracle.Judge(res.History, func() time.Duration { return time.Since(begin) })
+	res.Judging = time.Since(begin)
+	for _, f := range res.History.Faults {
+		if d, ok := oracle.FirstAck(res.History, f); ok {
+			res.FirstAck = append(res.FirstAck, d)
 		}
 	}
-	time.Sleep(cfg.Settle)
-	if err := l.finish(ctx); err != nil {
-		return res, err
-	}
-	var histories [][]Event
-	for _, m := range c.Members {
-		h, err := readHistory(ctx, m, lastKey)
-		if err != nil {
-			return res, err
-		}
-		histories = append(histories, h)
-	}
-	res.Violations = l.judge(histories)
-	res.Events, res.Acked, res.Reads = len(histories[0]), l.acked.Load(), l.reads.Load()
-	for _, ws := range l.mu.writes {
-		for _, w := range ws {
-			if !w.acked && !w.failed {
-				res.Unknown++
-			}
-		}
-	}
-	violations, err := inspect(ctx, c, cfg.Checker)
-	res.Violations = append(res.Violations, violations...)
-	return res, err
+	return res, r.inspect(ctx)
 }
 
-// finish ends the load and waits until every watch told of the last key: they
-// must get there within five seconds (plus a second of a busy machine's grace).
-func (l *load) finish(ctx context.Context) error {
-	close(l.stop)
-	// Writers end within their call timeout; only then is the last key last.
-	l.writers.Wait()
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if _, err := l.clients[0].Put(call, lastKey, "last"); err != nil {
-		return fmt.Errorf("put of the last key: %w", err)
-	}
-	late := time.After(6 * time.Second)
-	for _, w := range l.watches {
-		select {
-		case <-w.done:
-		case <-late:
-			w.mu.Lock()
-			n := len(w.mu.events)
-			w.mu.Unlock()
-			return fmt.Errorf("the watch through %s stands at %d events, 6 s after the last write", w.through, n)
+// run is a campaign that goes on.
+type run struct {
+	Config
+	cluster *cluster.Cluster
+	rec     *history.Recorder
+	began   time.Time
+	ids     map[*cluster.Member]uint64
+	members []history.Member
+	rate    float64
+}
+
+// record begins the history.
+func (r *run) record(ctx context.Context, file string) error {
+	for _, m := range r.cluster.Members {
+		s, err := m.Status(ctx)
+		if err != nil {
+			return err
 		}
+		r.ids[m] = s.Header.MemberId
+		r.members = append(r.members, history.Member{ID: s.Header.MemberId, Name: m.Name, Endpoint: m.Endpoint})
 	}
+	meta := r.Meta
+	meta.Ring, meta.Seed, meta.Began, meta.Members, meta.Election = "campaign", r.Load.Seed, time.Now(), r.members, time.Second
+	w, err := history.Create(file, meta)
+	if err != nil {
+		return err
+	}
+	r.began, r.rec = meta.Began, history.NewRecorder(w)
 	return nil
 }
 
-// inspect stops the members and runs the checker on what they left.
-func inspect(ctx context.Context, c *cluster.Cluster, checker string) (out []string, err error) {
-	for _, m := range c.Members {
-		if e := m.Stop(20 * time.Second); e != nil {
-			err = errors.Join(err, e)
-		}
+// dial gives clients their way to the cluster, in turns if there are several.
+func (r *run) dial(n int) (load.Conn, error) {
+	ways := []string{"etcd", "client", "direct"}
+	if r.Via != "all" {
+		ways = []string{r.Via}
 	}
-	if checker == "" {
-		return nil, err
+	switch way := ways[n%len(ways)]; way {
+	case "etcd":
+		return dialEtcd(r.cluster.Endpoints())
+	case "client":
+		return load.Client(client.Config{Endpoints: r.cluster.Endpoints(), DialTimeout: time.Second, DialOptions: []grpc.DialOption{}})
+	case "direct":
+		return load.Direct(r.members[n%len(r.members)])
+	default:
+		return load.Conn{}, fmt.Errorf("there is no way %q to the cluster", way)
 	}
-	for _, m := range c.Members {
-		text, e := exec.CommandContext(ctx, checker, m.DataDir()).CombinedOutput()
-		if e != nil {
-			out = append(out, fmt.Sprintf("%s of %s: %v\n%s", checker, m.Name, e, text))
-		}
-	}
-	return out, err
 }
 
-func (l *load) close() {
-	for _, c := range l.clients {
-		c.Close()
+// warmUp is how long load goes on before the first kill.
+const warmUp = 3 * time.Second
+
+// drive runs the load, and kills.
+func (r *run) drive(ctx context.Context) error {
+	l, err := load.Start(ctx, r.rec, r.Load, r.members, r.dial)
+	if err != nil {
+		return err
 	}
+	usage, stop := context.WithCancel(ctx)
+	defer stop()
+	go r.sample(usage) // ends with usage
+	time.Sleep(warmUp)
+	if r.rate = float64(l.Acked()) / r.rec.Now().Seconds(); r.rate < r.MinRate {
+		err = fmt.Errorf("%.0f calls a second were answered before the first kill, which says nothing: %.0f must be", r.rate, r.MinRate)
+	}
+	began := time.Now()
+	for i := 0; i < r.Kills && err == nil; i++ {
+		time.Sleep(r.Settle)
+		if err = r.kill(ctx); err == nil {
+			r.Progress(fmt.Sprintf("kill %d of %d, %d calls answered so far", i+1, r.Kills, l.Acked()))
+		}
+	}
+	for l.Acked() < r.Calls && time.Since(began) < r.Limit && err == nil {
+		time.Sleep(r.Settle)
+	}
+	r.rec.Healed(r.rec.Now())
+	time.Sleep(r.Settle)
+	finish, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	err = errors.Join(err, l.Finish(finish))
+	return errors.Join(err, r.logs())
+}
+
+// inspect stops the members and runs the checker on what they left.
+func (r *run) inspect(ctx context.Context) (err error) {
+	for _, m := range r.cluster.Members {
+		err = errors.Join(err, m.Stop(20*time.Second))
+	}
+	if r.Checker == "" {
+		return err
+	}
+	for _, m := range r.cluster.Members {
+		text, e := exec.CommandContext(ctx, r.Checker, m.DataDir()).CombinedOutput()
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("%s of %s: %w\n%s", r.Checker, m.Name, e, text))
+		}
+	}
+	return err
 }
 
 // Distribution says how the times to first ack are spread.
-func Distribution(kills []Kill) string {
-	if len(kills) == 0 {
+func Distribution(times []time.Duration) string {
+	if len(times) == 0 {
 		return "no kills"
 	}
-	var ds []time.Duration
-	for _, k := range kills {
-		ds = append(ds, k.FirstAck.Round(time.Millisecond))
+	ds := slices.Sorted(slices.Values(times))
+	at := func(p float64) time.Duration {
+		return ds[min(len(ds)-1, int(p*float64(len(ds))))].Round(time.Millisecond)
 	}
-	slices.Sort(ds)
-	at := func(p float64) time.Duration { return ds[min(len(ds)-1, int(p*float64(len(ds))))] }
 	var all []string
 	for _, d := range ds {
-		all = append(all, d.String())
+		all = append(all, d.Round(time.Millisecond).String())
 	}
-	return fmt.Sprintf("min %v, median %v, p90 %v, p99 %v, max %v\nall: %s", ds[0], at(0.5), at(0.9), at(0.99), ds[len(ds)-1], strings.Join(all, " "))
+	return fmt.Sprintf("min %v, median %v, p90 %v, p99 %v, max %v\nall: %s", at(0), at(0.5), at(0.9), at(0.99), at(1), strings.Join(all, " "))
 }
