@@ -57,8 +57,6 @@ func (u *upkeep) compact(ctx context.Context, at api.Revision) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := u.s.withTimeout(ctx, u.s.requestTimeout())
-	defer cancel()
 	_, err = u.s.node.Propose(ctx, commandCompact, "", body)
 	return err
 }

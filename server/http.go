@@ -78,7 +78,7 @@ func (h *httpEndpoints) readOwn() error {
 // readAgreed proves that this member can read the cluster's state.
 func (h *httpEndpoints) readAgreed(ctx context.Context) error {
 	if err := h.view.node.ReadBarrier(ctx); err != nil {
-		return err
+		return proposalError(err) // the same text, whoever's patience ends first
 	}
 	return h.readOwn()
 }

@@ -136,8 +136,6 @@ func (u *upkeep) ask(ctx context.Context, kind uint8, req, resp proto.Message) e
 	if err != nil {
 		return err
 	}
-	ctx, cancel := u.s.withTimeout(ctx, u.s.requestTimeout())
-	defer cancel()
 	result, err := u.s.node.Propose(ctx, kind, "", body)
 	if err != nil {
 		return proposalError(err)
