@@ -77,42 +77,44 @@ func Start(ctx context.Context, rec *history.Recorder, cfg Config, members []his
 		l.members = append(l.members, c)
 		l.close = append(l.close, c.Close)
 	}
-	// Numbers of clients: those that call, then collectors, watchers, probes, the
-	// compactor.
-	client := 0
-	for range cfg.Mixed + cfg.Lists + cfg.Locks + cfg.Registry {
-		conn, err := dial(client)
+	for n := range cfg.Mixed + cfg.Lists + cfg.Locks + cfg.Registry {
+		conn, err := dial(n)
 		if err != nil {
+			l.end()
 			return nil, errors.Join(err, l.closeAll())
 		}
 		l.close = append(l.close, conn.Close)
-		n, source := client, l.source(client)
-		l.clients.Go(func() { l.drive(ctx, n, conn, source) })
-		client++
+		l.clients.Go(func() { l.drive(ctx, n, conn, l.source(n)) })
+	}
+	for range l.members {
+		l.marks = append(l.marks, &atomic.Int64{})
 	}
 	for i, c := range l.members {
-		mark := &atomic.Int64{}
-		l.marks = append(l.marks, mark)
-		l.streams.Go(func() { l.collect(streams, client+i, c, mark) })
-	}
-	client += len(members)
-	for i := range cfg.Watchers {
-		r := rand.New(rand.NewPCG(cfg.Seed, uint64(client+i)))
-		l.streams.Go(func() { l.watch(streams, client+i, l.members[i%len(l.members)], r) })
-	}
-	client += cfg.Watchers
-	for i, c := range l.members {
+		l.streams.Go(func() { l.collect(streams, firstCollector+i, c, l.marks[i]) })
 		l.streams.Go(func() { l.observe(streams, c) })
 		if cfg.ProbeEvery > 0 {
-			l.clients.Go(func() { l.probe(ctx, client+i, c) })
+			l.clients.Go(func() { l.probe(ctx, firstProber+i, c) })
 		}
 	}
-	client += len(members)
+	for i := range cfg.Watchers {
+		n := firstWatcher + i
+		r := rand.New(rand.NewPCG(cfg.Seed, uint64(n)))
+		l.streams.Go(func() { l.watch(streams, n, l.members[i%len(l.members)], r) })
+	}
 	if cfg.CompactEvery > 0 {
-		l.clients.Go(func() { l.compact(ctx, client) })
+		l.clients.Go(func() { l.compact(ctx, compactor) })
 	}
 	return l, nil
 }
+
+// Numbers of clients, which tag what they write: those that call are numbered from
+// 0, the others from here.
+const (
+	compactor      = 9_999
+	firstCollector = 10_000
+	firstProber    = 11_000
+	firstWatcher   = 12_000
+)
 
 // source is the part of a client.
 func (l *Load) source(n int) workload.Source {
