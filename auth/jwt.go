@@ -136,7 +136,7 @@ func (t *signedTokens) Assign(s *State, name string) (string, error) {
 	return jwt.NewWithClaims(t.method, jwt.MapClaims{
 		"username": name,
 		"revision": s.Revision,
-		"exp":      t.clock.Now().Add(t.ttl).Unix(),
+		"exp":      t.clock.Wall().Add(t.ttl).Unix(),
 	}).SignedString(t.sign)
 }
 

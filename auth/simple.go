@@ -94,7 +94,7 @@ func (t *simpleTokens) Assign(s *State, name string) (string, error) {
 		return "", api.ErrAuthFailed
 	}
 	b := []byte{simpleVersion}
-	b = binary.BigEndian.AppendUint64(b, uint64(t.clock.Now().Unix()))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.clock.Wall().Unix()))
 	b = binary.BigEndian.AppendUint64(b, t.nonce())
 	b = append(b, name...)
 	b = append(b, t.mac(s.secret, u.row.Password, b)...)

@@ -8,6 +8,9 @@ import "time"
 // that differences never jump with the wall clock.
 type Clock interface {
 	Now() time.Time
+	// Wall is the date. It jumps when somebody sets the machine's clock, so only
+	// what people and other programs read is made of it.
+	Wall() time.Time
 	NewTimer(d time.Duration) Timer
 	NewTicker(d time.Duration) Ticker
 	// AfterFunc runs f in its own goroutine after d.
@@ -36,6 +39,7 @@ func System() Clock { return system{} }
 type system struct{}
 
 func (system) Now() time.Time                            { return time.Now() }
+func (system) Wall() time.Time                           { return time.Now().Round(0) }
 func (system) NewTimer(d time.Duration) Timer            { return systemTimer{time.NewTimer(d)} }
 func (system) NewTicker(d time.Duration) Ticker          { return systemTicker{time.NewTicker(d)} }
 func (system) AfterFunc(d time.Duration, f func()) Timer { return systemTimer{time.AfterFunc(d, f)} }

@@ -29,6 +29,9 @@ func (f *Fake) Now() time.Time {
 	return f.mu.now
 }
 
+// Wall is Now: nobody sets a fake clock otherwise.
+func (f *Fake) Wall() time.Time { return f.Now() }
+
 // NewTimer returns a timer that fires when the clock has advanced by d.
 func (f *Fake) NewTimer(d time.Duration) Timer {
 	return f.add(&fakeTimer{clock: f, c: make(chan time.Time, 1)}, d)

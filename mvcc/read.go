@@ -39,6 +39,18 @@ func (s *Store) Read(at api.Revision) (*ReadTxn, error) {
 	return t, nil
 }
 
+// ReadBack reads an older revision as if it were the latest one. It is the bug
+// stale-goes-back, and nothing else uses it.
+func (s *Store) ReadBack(at api.Revision) (*ReadTxn, error) {
+	t, err := s.Read(at)
+	if err == nil {
+		st := *t.st
+		st.rev = at
+		t.st = &st
+	}
+	return t, err
+}
+
 // Release ends the transaction; items and records must not be used any more.
 func (t *ReadTxn) Release() {
 	if t.st == nil {

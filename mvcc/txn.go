@@ -199,6 +199,9 @@ func (t *WriteTxn) DeleteRange(key, end []byte, fn func(prev Item)) int {
 	if single {
 		it := get(t.w.tree.root, b.from)
 		if it == nil || it.tomb {
+			if planted.DeleteAbsentCounts && t.sub == 0 {
+				t.base++
+			}
 			return 0
 		}
 		t.remove(it, fn)

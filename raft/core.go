@@ -138,7 +138,7 @@ func newCore(cfg coreConfig) (*core, error) {
 		MaxUncommittedEntriesSize: maxUncommitted,
 		MaxInflightMsgs:           maxInflightAppends,
 		MaxInflightBytes:          maxInflightBytes,
-		CheckQuorum:               true,
+		CheckQuorum:               !planted.NoCheckQuorum,
 		PreVote:                   true,
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
@@ -316,6 +316,9 @@ func (c *core) route(m *raftpb.Message) {
 		// raft passes it on in its sender's name, for which the next member would
 		// take our stream for broken. Who asked will ask again.
 	default:
+		if n := len(m.GetEntries()); planted.ApplyEarly && m.GetType() == raftpb.MsgApp && n > 0 {
+			m.Commit = m.GetEntries()[n-1].Index
+		}
 		c.fx.sends = append(c.fx.sends, m)
 	}
 }

@@ -211,7 +211,16 @@ func (a *applier) txn(x *txnRun, body []byte) error {
 	if err := a.guard.check(&r); err != nil {
 		return err
 	}
-	path, err := x.prepare(&r, a.path[:0])
+	compared := keyspace(x.view)
+	if planted.CompareOutside {
+		outside, err := a.store.Read(0)
+		if err != nil {
+			return err
+		}
+		defer outside.Release()
+		compared = outside
+	}
+	path, err := x.prepare(compared, &r, a.path[:0])
 	if err != nil {
 		return err
 	}
@@ -224,8 +233,8 @@ func (a *applier) txn(x *txnRun, body []byte) error {
 }
 
 // prepare does the first two passes.
-func (x *txnRun) prepare(r *txnRequest, path []bool) ([]bool, error) {
-	path, err := choose(x.view, r, path)
+func (x *txnRun) prepare(compared keyspace, r *txnRequest, path []bool) ([]bool, error) {
+	path, err := choose(compared, r, path)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // The clock half of leases. Which leases exist, and with which keys, is
@@ -105,7 +106,7 @@ func (l *lessor) changed(c mvcc.LeaseChange) {
 		if known != nil {
 			l.forgetLocked(known) // the id was revoked and granted again, or promotion was faster
 		}
-		l.startLocked(c.ID, c.TTL, 0, l.clock.Now())
+		l.startLocked(c.ID, c.TTL, 0, l.now())
 	case mvcc.LeaseRevoked:
 		if known != nil {
 			l.forgetLocked(known)
@@ -117,6 +118,14 @@ func (l *lessor) changed(c mvcc.LeaseChange) {
 	}
 }
 
+// now is the time that leases run by.
+func (l *lessor) now() time.Time {
+	if planted.WallClockTTL {
+		return l.clock.Wall()
+	}
+	return l.clock.Now()
+}
+
 // startLocked gives a lease a clock.
 func (l *lessor) startLocked(id api.LeaseID, ttl, remaining int64, from time.Time) *leaseClock {
 	left := ttl
@@ -125,7 +134,7 @@ func (l *lessor) startLocked(id api.LeaseID, ttl, remaining int64, from time.Tim
 	}
 	c := &leaseClock{id: id, ttl: ttl, remaining: remaining, expiry: from.Add(seconds(left)), gone: make(chan struct{})}
 	if seconds(left) > checkpointEvery {
-		c.checkpoint = l.clock.Now().Add(checkpointEvery)
+		c.checkpoint = l.now().Add(checkpointEvery)
 	}
 	c.wake = c.next()
 	l.mu.leases[id] = c
@@ -205,7 +214,7 @@ func (l *lessor) term() api.Term {
 // are applied meanwhile are noted; a lease is looked up in the store under the
 // lock, so one that is revoked before is not brought back.
 func (l *lessor) promote(ctx context.Context, term api.Term) {
-	start := l.clock.Now()
+	start := l.now()
 	l.mu.Lock()
 	l.mu.term = term
 	l.mu.done = make(chan struct{})
@@ -291,7 +300,7 @@ const idleWait = time.Minute
 
 // work proposes one batch of what is due and returns how long to sleep.
 func (l *lessor) work() time.Duration {
-	now := l.clock.Now()
+	now := l.now()
 	l.mu.Lock()
 	ctx, term := l.mu.ctx, l.mu.term
 	if term == 0 {

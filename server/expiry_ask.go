@@ -41,7 +41,7 @@ func (l *lessor) ask(ctx context.Context, q leaseQuestion) (leaseState, error) {
 // unless it did so a moment ago and that is good enough. After a fresh
 // confirmation all that was acknowledged anywhere before is visible here.
 func (l *lessor) confirm(ctx context.Context, always bool) (term api.Term, fresh bool, err error) {
-	now := l.clock.Now()
+	now := l.now()
 	l.mu.Lock()
 	term = l.mu.term
 	recent := !l.mu.confirmed.IsZero() && now.Sub(l.mu.confirmed) < l.recheck
@@ -70,7 +70,7 @@ func (l *lessor) confirm(ctx context.Context, always bool) (term api.Term, fresh
 
 // tryAsk answers, or says what to wait for before trying again.
 func (l *lessor) tryAsk(term api.Term, q leaseQuestion) (_ leaseState, wait func(context.Context) error, _ error) {
-	now := l.clock.Now()
+	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.term != term {

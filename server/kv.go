@@ -122,6 +122,12 @@ func (s *Server) readNow(ctx context.Context, r *rangeRequest) (*Encoded, error)
 	if err != nil {
 		return nil, err
 	}
+	if last := tx.Revision(); planted.StaleGoesBack && r.serializable && r.revision == 0 && last%4 == 0 && last-2 > tx.CompactRevision() {
+		tx.Release()
+		if tx, err = s.Store().ReadBack(last - 2); err != nil {
+			return nil, err
+		}
+	}
 	defer tx.Release()
 	term := s.node.Status().Term
 	if r.single() && !r.countOnly && !r.sorts() && !r.filtered() {
@@ -256,7 +262,7 @@ func (s *Server) readTxn(ctx context.Context, r *txnRequest) (*Encoded, error) {
 	}
 	defer tx.Release()
 	x := txnRun{ctx: ctx, view: readView{tx, store}, wanted: true}
-	path, err := x.prepare(r, nil)
+	path, err := x.prepare(x.view, r, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/auth"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // leaseService is etcdserverpb.Lease.
@@ -260,6 +261,11 @@ func (s *Server) askLeader(ctx context.Context, q leaseQuestion) (leaseState, er
 func (s *Server) askMember(ctx context.Context, leader api.MemberID, q leaseQuestion) (leaseState, error) {
 	switch leader {
 	case 0:
+		if planted.RenewByAnybody && q.renew {
+			if info, ok := s.Store().Lease(q.id); ok {
+				return leaseState{ttl: info.TTL, granted: info.TTL}, nil
+			}
+		}
 		return leaseState{}, api.ErrNotLeader
 	case s.id:
 		return s.lessor.ask(ctx, q)

@@ -16,6 +16,7 @@ import (
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft"
 )
 
@@ -103,6 +104,9 @@ func (u *upkeep) apply(x *txnRun, tx *mvcc.WriteTxn, c *raft.Command) error {
 		var r pb.AlarmRequest
 		if err := proto.Unmarshal(c.Body, &r); err != nil {
 			return err
+		}
+		if planted.AlarmNotReplicated && !c.Wanted {
+			return nil
 		}
 		before := u.alarms.current.Load().differs(u.s.id)
 		for _, m := range u.alarms.apply(tx, &r, originOf(c.Kind)) {

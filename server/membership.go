@@ -66,7 +66,7 @@ func (c *reconfiguration) add(ctx context.Context, peerURLs []string, learner bo
 	if err != nil {
 		return Member{}, nil, api.ErrMemberBadURLs
 	}
-	now := strconv.FormatInt(c.cfg.Clock.Now().Unix(), 10)
+	now := strconv.FormatInt(c.cfg.Clock.Wall().Unix(), 10)
 	m := Member{ID: memberID(urls, now), PeerURLs: urls, Learner: learner}
 	if err := c.mayAdd(m); err != nil {
 		return m, nil, err

@@ -142,6 +142,6 @@ func (m *storeMetrics) compaction(c mvcc.CompactionStep) {
 	}
 	if c.Done {
 		m.compactedIn.Observe(c.Since.Seconds() * 1000)
-		m.compactedLast.Set(float64(m.clock.Now().Unix()))
+		m.compactedLast.Set(float64(m.clock.Wall().Unix()))
 	}
 }

@@ -261,6 +261,8 @@ type LeaseLeft struct {
 type Logged struct {
 	// Request is etcd's message, nil for what is only this project's.
 	Request proto.Message
+	// Own: a member asks for it by itself, not for a client.
+	Own bool
 	// Expire and Checkpoint are what the leader of Term says about leases; void in
 	// an entry of another term.
 	Term               api.Term
@@ -283,6 +285,8 @@ func ReadCommand(c *raft.Command) (Logged, error) {
 		l.Request = &pb.LeaseGrantRequest{}
 	case commandLeaseRevoke:
 		l.Request = &pb.LeaseRevokeRequest{}
+	case commandAlarm, commandQuotaAlarm:
+		l.Request, l.Own = &pb.AlarmRequest{}, c.Kind == commandQuotaAlarm
 	case commandLeaseExpire, commandLeaseCheckpoint:
 		batch, err := decodeLeaseBatch(c.Body)
 		if err != nil {

@@ -39,7 +39,11 @@ const (
 	ClientCut  Kind = "client-cut"  // clients lose the member
 	HandOver   Kind = "hand-over"
 	FalseDown  Kind = "false-down" // wrong news that all others are gone
-	Drift      Kind = "drift"      // the member's clock runs Arg per mille fast, or slow if negative
+	Zombie     Kind = "zombie"     // paused, and cut off for two seconds after it went on
+	WallJump   Kind = "wall-jump"  // the member's date is wrong by Arg minutes
+	SlowWatch  Kind = "slow-watch" // clients of the member's watches do not read
+	Compact    Kind = "compact"    // up to Arg revisions below the newest
+	Alarm      Kind = "alarm"      // a person raises NOSPACE for the member
 )
 
 // Leader as an Event's Member is whoever leads when the event comes.

@@ -51,6 +51,7 @@ type Op struct {
 	Client   int
 	Member   uint64 // that answered, or that was asked; 0: the client library chose
 	Endpoint string
+	Life     int           // of the member's process, from 1 on; 0: unknown. Not in files
 	Method   string        // "etcdserverpb.KV/Put"
 	Call     time.Duration // when it was sent
 	Return   time.Duration // when the answer came; of an unknown outcome, when the caller gave up
@@ -114,6 +115,7 @@ type Entry struct {
 type Command struct {
 	ID      uint64
 	Request proto.Message // etcd's message; nil when the keys and leases are not its business
+	Own     bool          // a member asked for it by itself. Not in files
 	// Expired and Checkpointed are leases in the words of a leader of Leader's
 	// term; void in an entry of another.
 	Leader                uint64

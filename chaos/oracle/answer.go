@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
@@ -34,6 +35,11 @@ func sameAnswer(a, b proto.Message) bool {
 	case *pb.LeaseRevokeResponse:
 		_, ok := b.(*pb.LeaseRevokeResponse)
 		return ok
+	case *pb.AlarmResponse:
+		b, ok := b.(*pb.AlarmResponse)
+		return ok && slices.EqualFunc(a.Alarms, b.Alarms, func(x, y *pb.AlarmMember) bool {
+			return x.MemberID == y.MemberID && x.Alarm == y.Alarm
+		})
 	}
 	return proto.Equal(a, b)
 }

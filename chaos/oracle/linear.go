@@ -82,6 +82,7 @@ func (c *Case) checkTime(f *findings) {
 		call bool
 	}
 	var line []moment
+	c.checkMonotone(f)
 	for _, op := range c.Ops {
 		if op.Serializable() {
 			c.checkStale(f, op)
@@ -153,5 +154,39 @@ func (c *Case) checkStale(f *findings, op *history.Op) {
 	if i < len(c.placed) && c.placed[i].Changed && c.placed[i].Rev == op.Revision() && c.placed[i].At > op.Return {
 		f.add("op %d of client %d on member %x saw revision %d at %v, which was first applied at %v",
 			op.ID, op.Client, op.Member, op.Revision(), op.Return, c.placed[i].At)
+	}
+}
+
+// checkMonotone: whatever a member's process has shown, it shows ever after, in
+// reads that may be stale too.
+func (c *Case) checkMonotone(f *findings) {
+	type process struct {
+		member uint64
+		life   int
+	}
+	byProcess := map[process][]*history.Op{}
+	for _, op := range c.Ops {
+		if op.Life > 0 && op.Outcome == history.OK && op.Revision() > 0 {
+			p := process{op.Member, op.Life}
+			byProcess[p] = append(byProcess[p], op)
+		}
+	}
+	for _, ops := range byProcess {
+		byCall := slices.Clone(ops)
+		sort.SliceStable(byCall, func(i, j int) bool { return byCall[i].Call < byCall[j].Call })
+		sort.SliceStable(ops, func(i, j int) bool { return ops[i].Return < ops[j].Return })
+		var newest *history.Op
+		for _, op := range byCall {
+			for len(ops) > 0 && ops[0].Return < op.Call {
+				if newest == nil || ops[0].Revision() > newest.Revision() {
+					newest = ops[0]
+				}
+				ops = ops[1:]
+			}
+			if newest != nil && op.Revision() < newest.Revision() {
+				f.add("op %d of client %d on member %x called at %v shows revision %d; the same process had shown %d to op %d at %v",
+					op.ID, op.Client, op.Member, op.Call, op.Revision(), newest.Revision(), newest.ID, newest.Return)
+			}
+		}
 	}
 }

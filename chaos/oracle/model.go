@@ -23,6 +23,7 @@ type Model struct {
 	keys         map[string][]version
 	names        names // of keys
 	leases       map[int64]*modelLease
+	full         map[uint64]alarm // members with the alarm NOSPACE
 
 	Events []*mvccpb.Event // in order, for watches
 }
@@ -40,7 +41,7 @@ type modelLease struct {
 
 // NewModel is the empty store.
 func NewModel() *Model {
-	return &Model{Rev: 1, Compact: -1, keys: map[string][]version{}, leases: map[int64]*modelLease{}}
+	return &Model{Rev: 1, Compact: -1, keys: map[string][]version{}, leases: map[int64]*modelLease{}, full: map[uint64]alarm{}}
 }
 
 // Result is what the model answers to a command.
@@ -54,9 +55,14 @@ type Result struct {
 
 // Apply carries out one command of an entry of a term.
 func (m *Model) Apply(term uint64, c history.Command) Result {
+	if err := m.refuses(c.Request); err != nil {
+		return Result{Rev: m.Rev, Err: err}
+	}
 	switch r := c.Request.(type) {
 	case nil:
 		return m.expire(term, c)
+	case *pb.AlarmRequest:
+		return m.alarm(r, c.Own)
 	case *pb.PutRequest:
 		return m.write(func(w *writer) (proto.Message, error) { return w.put(r) })
 	case *pb.DeleteRangeRequest:

@@ -172,7 +172,7 @@ func asked(r proto.Message) string {
 func (c *Case) match() {
 	free := map[string][]*placed{}
 	for _, p := range c.placed {
-		if p.Request != nil {
+		if p.Request != nil && !p.Own {
 			k := asked(p.Request)
 			free[k] = append(free[k], p)
 		}
@@ -202,7 +202,7 @@ func (c *Case) match() {
 		}
 	}
 	for _, p := range c.placed {
-		if p.Request != nil && p.op == nil {
+		if p.Request != nil && !p.Own && p.op == nil {
 			c.twice = append(c.twice, p)
 		}
 	}

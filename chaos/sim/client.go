@@ -20,13 +20,24 @@ type client struct {
 	s      *Sim
 	n      int
 	at     *member
-	asks   workload.Mixed
+	asks   workload.Source
 	served int // operations answered since faults ended
 }
 
+// newClient makes a client. Some fight for locks or do what the API server of
+// Kubernetes does; the others do some of everything.
 func newClient(s *Sim, n int) *client {
-	asks := workload.Mixed{Client: n, R: s.chance.client, Mix: s.cfg.Mix, Keys: s.cfg.Keys, ValueBytes: s.cfg.ValueBytes}
-	return &client{s: s, n: n, at: s.members[n%len(s.members)], asks: asks}
+	r, cfg := s.chance.client, s.cfg
+	c := &client{s: s, n: n, at: s.members[n%len(s.members)]}
+	switch k := n - (cfg.Clients - cfg.Special); k {
+	case 0, 2, 3:
+		c.asks = workload.NewLocks(n, r)
+	case 1:
+		c.asks = workload.NewRegistry(n, r, cfg.ValueBytes)
+	default:
+		c.asks = &workload.Mixed{Client: n, R: r, Mix: cfg.Mix, Keys: cfg.Keys, ValueBytes: cfg.ValueBytes}
+	}
+	return c
 }
 
 func (c *client) think() time.Duration {
@@ -54,13 +65,27 @@ func (s *Sim) reach() time.Duration {
 // call sends a request to the client's member. A member that is down refuses the
 // connection: the request surely had no effect, and is not written down.
 func (c *client) call(method string, req proto.Message) {
-	s, m := c.s, c.at
-	if m.node == nil || m.repairing || m.cutOff > 0 {
+	if !c.at.serves() {
 		c.move()
-		s.after(c.think()+50*time.Millisecond, c.next)
+		c.s.after(c.think()+50*time.Millisecond, c.next)
 		return
 	}
-	op := &history.Op{ID: len(s.hist.Ops), Client: c.n, Member: uint64(m.id), Method: method, Call: s.now, Request: req}
+	c.send(c.at, method, req, func(op *history.Op) {
+		c.asks.Learn(op)
+		if op.Outcome == history.Unknown {
+			c.move()
+		}
+		c.s.after(c.think(), c.next)
+	})
+}
+
+// serves reports whether clients find somebody at the member.
+func (m *member) serves() bool { return m.node != nil && !m.repairing && m.cutOff == 0 }
+
+// send asks a member and writes down what it says, before done is told.
+func (c *client) send(m *member, method string, req proto.Message, done func(*history.Op)) {
+	s := c.s
+	op := &history.Op{ID: len(s.hist.Ops), Client: c.n, Member: uint64(m.id), Life: m.life, Method: method, Call: s.now, Request: req}
 	s.hist.Ops = append(s.hist.Ops, op)
 	ctx, cancel := context.WithCancel(context.Background())
 	over := false
@@ -69,6 +94,7 @@ func (c *client) call(method string, req proto.Message) {
 			over = true
 			cancel()
 			c.finish(op, resp, err)
+			done(op)
 		}
 	}
 	s.after(s.cfg.Timeout, func() {
@@ -111,7 +137,7 @@ func (m *member) invoke(ctx context.Context, method string, req, resp proto.Mess
 	return err
 }
 
-// finish writes down how the operation ended and goes on.
+// finish writes down how the operation ended.
 func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 	s := c.s
 	op.Return = s.now
@@ -120,18 +146,15 @@ func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 		op.Outcome, op.Response = history.OK, resp
 		s.stats.Acked++
 		c.served++
-		c.asks.Learn(op)
 	default:
 		op.Outcome, op.Err = history.OutcomeOf(err), err.Error()
 		if op.Outcome == history.Refused {
 			s.stats.Refused++
 		} else {
 			s.stats.Unknown++
-			c.move()
 		}
 	}
 	s.mix(uint64(op.ID), uint64(op.Revision()), uint64(len(op.Err)))
-	s.after(c.think(), c.next)
 }
 
 // move makes the client go to another member.

@@ -26,6 +26,9 @@ func (c memberClock) Now() time.Time {
 	return epoch.Add(m.s.now * time.Duration(1000+m.drift) / 1000)
 }
 
+// Wall jumps when a fault sets it.
+func (c memberClock) Wall() time.Time { return c.Now().Add(c.m.wall) }
+
 func (c memberClock) NewTimer(d time.Duration) clock.Timer {
 	t := &timer{clock: c, c: make(chan time.Time, 1)}
 	t.start(d)

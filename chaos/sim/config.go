@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/chaos/workload"
 )
 
@@ -19,10 +20,12 @@ type Config struct {
 	Tick          time.Duration
 	ElectionTicks int
 	FaultEvery    time.Duration // mean time between faults; 0: none
+	Kinds         []fault.Kind  // of faults, of leaders mostly; none: all
 	Drift         int           // per mille by which clocks may differ
 
 	// Load.
 	Clients    int
+	Special    int           // of them, the last: locks, a registry
 	Think      time.Duration // mean pause of a client between operations
 	Timeout    time.Duration // after which a client gives an operation up
 	Keys       int
@@ -66,7 +69,21 @@ func Draw(seed uint64) Config {
 		Put: pick(5, 20), Get: pick(2, 10), List: some(1, 5), Stale: some(1, 5), Delete: some(1, 5), Swap: some(5, 20), Count: some(2, 10),
 		Txn: some(2, 10), ReadTxn: some(1, 3), Old: some(1, 3), Compact: some(1, 1, 3), Grant: some(1, 2, 6), KeepAlive: some(2, 5, 15), Revoke: some(1), LeasedPut: some(1, 5),
 	}
+	c.Special = min(c.Clients/2, pick(0, 0, 1, 2, 4))
+	if r.IntN(6) == 0 {
+		c.leases(pick)
+	}
 	return c
+}
+
+// leases makes a load of little but leases, kept alive at all members, on
+// leaders that stand still longer than an election takes: what is wrong with the
+// leases' time shows only while hundreds of them end.
+func (c *Config) leases(pick func(...int) int) {
+	c.Tick, c.ElectionTicks, c.Timeout, c.FaultEvery = 50*time.Millisecond, 10, 5*time.Second, 3*time.Second
+	c.Kinds = []fault.Kind{fault.Pause, fault.Zombie, fault.HandOver, fault.Isolate}
+	c.Clients, c.Think, c.Watchers, c.Special = 12, time.Duration(pick(10, 20))*time.Millisecond, pick(0, 2), 0
+	c.Mix = workload.Mix{Put: 1, Get: 1, Grant: pick(5, 10), KeepAlive: 20, LeasedPut: 1}
 }
 
 // String prints the configuration on one line.

@@ -46,8 +46,11 @@ func (s *Sim) settle() {
 }
 
 func (s *Sim) allServed() bool {
+	if s.operator.insisting > 0 {
+		return false
+	}
 	for _, c := range s.clients {
-		if c.served < servedOps {
+		if _, naps := c.asks.(*workload.Locks); c.served < servedOps && !naps {
 			return false
 		}
 	}

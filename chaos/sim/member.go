@@ -43,11 +43,15 @@ type member struct {
 	writing, applying, expiring, polling bool
 	campaign, expiries                   int // numbers of the timers set last
 	role                                 raft.Status
-	elected                              uint64        // newest entry applied anywhere when it was elected; 0: checked
-	paused                               time.Duration // until when it stands still
-	stalled                              time.Duration // until when its disk does
+	ticks                                int                  // of this process
+	heard                                map[api.MemberID]int // tick at which something came from another member
+	leads                                int                  // tick since which it leads
+	elected                              uint64               // newest entry applied anywhere when it was elected; 0: checked
+	paused                               time.Duration        // until when it stands still
+	stalled                              time.Duration        // until when its disk does
 
-	drift int // of its clock; see memberClock
+	drift int           // of its clock; see memberClock
+	wall  time.Duration // by which its date is wrong
 }
 
 func newMember(s *Sim, n int) *member {
@@ -91,6 +95,7 @@ func (m *member) start() {
 	}
 	m.writing, m.applying, m.expiring, m.polling = false, false, false, false
 	m.role, m.elected = raft.Status{}, 0
+	m.ticks, m.heard = 0, map[api.MemberID]int{}
 	m.fs = vfs.NewFault(m.disk.files, vfs.Rule{Hook: m.beforeCall})
 	m.wire = &wire{m: m}
 	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
@@ -238,10 +243,31 @@ func (m *member) afterWait(d time.Duration, wait func() time.Duration, fn func()
 }
 
 func (m *member) tick() {
+	m.ticks++
 	m.node.Node.Tick()
 	m.turn()
+	m.checkQuorum()
 	if m.node != nil {
 		m.after(memberClock{m}.pace(m.s.cfg.Tick), m.tick)
+	}
+}
+
+// checkQuorum: a leader that hears nothing from a majority steps down within two
+// election timeouts of its own ticks, so that nobody goes on believing it.
+func (m *member) checkQuorum() {
+	patience := 3 * m.s.cfg.ElectionTicks
+	if m.node == nil || m.role.Role != raft.Leader || m.ticks-m.leads <= patience {
+		return
+	}
+	voters := m.node.Node.Voters()
+	near := 0
+	for _, id := range voters {
+		if at, ok := m.heard[id]; id == m.id || ok && m.ticks-at <= patience {
+			near++
+		}
+	}
+	if near <= len(voters)/2 {
+		m.s.fail("O9", "%s leads term %d, and has heard nothing from a majority for %d ticks", m.name, m.role.Term, patience)
 	}
 }
 
@@ -457,6 +483,7 @@ func (m *member) lookAtRaft() {
 	w := m.s.watch
 	if st.Role == raft.Leader && (m.role.Role != raft.Leader || m.role.Term != st.Term) {
 		m.s.stats.Elections++
+		m.leads = m.ticks
 		m.s.say("%s leads term %d", m.name, st.Term)
 		m.s.must("O6", w.Leads(uint64(m.id), uint64(st.Term)))
 		m.elected = w.Newest()
@@ -511,7 +538,7 @@ func (s *Sim) record(e raft.Entry) {
 			s.fail("O6", "entry %d: %v", e.Index, err)
 			return
 		}
-		h := history.Command{ID: c.ID, Request: logged.Request, Leader: uint64(logged.Term), At: s.now}
+		h := history.Command{ID: c.ID, Request: logged.Request, Own: logged.Own, Leader: uint64(logged.Term), At: s.now}
 		for _, l := range logged.Expire {
 			h.Expired = append(h.Expired, history.Lease{ID: int64(l.ID)})
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/raft/vfs"
@@ -26,6 +28,10 @@ func (s *Sim) strike(e fault.Event) {
 		}
 	case fault.CrashAtIO:
 		m.crashAt = e.Arg
+	case fault.Zombie:
+		m.paused = max(m.paused, s.now+e.For)
+		e.Kind, e.For = fault.Isolate, e.For+2*time.Second
+		s.cutLinks(e, m)
 	case fault.Pause:
 		m.paused = max(m.paused, s.now+e.For)
 	case fault.PauseAll:
@@ -56,9 +62,45 @@ func (s *Sim) strike(e fault.Event) {
 		}
 	case fault.FalseDown:
 		m.falseDown(e.For)
+	case fault.WallJump:
+		m.wall = time.Duration(e.Arg) * time.Minute
+		s.undo(e.For, func() { m.wall = 0 })
+	default:
+		s.strikeClients(e, m)
+	}
+}
+
+// strikeClients makes what clients and operators do.
+func (s *Sim) strikeClients(e fault.Event, m *member) {
+	switch e.Kind {
+	case fault.SlowWatch:
+		for _, st := range m.streams {
+			st.reads = max(st.reads, s.now+e.For)
+		}
+	case fault.Compact:
+		if m.node == nil || m.repairing {
+			return
+		}
+		if rev := int64(m.node.Store().Revision()) - int64(e.Arg); rev > 0 {
+			s.operator.ask(m, "etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev, Physical: e.For%2 == 0})
+		}
+	case fault.Alarm:
+		s.raiseAlarm(m, e.For)
 	default:
 		s.strikeNetwork(e, m)
 	}
+}
+
+// raiseAlarm raises an alarm, and clears it. clearAlarms does so again when faults
+// have ended: the two requests may have come in the other order.
+func (s *Sim) raiseAlarm(m *member, d time.Duration) {
+	if m.id == 0 {
+		return
+	}
+	r := &pb.AlarmRequest{MemberID: uint64(m.id), Alarm: pb.AlarmType_NOSPACE, Action: pb.AlarmRequest_ACTIVATE}
+	s.operator.ask(m, "etcdserverpb.Maintenance/Alarm", r)
+	s.operator.alarmed = append(s.operator.alarmed, m)
+	s.after(d, func() { s.operator.clearAlarm(m) })
 }
 
 // target is who an event is about; without a leader, the first member.
@@ -183,7 +225,7 @@ func (s *Sim) heal() {
 	s.net = network{}
 	s.net.init(len(s.members))
 	for _, m := range s.members {
-		m.stalled, m.cutOff, m.crashAt, m.failing = 0, 0, 0, nil
+		m.stalled, m.cutOff, m.crashAt, m.failing, m.wall = 0, 0, 0, nil, 0
 		m.fs.SetRules(vfs.Rule{Hook: m.beforeCall})
 		m.disk.files.SetSpace(-1)
 		if m.node == nil {
@@ -196,4 +238,5 @@ func (s *Sim) heal() {
 			}
 		}
 	}
+	s.operator.clearAlarms()
 }

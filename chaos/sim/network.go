@@ -70,7 +70,11 @@ func (s *Sim) deliver(from, to *member, call func()) {
 		if i > 0 {
 			d += time.Duration(s.chance.net.Int64N(int64(time.Second)))
 		}
-		to.afterFrom(from, d, func() { call(); to.turn() })
+		to.afterFrom(from, d, func() {
+			to.heard[from.id] = to.ticks
+			call()
+			to.turn()
+		})
 	}
 }
 

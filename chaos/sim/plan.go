@@ -42,6 +42,11 @@ var choices = []choice{
 	{kind: fault.ZeroSector, most: 3 * time.Second, many: true},
 	{kind: fault.ClientCut, most: 5 * time.Second},
 	{kind: fault.HandOver, many: true},
+	{kind: fault.Zombie, most: 4 * time.Second, many: true},
+	{kind: fault.WallJump, most: 5 * time.Second, args: []int{-60, 60, -43200, 43200}},
+	{kind: fault.SlowWatch, most: 3 * time.Second},
+	{kind: fault.Compact, args: []int{0, 1, 5, 50}},
+	{kind: fault.Alarm, most: time.Second},
 	{kind: fault.FalseDown, most: time.Second, many: true},
 }
 
@@ -53,13 +58,21 @@ func Plan(c Config) (plan []fault.Event) {
 	}
 	r := rand.New(rand.NewPCG(c.Seed, 2))
 	usable := slices.DeleteFunc(slices.Clone(choices), func(x choice) bool { return x.many && c.Members == 1 || r.IntN(3) == 0 })
+	if len(c.Kinds) > 0 {
+		usable = slices.DeleteFunc(slices.Clone(choices), func(x choice) bool {
+			return x.many && c.Members == 1 || !slices.Contains(c.Kinds, x.kind)
+		})
+	} else if r.IntN(3) == 0 { // few kinds, which then meet each other
+		r.Shuffle(len(usable), func(i, j int) { usable[i], usable[j] = usable[j], usable[i] })
+		usable = usable[:min(len(usable), 3)]
+	}
 	if len(usable) == 0 {
 		return nil
 	}
 	for at := time.Second; at < c.Safety; {
 		x := usable[r.IntN(len(usable))]
 		e := fault.Event{At: at, Kind: x.kind, Member: r.IntN(c.Members)}
-		if r.IntN(3) == 0 {
+		if r.IntN(3) == 0 || len(c.Kinds) > 0 && r.IntN(3) > 0 {
 			e.Member = fault.Leader
 		}
 		if x.most > 0 {

@@ -32,6 +32,7 @@ type Sim struct {
 	net      network
 	clients  []*client
 	watchers []*watcher
+	operator *operator
 	calm     bool  // no more faults
 	stopped  bool  // clients stop
 	running  *task // the one that runs, nil between tasks
@@ -153,6 +154,7 @@ func newSim(cfg Config, log io.Writer) *Sim {
 	for n := range cfg.Watchers {
 		s.watchers = append(s.watchers, newWatcher(s, cfg.Clients+n))
 	}
+	s.operator = newOperator(s, cfg.Clients+cfg.Watchers)
 	return s
 }
 

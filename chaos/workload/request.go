@@ -27,6 +27,8 @@ func Answer(req proto.Message) proto.Message {
 		return &pb.LeaseRevokeResponse{}
 	case *pb.LeaseKeepAliveRequest:
 		return &pb.LeaseKeepAliveResponse{}
+	case *pb.AlarmRequest:
+		return &pb.AlarmResponse{}
 	}
 	panic(fmt.Sprintf("workload: no answer to a %T", req))
 }

@@ -203,5 +203,5 @@ func writeHunts(w io.Writer, found []hunt) {
 const notTested = `## Not tested here
 
 The simulator runs one goroutine: races between goroutines, gRPC, sockets, TLS and bbolt are outside it, as are the rows above without a kind. Its
-disks and networks are models. Wall clocks do not jump in it, membership does not change, and nobody uses users and roles.
+disks and networks are models. Membership does not change in it, and nobody uses users and roles.
 `

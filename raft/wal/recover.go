@@ -217,6 +217,9 @@ func (l *loader) loadSegment(k int) error {
 		return s.damage()
 	}
 	l.tail = tail{last: l.table.last}
+	if planted.TruncateTooFar && s.garbage > s.accepted && len(s.batches) > unproven {
+		s.batches = s.batches[:max(unproven, len(s.batches)-1)]
+	}
 	for _, b := range s.batches[unproven:] {
 		if err := l.tail.apply(l.table, b); err != nil {
 			return l.damage(k, b.end, "%v", err)
