@@ -144,7 +144,7 @@ func (f *failure) outcome(login bool, endpoints int) {
 		if login {
 			f.code = exitDenied
 		}
-		f.next = advice(said)
+		f.next = cmp.Or(advice(said), "the member's log says more; `kvctl endpoint status --cluster` shows the members")
 	}
 }
 
