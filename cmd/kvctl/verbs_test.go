@@ -16,6 +16,7 @@ func commands(t testing.TB) (root *cobra.Command, all map[string]bool) {
 	a := newApp(world{})
 	root = a.root()
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
 	all = map[string]bool{}
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -85,7 +86,7 @@ func TestEveryVerbIsExplained(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(path, "kvctl completion") { // cobra's
+		if path == "kvctl help" || strings.HasPrefix(path, "kvctl completion") { // cobra's
 			continue
 		}
 		if c.Short == "" || !strings.Contains(c.Example, path) {
@@ -96,26 +97,87 @@ func TestEveryVerbIsExplained(t *testing.T) {
 	}
 }
 
-// TestDocumentedCommandsExist: what the table in docs/kvctl.md gives for each job
-// of etcdctl, and the calls in the README, are commands.
+// TestDocumentedCommandsExist: the calls that the documents show are commands.
 func TestDocumentedCommandsExist(t *testing.T) {
 	root, all := commands(t)
-	for _, name := range []string{"../../README.md", "../../docs/kvctl.md", "../../docs/operators/maintenance.md", "../../docs/operators/backup.md"} {
+	names, err := filepath.Glob("../../docs/operators/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range append(names, "../../README.md", "../../docs/kvctl.md", "../../docs/client.md") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := 0
 		for line := range strings.Lines(string(text)) {
-			if !strings.HasPrefix(line, "    kvctl ") {
+			call := shown.FindStringSubmatch(line)
+			if call == nil {
 				continue
 			}
 			found++
-			call := called.FindStringSubmatch(line)[1]
-			if path := resolve(root, call); !all[path] {
-				t.Errorf("%s: %q is no command (%q)", name, call, path)
+			if path := resolve(root, call[1]); !all[path] {
+				t.Errorf("%s: %q is no command (%q)", name, call[1], path)
 			}
 		}
-		t.Logf("%s: %d calls", name, found)
 	}
+	if found < 20 {
+		t.Errorf("found %d calls only", found)
+	}
+}
+
+// shown is a call in a block of code: at its beginning, or after a prompt.
+var shown = regexp.MustCompile(`^(?:    )+(?:\$ )?kvctl +([^|&;)\n#]*)`)
+
+// TestTableOfJobs: what docs/kvctl.md gives for each job of etcdctl is a command.
+func TestTableOfJobs(t *testing.T) {
+	root, _ := commands(t)
+	text, err := os.ReadFile("../../docs/kvctl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "## From etcdctl")
+	rows := 0
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.ReplaceAll(line, `\|`, "¦"), "|")
+		if len(cells) < 4 || !strings.Contains(line, "`") {
+			continue
+		}
+		theirs, ours := cells[1], cells[2]
+		if strings.TrimSpace(ours) == "the same" {
+			ours = theirs
+		}
+		for _, code := range inCode.FindAllStringSubmatch(ours, -1) {
+			for _, call := range alternatives(strings.TrimPrefix(code[1], "kvctl ")) {
+				words := named.FindString(call)
+				c, _, err := root.Find(strings.Fields(words))
+				if words != "" && (err != nil || c.CommandPath() != "kvctl "+words) {
+					t.Errorf("%s: %q is no command", strings.TrimSpace(line), words)
+				}
+			}
+		}
+		rows++
+	}
+	if rows < 30 {
+		t.Errorf("found %d rows only", rows)
+	}
+}
+
+var (
+	inCode = regexp.MustCompile("`([^`]+)`")
+	named  = regexp.MustCompile(`^[a-z][a-z-]*( [a-z][a-z-]*)*`) // the words before the first placeholder or flag
+)
+
+// alternatives are the calls that one with a choice of words stands for.
+func alternatives(call string) (out []string) {
+	words := strings.Fields(call)
+	for i, w := range words {
+		if strings.Contains(w, "¦") && !strings.HasPrefix(w, "[") {
+			for one := range strings.SplitSeq(w, "¦") {
+				out = append(out, strings.Join(append(append(append([]string{}, words[:i]...), one), words[i+1:]...), " "))
+			}
+			return out
+		}
+	}
+	return []string{call}
 }
