@@ -96,9 +96,9 @@ func wide(columns ...Column) []Column {
 	return columns
 }
 
-// ofTemplate are the wide columns of what makes pods: the containers and images
-// of the template at a path, and the selector, if it has a way to print one.
-func ofTemplate(path string, selector func(row) string) []Column {
+// containers are columns of the containers and their images in the template of
+// pods at a path.
+func containers(path string) []Column {
 	each := func(name, field string) Column {
 		return made(name, func(r row) string {
 			var out []string
@@ -108,7 +108,13 @@ func ofTemplate(path string, selector func(row) string) []Column {
 			return strings.Join(out, ",")
 		})
 	}
-	columns := []Column{each("Containers", "name"), each("Images", "image")}
+	return []Column{each("Containers", "name"), each("Images", "image")}
+}
+
+// ofTemplate are the wide columns of what makes pods: the template's containers
+// and the selector, if it has a way to print one.
+func ofTemplate(path string, selector func(row) string) []Column {
+	columns := containers(path)
 	if selector != nil {
 		columns = append(columns, made("Selector", selector))
 	}

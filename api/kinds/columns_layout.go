@@ -24,8 +24,8 @@ func coreColumns() map[string][]Column {
 		" Pod": append(columns(made("Ready", podReady), made("Status", podStatus), made("Restarts", podRestarts)),
 			wide(made("IP", func(r row) string { return first(r, "status.podIPs", "ip") }), text("Node", "spec.nodeName", none),
 				text("Nominated Node", "status.nominatedNodeName", none), made("Readiness Gates", readinessGates))...),
-		" PodTemplate": {nameColumn, ofTemplate("template", nil)[0], ofTemplate("template", nil)[1],
-			made("Pod Labels", func(r row) string { return pairs(r.Sub("template.metadata.labels")) })},
+		" PodTemplate": append(append([]Column{nameColumn}, containers("template")...),
+			made("Pod Labels", func(r row) string { return pairs(r.Sub("template.metadata.labels")) })),
 		" Service": append(columns(text("Type", "spec.type"), made("Cluster-IP", clusterIP), made("External-IP", externalIP), made("Port(s)", servicePorts)),
 			wide(made("Selector", func(r row) string { return pairs(r.Sub("spec.selector")) }))...),
 		" Endpoints": columns(made("Endpoints", endpoints)),
@@ -121,7 +121,6 @@ func storageColumns() map[string][]Column {
 			boolean("StorageCapacity", "spec.storageCapacity", false), made("TokenRequests", tokenRequests),
 			boolean("RequiresRepublish", "spec.requiresRepublish", false),
 			made("Modes", func(r row) string { return or(strings.Join(r.Texts("spec.volumeLifecycleModes"), ","), none) })),
-		"storage.k8s.io CSIStorageCapacity": {nameColumn, text("StorageClassName", "storageClassName"), text("Capacity", "capacity", "<unset>")},
 	}
 }
 
@@ -141,7 +140,7 @@ func otherColumns() map[string][]Column {
 			made("Parameters", ingressParameters), ageColumn},
 		"networking.k8s.io NetworkPolicy": columns(made("Pod-Selector", labelSelector("spec.podSelector"))),
 		"networking.k8s.io ServiceCIDR":   columns(made("CIDRs", func(r row) string { return strings.Join(r.Texts("spec.cidrs"), ",") })),
-		"networking.k8s.io IPAddress":     columns(made("ParentRef", parentRef)),
+		"networking.k8s.io IPAddress":     {nameColumn, made("ParentRef", parentRef)},
 		"discovery.k8s.io EndpointSlice": columns(text("AddressType", "addressType"), made("Ports", slicePorts),
 			made("Endpoints", sliceEndpoints)),
 		"rbac.authorization.k8s.io RoleBinding":        binding,
@@ -150,7 +149,7 @@ func otherColumns() map[string][]Column {
 		"certificates.k8s.io CertificateSigningRequest": {nameColumn, ageColumn, text("SignerName", "spec.signerName", none), text("Requestor", "spec.username"),
 			made("RequestedDuration", requestedDuration), made("Condition", certificateStatus)},
 		"scheduling.k8s.io PriorityClass": append(columns(integer("Value", "value"), boolean("Global-Default", "globalDefault", false)),
-			wide(text("PreemptionPolicy", "preemptionPolicy"))...),
+			text("PreemptionPolicy", "preemptionPolicy")),
 		"node.k8s.io RuntimeClass":                                    columns(text("Handler", "handler")),
 		"admissionregistration.k8s.io MutatingWebhookConfiguration":   webhooks,
 		"admissionregistration.k8s.io ValidatingWebhookConfiguration": webhooks,

@@ -7,6 +7,9 @@
 //   - Objects (objects_test.go): one object of every kind that kube-apiserver
 //     persists is written; its key must be the one Kubernetes expects, and what
 //     kvctl makes of the stored bytes must be what kubectl prints.
+//   - Tables (tables_test.go): the columns in which kvctl shows objects are those
+//     that kube-apiserver makes for kubectl, for states that are hard to bring about;
+//     names, scopes and short names of resources are those it serves.
 //   - Failover (failover_test.go): the store's leader is killed while objects are
 //     written and informers watch; at rest every informer equals a list, and what
 //     was acknowledged is there.
