@@ -58,10 +58,11 @@ var arrows = map[string][]string{
 	"chaos/oracle":   {"api", "mvcc/watchcheck", "chaos/history"},
 	"chaos/workload": {"chaos/history", "chaos/oracle", "mvcc/watchcheck"},
 	"chaos/load":     {"client", "chaos/history", "chaos/oracle", "chaos/workload"},
+	"chaos/page":     {"chaos/history", "chaos/oracle"},
 	"chaos/fault":    {},
 	"chaos/sim":      {"api", "clock", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/fault"},
 	"chaos/real":     {"api", "client", "clock", "raft", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine", "mvcc/watchcheck", "server", "chaos/history", "chaos/oracle", "chaos/workload", "chaos/load", "chaos/fault"},
-	"cmd/chaos":      {"planted", "chaos/sim", "chaos/real", "chaos/fault", "chaos/history", "chaos/oracle", "chaos/workload"},
+	"cmd/chaos":      {"planted", "chaos/sim", "chaos/real", "chaos/fault", "chaos/history", "chaos/page", "chaos/oracle", "chaos/workload"},
 }
 
 // Sizes, as the anchors of the style have them.

@@ -114,6 +114,13 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		same(t, h, everything())
+		more := Verdict{Oracle: "O4", Took: 5}
+		if err := AppendVerdicts(path, []Verdict{more}); err != nil {
+			t.Fatal(err)
+		}
+		if h, err = Open(path); err != nil || len(h.Verdicts) != 2 || !reflect.DeepEqual(h.Verdicts[1], more) {
+			t.Fatalf("%s: %v, verdicts %v", name, err, h.Verdicts)
+		}
 	}
 }
 

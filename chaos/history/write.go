@@ -40,38 +40,58 @@ type Writer struct {
 
 // Create makes a file; a name that ends in .gz makes it compressed.
 func Create(name string, meta Meta) (*Writer, error) {
-	f, err := os.Create(name)
+	w, err := openWriter(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY)
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{}
-	w.mu.close = []io.Closer{f}
-	var out io.Writer = f
-	if strings.HasSuffix(name, ".gz") {
-		z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
-		if err != nil {
-			return nil, err
-		}
-		w.mu.close = []io.Closer{z, f}
-		out = z
-	}
-	w.begin(out, meta)
+	w.begin(meta)
 	return w, nil
+}
+
+// AppendVerdicts writes what oracles said to the end of a file that was closed.
+func AppendVerdicts(name string, verdicts []Verdict) error {
+	w, err := openWriter(name, os.O_APPEND|os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	each(verdicts, w.Verdict)
+	return w.Close()
+}
+
+func openWriter(name string, flags int) (*Writer, error) {
+	f, err := os.OpenFile(name, flags, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasSuffix(name, ".gz") {
+		return newWriter(f, f), nil
+	}
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	return newWriter(z, z, f), nil
 }
 
 // NewWriter writes to out, which Close does not close.
 func NewWriter(out io.Writer, meta Meta) *Writer {
-	w := &Writer{}
-	w.begin(out, meta)
+	w := newWriter(out)
+	w.begin(meta)
 	return w
 }
 
-func (w *Writer) begin(out io.Writer, meta Meta) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func newWriter(out io.Writer, close ...io.Closer) *Writer {
+	w := &Writer{}
 	w.mu.out = bufio.NewWriterSize(out, 1<<18)
+	w.mu.close = close
 	w.mu.names = map[string]uint64{}
 	w.mu.enc = codec.NewEncoderBytes(&w.mu.body, &codec.MsgpackHandle{})
+	return w
+}
+
+func (w *Writer) begin(meta Meta) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	_, w.mu.err = w.mu.out.WriteString(magic)
 	w.putLocked(kindMeta, &meta)
 }

@@ -19,6 +19,7 @@ func judge(args []string) error {
 	clients := f.Int("clients", 64, "with -make: clients that call at the same time")
 	seed := f.Uint64("seed", 1, "with -make: the seed")
 	out := f.String("o", "", "write the history with the verdicts to this file")
+	keep := f.Bool("keep", false, "add the verdicts to the file")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -40,13 +41,18 @@ func judge(args []string) error {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	fmt.Printf("judged in %v, %.2f GiB taken from the system\n", took.Round(time.Millisecond), float64(mem.Sys)/(1<<30))
-	if *out != "" {
+	switch {
+	case *out != "":
 		w, err := history.Create(*out, h.Meta)
 		if err != nil {
 			return err
 		}
 		w.History(h)
 		if err := w.Close(); err != nil {
+			return err
+		}
+	case *keep && *calls == 0:
+		if err := history.AppendVerdicts(f.Arg(0), h.Verdicts); err != nil {
 			return err
 		}
 	}

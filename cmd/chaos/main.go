@@ -19,6 +19,7 @@ var commands = []struct {
 	{"real", "break clusters of real processes (Linux, root)", realProcesses},
 	{"report", "write docs/RELIABILITY.md from result files", report},
 	{"show", "print a history file", show},
+	{"html", "draw a history file as a page", drawn},
 	{"judge", "let the oracles judge a history file", judge},
 	{"planted", "look for each planted bug, and print a table", plantedBugs},
 }

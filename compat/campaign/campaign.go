@@ -90,6 +90,9 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	begin := time.Now()
 	oracle.Judge(res.History, func() time.Duration { return time.Since(begin) })
 	res.Judging = time.Since(begin)
+	if err := history.AppendVerdicts(res.File, res.History.Verdicts); err != nil {
+		return res, err
+	}
 	for _, f := range res.History.Faults {
 		if d, ok := oracle.FirstAck(res.History, f); ok {
 			res.FirstAck = append(res.FirstAck, d)
