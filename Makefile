@@ -6,7 +6,7 @@ SEEDS    ?= 200
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench fuzz check sim planted kinds differential k8s leaderkill clean
+.PHONY: help build run test lint bench benchstat fuzz check sim planted kinds differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -40,6 +40,9 @@ bench: ## etcd and kvd side by side on this machine, with ratios
 
 kinds: ## write the field table of Kubernetes' kinds anew (api/kinds), from the versions in compat/kinds/go.mod
 	cd compat/kinds && $(GO) run . -o ../../api/kinds/table.deflate -objects ../../api/kinds/testdata/registry.txt
+
+benchstat: ## compare the micro-benchmarks with those of BASE (the last release, else the commit before)
+	@GO="$(GO)" scripts/benchstat.sh
 
 differential: ## send generated requests to etcd and kvd (N=...) and compare the answers
 	$(MAKE) -C compat differential

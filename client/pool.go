@@ -104,6 +104,9 @@ func (p *pool) pick(toLeader bool, tried []*endpoint) *endpoint {
 		case e == p.mu.home:
 			cost = 1
 		}
+		if best != nil && cost >= bestCost {
+			continue
+		}
 		if !e.up(now) {
 			cost += 4
 		}

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/api/keelsonpb"
 	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/raft"
 )
@@ -145,6 +146,28 @@ func BenchmarkPut(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkPipeline is the same in messages of 100 puts on one stream.
+func BenchmarkPipeline(b *testing.B) {
+	s := newSolo(b)
+	p := openPiper(context.Background(), b, s.conn)
+	var bodies [][]byte
+	for i := range 100 {
+		bodies = append(bodies, encode(b, &pb.PutRequest{Key: fmt.Appendf(nil, "k%02d", i), Value: make([]byte, 256)}))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.send(p.message(keelsonpb.Put, bodies...)); err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; n < len(bodies); {
+			if _, err := p.receive(func(keelsonpb.Answer) { n++ }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/put")
 }
 
 var _ keyspace = (*mvcc.ReadTxn)(nil)

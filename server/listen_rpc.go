@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/server/admission"
 )
 
@@ -65,8 +66,8 @@ type interceptors struct {
 type rpcEnd func(ctx context.Context, method string, req, resp any, err error, took time.Duration)
 
 func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	r := i.begin(ctx, info.FullMethod, req)
-	err := i.admitted(&r, needsLeader(ctx))
+	r := i.begin(ctx, info.FullMethod, req, i.metrics.clock.Now())
+	err := i.admitted(&r, i.node.Status(), needsLeader(ctx))
 	if err == nil {
 		r.pass, err = i.load.enter(r.ctx, req, r.began)
 	}
@@ -74,7 +75,7 @@ func (i *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	if err == nil {
 		resp, err = handler(r.ctx, req)
 	}
-	i.end(&r, resp, err)
+	i.end(&r, resp, err, i.metrics.clock.Now())
 	return resp, err
 }
 
@@ -90,8 +91,8 @@ type rpcRun struct {
 }
 
 // begin counts a request that has come.
-func (i *interceptors) begin(ctx context.Context, method string, req any) rpcRun {
-	r := rpcRun{method: method, series: i.metrics.rpc.methods[method], req: req, began: i.metrics.clock.Now()}
+func (i *interceptors) begin(ctx context.Context, method string, req any, now time.Time) rpcRun {
+	r := rpcRun{method: method, series: i.metrics.rpc.methods[method], req: req, began: now}
 	r.series.started.Inc()
 	r.series.received.Inc()
 	r.ctx, r.traced = traced(ctx, i.cfg.Tracer, method, req)
@@ -100,17 +101,16 @@ func (i *interceptors) begin(ctx context.Context, method string, req any) rpcRun
 
 // admitted asks whether the request may be served. It waits for others at most
 // where a refusal has to be confirmed.
-func (i *interceptors) admitted(r *rpcRun, needsLeader bool) error {
+func (i *interceptors) admitted(r *rpcRun, at raft.Status, needsLeader bool) error {
 	if err := i.metrics.countClient(r.ctx, unaryRPC); err != nil {
 		return err
 	}
-	return i.refuse(r.ctx, servedByLearner(r.req), needsLeader, r.method, r.req)
+	return i.refuse(r.ctx, at, servedByLearner(r.req), needsLeader, r.method, r.req)
 }
 
 // end counts a request that has ended, and tells of it.
-func (i *interceptors) end(r *rpcRun, resp any, err error) {
+func (i *interceptors) end(r *rpcRun, resp any, err error, now time.Time) {
 	r.traced(err)
-	now := i.metrics.clock.Now()
 	i.load.gate.Leave(r.pass, now, err == nil)
 	took := now.Sub(r.began)
 	i.metrics.answered(r.series, r.req, status.Code(err), took)
@@ -123,7 +123,7 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	begin := i.metrics.clock.Now()
 	err := i.metrics.countClient(ss.Context(), streamRPC)
 	if err == nil {
-		err = i.refuse(ss.Context(), info.FullMethod == snapshotMethod, needsLeader(ss.Context()), info.FullMethod, nil)
+		err = i.refuse(ss.Context(), i.node.Status(), info.FullMethod == snapshotMethod, needsLeader(ss.Context()), info.FullMethod, nil)
 	}
 	if err == nil {
 		err = handler(srv, &countedStream{ss, method})
@@ -137,8 +137,7 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 // refuse ends an RPC that a learner does not serve, if this member is one, one
 // whose client asked for a leader when none is known, and one whose caller must
 // not make it.
-func (i *interceptors) refuse(ctx context.Context, byLearner, needsLeader bool, method string, req any) error {
-	at := i.node.Status()
+func (i *interceptors) refuse(ctx context.Context, at raft.Status, byLearner, needsLeader bool, method string, req any) error {
 	if at.Learner && !byLearner {
 		return api.ErrNotSupportedForLearner
 	}

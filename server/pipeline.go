@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -270,11 +271,12 @@ func (p *pipeline) answer(stop <-chan struct{}) error {
 func (p *pipeline) send(ended []*pipelined, lost bool) (err error) {
 	for from := 0; from < len(ended); {
 		m := answerBatch{pool: mem.DefaultBufferPool()}
+		now := p.i.metrics.clock.Now()
 		n := from
 		for ; n < len(ended) && !m.full(ended[n]); n++ {
 			c := ended[n]
 			if c.rpc.series != nil {
-				p.i.end(&c.rpc, c.resp, c.err)
+				p.i.end(&c.rpc, c.resp, c.err, now)
 			}
 			m.add(c)
 		}
@@ -296,6 +298,8 @@ func (p *pipeline) send(ended []*pipelined, lost bool) (err error) {
 
 // batch is what a message's calls have in common.
 type batch struct {
+	now      time.Time
+	at       raft.Status
 	commands []*raft.Command
 	writes   []*pipelined // of the commands
 	reads    []*pipelined
@@ -303,7 +307,7 @@ type batch struct {
 
 // begin begins the calls of a message.
 func (p *pipeline) begin(body []byte) error {
-	var b batch
+	b := batch{now: p.i.metrics.clock.Now(), at: p.i.node.Status()}
 	var refused error
 	err := keelsonpb.ReadRequests(body, func(c keelsonpb.Call) {
 		if refused == nil {

@@ -18,13 +18,14 @@ import (
 
 // pipelined is one call of a pipeline.
 type pipelined struct {
-	p       *pipeline
-	id      uint64
-	rpc     rpcRun
-	serve   func(s *Server, ctx context.Context, req any) (*Encoded, error) // as by itself
-	passed  bool                                                            // rpc.pass was taken
-	who     auth.Principal
-	command *raft.Command // nil: it was not proposed from here
+	p        *pipeline
+	id       uint64
+	rpc      rpcRun
+	serve    func(s *Server, ctx context.Context, req any) (*Encoded, error) // as by itself
+	passed   bool                                                            // rpc.pass was taken
+	who      auth.Principal                                                  // of the command
+	command  raft.Command
+	proposed bool // command was, from here
 
 	left   atomic.Bool // the client waits no more
 	cancel atomic.Pointer[context.CancelFunc]
@@ -42,7 +43,7 @@ type pipelineMethod struct {
 	call func(s *Server, ctx context.Context, req any) (*Encoded, error)
 }
 
-var pipelineMethods = map[keelsonpb.Method]pipelineMethod{
+var pipelineMethods = [...]pipelineMethod{
 	keelsonpb.Range:       through("Range", (*Server).Range),
 	keelsonpb.Put:         through("Put", (*Server).Put),
 	keelsonpb.DeleteRange: through("DeleteRange", (*Server).DeleteRange),
@@ -63,10 +64,10 @@ func through[R any, P interface {
 // call begins a call: as far as it goes without waiting here, the rest by a
 // worker. An error ends the stream.
 func (p *pipeline) call(b *batch, call keelsonpb.Call) error {
-	m, ok := pipelineMethods[call.Method]
-	if !ok {
+	if call.Method == 0 || int(call.Method) >= len(pipelineMethods) {
 		return status.Errorf(codes.Unimplemented, "unknown method %d", call.Method)
 	}
+	m := &pipelineMethods[call.Method]
 	c := &pipelined{p: p, id: call.ID, serve: m.call}
 	req := m.make()
 	malformed := req.decode(call.Request)
@@ -77,8 +78,8 @@ func (p *pipeline) call(b *batch, call keelsonpb.Call) error {
 		p.finish(c, nil, status.Errorf(codes.Internal, "grpc: error unmarshalling request: %v", malformed))
 		return nil
 	}
-	c.rpc = p.i.begin(p.ctx, m.name, req)
-	if err := p.i.admitted(&c.rpc, call.NeedsLeader); err != nil {
+	c.rpc = p.i.begin(p.ctx, m.name, req, b.now)
+	if err := p.i.admitted(&c.rpc, b.at, call.NeedsLeader); err != nil {
 		p.finish(c, nil, err)
 		return nil
 	}
@@ -106,26 +107,26 @@ func (p *pipeline) quick(b *batch, c *pipelined, req request) {
 		if t, ok := r.(*txnRequest); ok && t.readOnly() {
 			break
 		}
-		cmd, who := p.s.proposal(p.ctx, r)
-		if cmd == nil || !c.propose(cmd, who) {
+		if !p.s.proposal(p.ctx, r, &c.command, &c.who) || !c.propose() {
 			break
 		}
-		b.commands, b.writes = append(b.commands, cmd), append(b.writes, c)
+		b.commands, b.writes = append(b.commands, &c.command), append(b.writes, c)
 		return
 	}
 	p.alone(c)
 }
 
-// propose makes a command the call's. False: nobody waits for the call any more.
-func (c *pipelined) propose(cmd *raft.Command, who auth.Principal) bool {
+// propose marks that the command is about to be proposed. False: nobody waits for
+// the call any more.
+func (c *pipelined) propose() bool {
 	p := c.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.left.Load() {
 		return false
 	}
-	cmd.Waiter = c
-	c.command, c.who = cmd, who
+	c.command.Waiter = c
+	c.proposed = true
 	return true
 }
 
@@ -149,12 +150,12 @@ func (c *pipelined) leave() {
 	p := c.p
 	p.mu.Lock()
 	c.left.Store(true)
-	cmd := c.command
+	proposed := c.proposed
 	p.mu.Unlock()
 	if cancel := c.cancel.Load(); cancel != nil {
 		(*cancel)()
 	}
-	if cmd != nil && cmd.Abandon() {
+	if proposed && c.command.Abandon() {
 		p.s.metrics.log.ended(context.Canceled)
 		p.finish(c, nil, rpcError(proposalError(context.Canceled)))
 	}

@@ -100,26 +100,24 @@ func proposed(kind uint8, result any, err error) (*Encoded, error) {
 	return answer, nil
 }
 
-// proposal is the command of a write that passes every check at once; nil: one of
-// them refuses it, or would have to wait before it says so. Nothing has happened
-// then: write, from the beginning, says which.
-func (s *Server) proposal(ctx context.Context, w writer) (c *raft.Command, who auth.Principal) {
+// proposal fills in the command of a write that passes every check at once, and
+// whose it is. False: one of them refuses it, or would have to wait before it says
+// so. Nothing has happened then: write, from the beginning, says which.
+func (s *Server) proposal(ctx context.Context, w writer, c *raft.Command, who *auth.Principal) bool {
 	kind, body := w.command()
 	if !s.hasRoom(w.cost()) || w.check(int(s.cfg.MaxTxnOps)) != nil {
-		return nil, who
+		return false
 	}
 	if state := s.auth.now.Load(); state.Enabled {
 		var err error
-		if who, err = s.auth.caller(ctx, state); err != nil {
-			return nil, who
+		if *who, err = s.auth.caller(ctx, state); err != nil {
+			return false
 		}
-		g := guard{state: state, who: who, leaseKeys: leaseKeysOf(s.Store())}
+		g := guard{state: state, who: *who, leaseKeys: leaseKeysOf(s.Store())}
 		if g.admitCommand(kind) != nil || g.check(w) != nil {
-			return nil, who
+			return false
 		}
 	}
-	if s.fits(body, who) != nil {
-		return nil, who
-	}
-	return &raft.Command{Kind: kind, Principal: who.String(), Body: body}, who
+	c.Kind, c.Principal, c.Body = kind, who.String(), body
+	return s.fits(body, *who) == nil
 }
