@@ -74,6 +74,7 @@ type gate struct {
 	keys      *keyring // of a secure gate; set before the first connection
 	protocols []string // what ALPN offers, best first
 	limits    openingLimits
+	tokens    bool // who shows no certificate may have a bearer token
 	checkSAN  bool // a certificate with addresses must name the one that connects
 	places    chan struct{}
 	traffic   *traffic
@@ -318,7 +319,7 @@ func (g *gate) only() *branch {
 
 // secure performs the handshake and judges the certificate, if one was asked for.
 func (g *gate) secure(o *opened) error {
-	conn := tls.Server(o.Conn, g.keys.rules.server(g.keys.fresh(), g.protocols))
+	conn := tls.Server(o.Conn, g.keys.rules.server(g.keys.fresh(), g.protocols, g.tokens))
 	if err := conn.Handshake(); err != nil { // the socket has a deadline
 		return err
 	}

@@ -196,14 +196,25 @@ func (r *tlsRules) base(protocols []string) *tls.Config {
 	}
 }
 
-// server is the configuration for one connection that comes in.
-func (r *tlsRules) server(m *material, protocols []string) *tls.Config {
+// server is the configuration for one connection that comes in. Where clients may
+// have tokens instead, only --client-cert-auth demands a certificate; one that is shown
+// must be good in any case.
+func (r *tlsRules) server(m *material, protocols []string, tokens bool) *tls.Config {
 	cfg := r.base(protocols)
 	cfg.Certificates = []tls.Certificate{*m.server}
 	if r.set.asksClients() {
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
 		cfg.ClientCAs = m.roots
 		cfg.VerifyConnection = func(s tls.ConnectionState) error { return r.admit(m, &s) }
+		if tokens && !r.set.ClientCertAuth {
+			cfg.ClientAuth = tls.VerifyClientCertIfGiven
+			cfg.VerifyConnection = func(s tls.ConnectionState) error {
+				if len(s.PeerCertificates) == 0 {
+					return nil
+				}
+				return r.admit(m, &s)
+			}
+		}
 	}
 	return cfg
 }

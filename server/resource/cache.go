@@ -181,11 +181,11 @@ func (c *collection) load(tx *mvcc.ReadTxn) error {
 	return nil
 }
 
-// end tells watchers that nothing will follow.
+// end tells watchers that nothing will follow what they have not yet seen.
 func (c *collection) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.loaded, c.mu.gone = false, true
+	c.mu.gone = true
 	c.wakeLocked()
 }
 

@@ -24,7 +24,7 @@ func (c *call) create() error {
 	if err := c.validateFields(s); err != nil {
 		return err
 	}
-	if err := c.refuseEscalation(s.object); err != nil {
+	if err := c.refuseEscalation(s.object, nil); err != nil {
 		return err
 	}
 	res, err := c.layer.insert(c, s.object, dry)

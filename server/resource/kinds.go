@@ -72,8 +72,7 @@ type SelectableField struct {
 type Column struct {
 	Name, Type, Format, Description string
 	Priority                        int
-	Path                            *jsonpath.Template
-	Cell                            func(o object.Object, now int64) any // nil: what Path leads to
+	Path                            *jsonpath.Template // nil for built-in kinds, whose cells package kinds makes
 }
 
 // APIVersion is group and version as objects write them.

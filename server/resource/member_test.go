@@ -95,7 +95,7 @@ func startMember(t testing.TB, change ...func(*server.Config)) (*member, error) 
 		t.Fatal("the member is not ready")
 	}
 	m := &member{t: t, url: objects.String(), hdr: http.Header{}}
-	m.eventually("the default namespace", func() bool { return m.do("GET", "/api/v1/namespaces/default", nil).code == 200 })
+	m.eventually("the default namespace", func() bool { return m.do("GET", "/api/v1/namespaces/default", nil).code != 404 })
 	return m, nil
 }
 
@@ -290,3 +290,6 @@ func configmap(name string, labels ...string) object.Object {
 	}
 	return object.Object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object.Object{"name": name, "labels": l}}
 }
+
+// str2 is what is at a path, as text; true and numbers, too.
+func (a answer) str2(path ...string) string { return object.Text(object.Get(a.body, path...)) }

@@ -24,20 +24,29 @@ func (l *Layer) Run(ctx context.Context) {
 // immortal are the namespaces that every cluster has.
 var immortal = []string{"default", "kube-node-lease", "kube-public", "kube-system"}
 
-// bootstrap makes what a cluster begins with. Every member tries; the first one
-// does it.
+// bootstrap makes what a cluster begins with, and does not give up. Every member
+// tries; the first one does it.
 func (l *Layer) bootstrap(ctx context.Context) {
-	namespaces := l.namespaceKind()
+	for ctx.Err() == nil {
+		err := l.bootstrapOnce(ctx)
+		if err == nil {
+			return
+		}
+		l.log.Info("what a cluster begins with cannot be made yet", slog.Any("error", err))
+		sleep(ctx, l.clock, restartPause)
+	}
+}
+
+func (l *Layer) bootstrapOnce(ctx context.Context) error {
 	for _, name := range immortal {
-		for ctx.Err() == nil {
-			err := l.ensure(ctx, namespaces, "", name, object.Object{})
-			if err == nil {
-				break
-			}
-			l.log.Info("a namespace cannot be made yet", slog.String("namespace", name), slog.Any("error", err))
-			sleep(ctx, l.clock, restartPause)
+		if err := l.ensure(ctx, l.namespaceKind(), "", name, object.Object{}); err != nil {
+			return err
 		}
 	}
+	if l.cfg.Authorize {
+		return l.bootstrapRights(ctx)
+	}
+	return nil
 }
 
 // ensure creates an object unless it is there.

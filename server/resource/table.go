@@ -1,9 +1,10 @@
 package resource
 
 import (
-	"fmt"
 	"time"
 
+	"github.com/keelson-io/keelson/api/jsonpath"
+	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
@@ -33,15 +34,7 @@ func (f *form) table(meta string, bodies [][]byte) []byte {
 
 func (f *form) appendRow(b []byte, columns []Column, body []byte) []byte {
 	body = f.versioned(body)
-	o, _, err := object.Decode(body)
-	if err != nil {
-		o = object.Object{}
-	}
-	cells := make([]any, len(columns))
-	for i := range columns {
-		cells[i] = columns[i].cell(o, f.now)
-	}
-	b = object.AppendValue(append(b, `{"cells":`...), cells)
+	b = object.AppendValue(append(b, `{"cells":`...), f.kind.cells(columns, body, f.now))
 	switch f.include {
 	case "None":
 	case "Object":
@@ -52,6 +45,19 @@ func (f *form) appendRow(b []byte, columns []Column, body []byte) []byte {
 	return append(b, '}')
 }
 
+// builtinColumns are what kubectl shows of a built-in kind.
+func builtinColumns(k *Kind) (out []Column) {
+	for _, c := range kinds.Columns(k.APIVersion(), k.Name) {
+		column := Column{Name: c.Name, Type: c.Type}
+		if c.Wide {
+			column.Priority = 1
+		}
+		out = append(out, column)
+	}
+	out[0].Format = "name"
+	return out
+}
+
 // columns are the kind's, or name and age.
 func (k *Kind) columns() []Column {
 	if k.Columns != nil {
@@ -60,19 +66,37 @@ func (k *Kind) columns() []Column {
 	return []Column{nameColumn, ageColumn}
 }
 
-var nameColumn = Column{Name: "Name", Type: "string", Format: "name", Description: "Name must be unique within a namespace.",
-	Cell: func(o object.Object, _ int64) any { return object.String(o, "metadata", "name") }}
+var (
+	nameColumn = Column{Name: "Name", Type: "string", Format: "name", Description: "Name must be unique within a namespace.", Path: mustPath("{.metadata.name}")}
+	ageColumn  = Column{Name: "Age", Type: "date", Description: "How long ago the object was created.", Path: mustPath("{.metadata.creationTimestamp}")}
+)
 
-var ageColumn = Column{Name: "Age", Type: "string", Description: "CreationTimestamp is the server time when this object was created.",
-	Cell: func(o object.Object, now int64) any {
-		return age(object.String(o, "metadata", "creationTimestamp"), now)
-	}}
+func mustPath(text string) *jsonpath.Template {
+	t, err := jsonpath.Parse(text)
+	if err != nil {
+		panic("resource: a path of the source: " + err.Error())
+	}
+	return t
+}
+
+// cells are an encoded object's, one for each column.
+func (k *Kind) cells(columns []Column, body []byte, now int64) []any {
+	o, err := kinds.Decode(body)
+	if err != nil {
+		return make([]any, len(columns)) // what is stored may be anything
+	}
+	if k.Layout != nil {
+		return kinds.Cells(kinds.Columns(k.APIVersion(), k.Name), o.Fields, time.Unix(now, 0), true)
+	}
+	out := make([]any, len(columns))
+	for i := range columns {
+		out[i] = columns[i].cell(o.Fields, now)
+	}
+	return out
+}
 
 // cell is the column's value for an object.
 func (c *Column) cell(o object.Object, now int64) any {
-	if c.Cell != nil {
-		return c.Cell(o, now)
-	}
 	found, err := c.Path.Find(o)
 	if err != nil || len(found) == 0 {
 		return nil
@@ -80,7 +104,11 @@ func (c *Column) cell(o object.Object, now int64) any {
 	switch c.Type {
 	case "date":
 		s, _ := found[0].(string)
-		return age(s, now)
+		t, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			return "<unknown>"
+		}
+		return kinds.Age(time.Unix(now, 0).Sub(t))
 	case "integer":
 		if n, ok := object.Whole(found[0]); ok {
 			return n
@@ -90,51 +118,4 @@ func (c *Column) cell(o object.Object, now int64) any {
 		return object.Text(found[0])
 	}
 	return found[0]
-}
-
-// age is how long ago a timestamp was, as kubectl writes it.
-func age(stamp string, now int64) string {
-	t, err := time.Parse(time.RFC3339, stamp)
-	if err != nil {
-		return "<unknown>"
-	}
-	return humanDuration(time.Duration(now-t.Unix()) * time.Second)
-}
-
-// humanDuration has two units at most, as kubectl's.
-func humanDuration(d time.Duration) string {
-	if s := int64(d.Seconds()); s < -1 {
-		return "<invalid>"
-	} else if s < 0 {
-		return "0s"
-	} else if s < 120 {
-		return fmt.Sprintf("%ds", s)
-	}
-	minutes := int64(d / time.Minute)
-	if minutes < 10 {
-		return twoUnits(minutes, "m", int64(d/time.Second)%60, "s")
-	}
-	hours := int64(d / time.Hour)
-	switch {
-	case minutes < 180:
-		return fmt.Sprintf("%dm", minutes)
-	case hours < 8:
-		return twoUnits(hours, "h", minutes%60, "m")
-	case hours < 48:
-		return fmt.Sprintf("%dh", hours)
-	case hours < 192:
-		return twoUnits(hours/24, "d", hours%24, "h")
-	case hours < 24*365*2:
-		return fmt.Sprintf("%dd", hours/24)
-	case hours < 24*365*8:
-		return twoUnits(hours/24/365, "y", hours/24%365, "d")
-	}
-	return fmt.Sprintf("%dy", hours/24/365)
-}
-
-func twoUnits(a int64, unit string, b int64, lower string) string {
-	if b == 0 {
-		return fmt.Sprintf("%d%s", a, unit)
-	}
-	return fmt.Sprintf("%d%s%d%s", a, unit, b, lower)
 }

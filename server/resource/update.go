@@ -71,7 +71,7 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 		if err != nil {
 			return nil, err
 		}
-		if err := c.refuseEscalation(wanted); err != nil {
+		if err := c.refuseEscalation(wanted, old); err != nil {
 			return nil, err
 		}
 		next, err := prepareUpdate(k, old, wanted, updateOptions{sub: c.Sub, unconditional: c.verb == "patch"})
@@ -89,7 +89,7 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 
 // inserting makes a new object in the course of a write that expected one.
 func (c *call) inserting(wanted object.Object) (*step, error) {
-	if err := c.refuseEscalation(wanted); err != nil {
+	if err := c.refuseEscalation(wanted, nil); err != nil {
 		return nil, err
 	}
 	o, err := prepareCreate(c.kind, wanted, c.layer.newUID(), c.layer.clock.Now())

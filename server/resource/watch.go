@@ -116,9 +116,6 @@ func (w *watcher) advance() (<-chan struct{}, error) {
 		applied := w.call.layer.feed.revision()
 		changes, wake, ok := w.coll.after(w.at)
 		if !ok {
-			if w.coll.isGone() {
-				return nil, errWatchEnds
-			}
 			at, err := replay(w.call.ctx, w.call.layer.store, w.coll, w.at, w.show)
 			if err != nil {
 				return nil, err
@@ -132,6 +129,9 @@ func (w *watcher) advance() (<-chan struct{}, error) {
 			}
 		}
 		if len(changes) == 0 {
+			if w.coll.isGone() {
+				return nil, errWatchEnds
+			}
 			// Whatever the feed had applied before the look is behind us.
 			w.at = max(w.at, applied)
 			return wake, nil

@@ -1,4 +1,0 @@
-package resource
-
-// builtinColumns are the columns of a built-in kind's tables.
-func builtinColumns(*Kind) []Column { return nil }
