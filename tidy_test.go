@@ -27,7 +27,7 @@ const module = "github.com/keelson-io/keelson/"
 var arrows = map[string][]string{
 	"api":              {},
 	"api/jsonpath":     {},
-	"api/kinds":        {},
+	"api/kinds":        {"api/jsonpath"},
 	"api/keelsonpb":    {},
 	"client":           {"api", "api/keelsonpb"}, // its tests run members of package server
 	"clock":            {},

@@ -64,7 +64,7 @@ func TestForms(t *testing.T) {
 		{"/registry/deployments/default/web", "spec.strategy.rollingUpdate", `{"maxSurge":"25%","maxUnavailable":1}`},
 		{"/registry/persistentvolumeclaims/default/data", "spec.resources", `{"requests":{"storage":"1Gi"}}`},
 		{"/registry/clusterroles/system:nothing", "rules", `null`},
-		{"/registry/example.io/widgets/default/gear", "spec", `{"ratio":0.5,"size":3}`},
+		{"/registry/example.io/widgets/default/gear", "spec", `{"ratio":0.5,"size":3,"teeth":["a","b"]}`},
 	} {
 		o, err := Decode(all[tc.key])
 		if err != nil {

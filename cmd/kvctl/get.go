@@ -42,7 +42,7 @@ func (a *app) getCommand() *cobra.Command {
 		})
 	f := c.Flags()
 	s.define(c)
-	o.define(f)
+	o.flags(f)
 	f.BoolVar(&o.managed, "show-managed-fields", false, "show metadata.managedFields of Kubernetes objects")
 	f.StringVar(&consistency, "consistency", "l", "l (linearizable) or s (serializable: what this member has, perhaps old)")
 	f.StringVar(&order, "order", "", "ASCEND or DESCEND")

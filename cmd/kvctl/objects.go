@@ -21,7 +21,7 @@ type objects struct {
 	managed bool   // show metadata.managedFields, which kubectl hides
 }
 
-func (o *objects) define(f *pflag.FlagSet) {
+func (o *objects) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.root, "registry", "/registry", "the `prefix` of Kubernetes objects (kube-apiserver's --etcd-prefix)")
 	f.BoolVar(&o.plain, "plain", false, "show Kubernetes objects as keys and bytes, as etcdctl does")
 }
@@ -134,7 +134,7 @@ func (o *objects) get(ctx context.Context, a *app, r *pb.RangeRequest, stream bo
 	for i, kv := range resp.Kvs {
 		list[i] = o.read(kv)
 	}
-	return o.show(a, list, one && len(r.RangeEnd) == 0)
+	return o.show(ctx, a, list, one && len(r.RangeEnd) == 0)
 }
 
 // value is how a value that cannot be read is described.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 	"unicode"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/keelson-io/keelson/api/kinds"
@@ -14,7 +16,7 @@ import (
 
 // show prints objects in the form that was asked for. single says that one key
 // was asked for, not a list.
-func (o *objects) show(a *app, list []*object, single bool) error {
+func (o *objects) show(ctx context.Context, a *app, list []*object, single bool) error {
 	switch a.output {
 	case outName:
 		for _, x := range list {
@@ -27,7 +29,7 @@ func (o *objects) show(a *app, list []*object, single bool) error {
 		}
 		return nil
 	case outSimple, outTable, outWide:
-		o.tables(a, list)
+		o.tables(ctx, a, list)
 		return a.reportObjects(list, false)
 	}
 	var items []any
@@ -82,9 +84,10 @@ type group struct {
 }
 
 // tables prints a table for each kind, in the order in which the kinds appear.
-func (o *objects) tables(a *app, list []*object) {
+func (o *objects) tables(ctx context.Context, a *app, list []*object) {
 	now := time.Now()
 	for i, g := range groups(list) {
+		o.define(ctx, a, g)
 		if i > 0 {
 			fmt.Fprintln(a.out)
 		}
@@ -118,6 +121,36 @@ func groups(list []*object) (out []*group) {
 		g.list = append(g.list, x)
 	}
 	return out
+}
+
+// define gives custom objects the columns of their definition, which is beside
+// them in the store. Whoever may not read it sees name and age.
+func (o *objects) define(ctx context.Context, a *app, g *group) {
+	x := g.list[0]
+	if x.is == nil || kinds.Lookup(x.is.APIVersion, x.kind) != nil {
+		return
+	}
+	parts := strings.Split(strings.TrimPrefix(string(x.kv.Key), o.root+"/"), "/") // GROUP/PLURAL/…
+	if len(parts) < 3 {
+		return
+	}
+	key := kinds.ByKind("apiextensions.k8s.io/v1", "CustomResourceDefinition").Key(o.root, "", parts[1]+"."+parts[0])
+	resp, err := a.read(ctx, &pb.RangeRequest{Key: []byte(key)}, false)
+	if err != nil || len(resp.Kvs) != 1 {
+		return
+	}
+	if definition, err := kinds.Decode(resp.Kvs[0].Value); err == nil {
+		_, version := kinds.SplitAPIVersion(x.is.APIVersion)
+		g.columns = kinds.Defined(definition.Fields, version)
+	}
+}
+
+// cellText is a cell as it is printed; nothing is nothing.
+func cellText(cell any) string {
+	if cell == nil {
+		return ""
+	}
+	return fmt.Sprint(cell)
 }
 
 // isName reports whether a column is the one that every table begins with.
@@ -158,9 +191,9 @@ func (g *group) row(x *object, now time.Time, wide bool) (row []string) {
 		for i, c := range g.columns {
 			switch {
 			case isName(c):
-				row[name] = or(fmt.Sprint(cells[i]), x.name)
+				row[name] = or(cellText(cells[i]), x.name)
 			case wide || !c.Wide:
-				row = append(row, fmt.Sprint(cells[i]))
+				row = append(row, cellText(cells[i]))
 			}
 		}
 		if wide {

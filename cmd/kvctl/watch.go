@@ -49,7 +49,7 @@ KVCTL_WATCH_EVENT_TYPE, _KEY, _VALUE and _REVISION (and, as with etcdctl, the fi
 	}
 	s.define(c)
 	f := c.Flags()
-	o.define(f)
+	o.flags(f)
 	f.Int64Var(&w.rev, "rev", 0, "from this revision on, the past first")
 	f.BoolVar(&w.previous, "prev-kv", false, "show what was there before, too")
 	f.BoolVar(&w.progress, "progress-notify", false, "say from time to time how far the watch is")
