@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/planted"
 )
 
 // Errors that a program acts on. Test for them with errors.Is. A refusal of the
@@ -125,6 +126,8 @@ func (k effect) canRetry(err error, sent bool) bool {
 	}
 	refusal, known := err.(*api.Error)
 	switch {
+	case planted.ClientRetries && code == codes.Unavailable:
+		return true
 	case k == changes:
 		return false
 	case known && (refusal == api.ErrNoLeader || refusal == api.ErrTooManyRequests || refusal == api.ErrNotSupportedForLearner):

@@ -21,6 +21,8 @@ var Bugs = []Bug{
 	{Name: "forget-vote", About: "a restart forgets the term and the vote"},
 	{Name: "truncate-too-far", About: "a torn tail takes the last whole batch with it"},
 	{Name: "apply-before-commit", About: "a follower applies what its leader has only sent"},
+	{Name: "commit-by-learner", About: "what a learner holds counts for a majority", Test: "./raft TestLearnerDoesNotCommit", Slow: true},
+	{Name: "two-confs-at-once", About: "a leader begins a change of the membership before the one before is made", Test: "./raft TestOneChangeAtATime"},
 	{Name: "no-check-quorum", About: "a leader goes on without a quorum"},
 	{Name: "skip-syncdir", About: "a new segment's name is not made durable"},
 	{Name: "damage-is-torn", About: "damage of the log passes for a torn write"},
@@ -42,6 +44,7 @@ var Bugs = []Bug{
 	{Name: "limit-plus-one", About: "a range returns one key more than its limit"},
 	{Name: "compact-too-much", About: "compaction gives up a record that reads still need"},
 	{Name: "version-kept", About: "the version goes on after a delete"},
+	{Name: "defrag-loses-batch", About: "the rewrite of the file loses its last batch", Test: "./mvcc/engine TestRewriteKeepsAll"},
 	{Name: "drop-when-behind", About: "a slow watcher loses events"},
 	{Name: "event-twice", About: "a watcher that caught up gets an event again"},
 	{Name: "split-revision", About: "a revision comes in two answers of a watch"},
@@ -52,4 +55,6 @@ var Bugs = []Bug{
 	{Name: "prev-older", About: "the previous value is the one before the previous"},
 	{Name: "retry-unknown", About: "a batch that came twice is taken twice"},
 	{Name: "alarm-not-replicated", About: "only the member that was asked raises the alarm"},
+	{Name: "client-retries", About: "the client sends a write again whose outcome is unknown", Test: "./client TestNoWriteTwice", Slow: true},
+	{Name: "restore-keeps-members", About: "a restored cluster knows the members that the snapshot was of", Test: "./cmd/kvctl TestRestoreThree", Slow: true},
 }

@@ -202,6 +202,9 @@ func (f *ownFrame) take(p *proposals, cmd *Command) {
 // mayProposeConf: one membership change of this member at a time, and on a
 // leader only when raft would take it.
 func (c *core) mayProposeConf() bool {
+	if planted.TwoConfs {
+		return true
+	}
 	for _, f := range c.proposals.inflight {
 		if f.commands[0].conf != nil {
 			return false

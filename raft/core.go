@@ -3,6 +3,7 @@ package raft
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	etcdraft "go.etcd.io/raft/v3"
@@ -126,23 +127,24 @@ func newCore(cfg coreConfig) (*core, error) {
 		reads = etcdraft.ReadOnlyLeaseBased
 	}
 	rn, err := etcdraft.NewRawNode(&etcdraft.Config{
-		ReadOnlyOption:            reads,
-		ID:                        uint64(cfg.id),
-		ElectionTick:              cfg.electionTicks,
-		HeartbeatTick:             cfg.heartbeatTicks,
-		Storage:                   cfg.storage,
-		Applied:                   uint64(cfg.applied),
-		AsyncStorageWrites:        true,
-		MaxSizePerMsg:             maxAppendBytes,
-		MaxCommittedSizePerReady:  maxApplyBytes,
-		MaxUncommittedEntriesSize: maxUncommitted,
-		MaxInflightMsgs:           maxInflightAppends,
-		MaxInflightBytes:          maxInflightBytes,
-		CheckQuorum:               !planted.NoCheckQuorum,
-		PreVote:                   true,
-		DisableProposalForwarding: true,
-		StepDownOnRemoval:         true,
-		Logger:                    cfg.logger,
+		ReadOnlyOption:              reads,
+		ID:                          uint64(cfg.id),
+		ElectionTick:                cfg.electionTicks,
+		HeartbeatTick:               cfg.heartbeatTicks,
+		Storage:                     cfg.storage,
+		Applied:                     uint64(cfg.applied),
+		AsyncStorageWrites:          true,
+		MaxSizePerMsg:               maxAppendBytes,
+		MaxCommittedSizePerReady:    maxApplyBytes,
+		MaxUncommittedEntriesSize:   maxUncommitted,
+		MaxInflightMsgs:             maxInflightAppends,
+		MaxInflightBytes:            maxInflightBytes,
+		CheckQuorum:                 !planted.NoCheckQuorum,
+		PreVote:                     true,
+		DisableProposalForwarding:   true,
+		StepDownOnRemoval:           true,
+		DisableConfChangeValidation: planted.TwoConfs,
+		Logger:                      cfg.logger,
 	})
 	if err != nil {
 		return nil, err
@@ -186,6 +188,10 @@ func (c *core) step(m *raftpb.Message) {
 	case raftpb.MsgStorageApplyResp:
 		last := m.GetEntries()[len(m.GetEntries())-1]
 		c.applied, c.appliedTerm = last.GetIndex(), last.GetTerm()
+	case raftpb.MsgAppResp:
+		if planted.CommitByLearner {
+			c.countLearner(m)
+		}
 	case raftpb.MsgHeartbeat, raftpb.MsgApp:
 		if m.GetFrom() == c.lead {
 			c.election.heard = true
@@ -194,6 +200,21 @@ func (c *core) step(m *raftpb.Message) {
 	// Errors mean a message that is stale, of a stranger or not allowed from
 	// the network: all are dropped.
 	_ = c.rn.Step(m)
+}
+
+// countLearner is the bug commit-by-learner: what a learner has counts as a
+// voter's.
+func (c *core) countLearner(m *raftpb.Message) {
+	if !slices.Contains(c.conf.GetLearners(), m.GetFrom()) {
+		return
+	}
+	for _, id := range c.conf.GetVoters() {
+		if id != uint64(c.cfg.id) {
+			as := proto.Clone(m).(*raftpb.Message)
+			as.From = proto.Uint64(id)
+			_ = c.rn.Step(as)
+		}
+	}
 }
 
 // termCommitted reports whether an entry of the present term is known to be

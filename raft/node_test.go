@@ -381,18 +381,7 @@ func TestMembershipChange(t *testing.T) {
 	if cs := propose(follower, ConfAddLearner, 4); !slices.Equal(cs.GetLearners(), []uint64{4}) {
 		t.Fatalf("learners %v", cs.GetLearners())
 	}
-	c.tune = func(cfg *Config) { cfg.Bootstrap = false }
-	joined := &member{c: c, id: 4, disk: vfs.NewMem(4)}
-	c.peers = append(c.peers, Peer{ID: 4})
-	var peers []transport.Peer
-	for _, p := range c.peers {
-		peers = append(peers, transport.Peer{ID: p.ID})
-	}
-	for _, m := range c.members {
-		m.node.cfg.Transport.SetPeers(peers)
-	}
-	c.members[4] = joined
-	joined.start()
+	joined := c.join(4)
 	c.mustPropose(leader, "a")
 	c.settle()
 	if !joined.node.Status().Learner {

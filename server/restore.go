@@ -15,6 +15,7 @@ import (
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -229,6 +230,9 @@ func newClusterRows(e engine.Engine, members []Member) (ops []engine.Op, alarms 
 	defer view.Release()
 	for _, b := range []engine.Bucket{engine.Members, engine.MembersRemoved, engine.Cluster, engine.Alarm} {
 		view.Scan(b, nil, nil, func(k, _ []byte) bool {
+			if planted.RestoreKeepsMembers && b == engine.Members {
+				return false
+			}
 			ops = append(ops, engine.Op{Bucket: b, Key: bytes.Clone(k)})
 			if b == engine.Alarm {
 				alarms++

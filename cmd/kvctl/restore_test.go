@@ -62,6 +62,9 @@ func TestRestoreThree(t *testing.T) {
 	if o := kvctl(t, "", "--endpoints", all, "get", "k02", "--rev", "20"); !strings.Contains(o.errs, "has been compacted") {
 		t.Errorf("an old revision is read: %+v", o)
 	}
+	if got := must(t, "--endpoints", all, "member", "list"); strings.Count(got, "started") != 3 || strings.Count(got, "\n") != 3 {
+		t.Errorf("the restored cluster's members are\n%s", got)
+	}
 	must(t, "--endpoints", all, "put", "k01", "again")
 	if got := must(t, "--endpoints", members[2].endpoint(), "get", "k01", "-o", "json"); !strings.Contains(got, `"mod_revision":1000000033`) {
 		t.Errorf("after the restore: %s", got)

@@ -13,6 +13,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keelson-io/keelson/planted"
 )
 
 // mmapReserve is the address space reserved for a file's map. bbolt must stop
@@ -294,6 +296,9 @@ func (b *Bolt) copyFile(old *boltFile, rest func() error) (*boltFile, error) {
 	return next, nil
 }
 
+// errLost undoes a portion, which is what a planted bug does.
+var errLost = errors.New("engine: a portion is lost")
+
 // copyBuckets writes all pairs in key order, a bounded number of bytes in each
 // transaction, and calls portion after each that was full.
 func copyBuckets(from *bbolt.Tx, to *bbolt.DB, portion func() error) error {
@@ -311,8 +316,14 @@ func copyBuckets(from *bbolt.Tx, to *bbolt.DB, portion func() error) error {
 					}
 					size += len(k) + len(v)
 				}
+				if planted.DefragLosesBatch && size < rewriteBatch {
+					return errLost
+				}
 				return nil
 			})
+			if planted.DefragLosesBatch && err == errLost {
+				err = nil
+			}
 			if err == nil && size >= rewriteBatch {
 				err = portion()
 			}
