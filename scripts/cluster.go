@@ -243,11 +243,7 @@ func announce(members []*member, dir string) {
 		endpoints = append(endpoints, m.client)
 	}
 	fmt.Printf("\nTry, in another terminal:\n  curl http://%s/health\n", members[0].client)
-	const client = "compat/bin/etcdctl"
-	if _, err := os.Stat(client); err != nil {
-		fmt.Println("  make -C compat etcd-bin       # builds etcd's client, once")
-	}
-	fmt.Printf("  %s --endpoints=%s put greeting hello\n\nCtrl-C stops the cluster.\n", client, strings.Join(endpoints, ","))
+	fmt.Printf("  export KVCTL_ENDPOINTS=%s\n  bin/kvctl status\n  bin/kvctl put greeting hello\n\nCtrl-C stops the cluster.\n", strings.Join(endpoints, ","))
 }
 
 // stopAll asks every member to stop, once, and ends those that do not.
