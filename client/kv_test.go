@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/client"
@@ -143,88 +142,5 @@ func testNamespace(t *testing.T, open func(client.Config) *client.Client) {
 	}
 	if _, err := n.Put(ctx, "", nil); !errors.Is(err, api.ErrEmptyKey) {
 		t.Fatal(err)
-	}
-}
-
-// TestNamespaceRefusesNothing does everything in a namespace: it sees a store of
-// its own, and the keys around it are neither seen nor touched.
-func TestNamespaceRefusesNothing(t *testing.T) {
-	root := open(t, client.Config{Endpoints: []string{startMember(t).addr}})
-	ctx := testContext(t)
-	for _, prefix := range []string{"/n/", "\xff\xff"} {
-		n := root.Namespace(prefix)
-		must := func(err error) {
-			t.Helper()
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		before, err := root.Put(ctx, "/m", nil)
-		must(err)
-		_, err = n.Create(ctx, "a", []byte("1"))
-		must(err)
-		a, err := n.Update(ctx, "a", func(kv client.KV) ([]byte, error) { return append(kv.Value, '2'), nil })
-		must(err)
-		_, err = n.Replace(ctx, a, []byte("3"))
-		must(err)
-		_, err = n.Atomically(ctx, func(tx *client.Tx) error {
-			kv, err := tx.Get("a")
-			tx.Put("b", kv.Value)
-			return err
-		})
-		must(err)
-		inner := new(client.Txn).If(client.All().ModifiedAt(client.Greater, before)).Then(client.OpGet(client.All()))
-		r, err := n.Txn().If(client.Key("a").Exists(), client.Prefix("").Value(client.Equal, []byte("3"))).Then(client.OpTxn(inner)).Commit(ctx)
-		if err != nil || !r.Succeeded || len(r.Results[0].Txn.Results) != 1 || r.Results[0].Txn.Results[0].Count != 2 {
-			t.Fatal(r, err)
-		}
-		s, err := n.NewSession(ctx, time.Minute)
-		must(err)
-		l, err := s.Lock(ctx, "lock")
-		must(err)
-		lead, err := s.Campaign(ctx, "election", []byte("me"))
-		must(err)
-		must(lead.Proclaim(ctx, []byte("still me")))
-		if kv, err := n.Leader(ctx, "election"); err != nil || string(kv.Value) != "still me" || kv.Key != lead.Key {
-			t.Error(kv, err)
-		}
-		for kv, err := range n.Leaders(ctx, "election") {
-			if err != nil || kv.Key != lead.Key {
-				t.Error(kv, err)
-			}
-			break
-		}
-		if r, err := n.Txn().If(l.Held()).Then(client.OpPut("c", nil, client.WithLease(s.Lease()))).Commit(ctx); err != nil || !r.Succeeded {
-			t.Error(r, err)
-		}
-		now, err := n.Put(ctx, "d", nil)
-		must(err)
-		var told []string
-		for ev, err := range n.Watch(ctx, client.All(), client.After(before), client.Until(now), client.WithPrevious()) {
-			must(err)
-			told = append(told, ev.KV.Key)
-		}
-		if len(told) < 7 || told[0] != "a" || told[len(told)-1] != "d" {
-			t.Errorf("a watch of %q told %q", prefix, told)
-		}
-		cache := client.NewCache[struct{}](n, client.All(), nil)
-		run(t, cache)
-		must(cache.Reach(ctx, now))
-		listed, _ := cache.List()
-		var scanned []string
-		for kv, err := range n.Scan(ctx, client.From("a")) {
-			must(err)
-			scanned = append(scanned, kv.Key)
-		}
-		if fmt.Sprint(keysOf(listed)) != fmt.Sprint(scanned) || len(scanned) != 6 || scanned[0] != "a" {
-			t.Errorf("cache %q, scan %q", keysOf(listed), scanned)
-		}
-		must(s.Close(ctx))
-		if d, err := n.DeleteRange(ctx, client.All()); err != nil || d.Count != 3 {
-			t.Error(d, err)
-		}
-		if keys, err := root.Count(ctx, client.All()); err != nil || keys != 1 {
-			t.Errorf("%d keys are left, %v", keys, err)
-		}
 	}
 }

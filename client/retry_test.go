@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/keelson-io/keelson/client"
 )
 
@@ -76,6 +78,52 @@ func testFrozenEndpoint(t *testing.T, open func(client.Config) *client.Client) {
 			cancel()
 		}
 		p.thaw()
+	}
+}
+
+// TestDeadline: a call whose context has no deadline ends after Config.Timeout, and
+// only a write that was sent is of unknown outcome.
+func TestDeadline(t *testing.T) {
+	p := newProxy(t, startMember(t).addr)
+	c := open(t, client.Config{Endpoints: []string{p.addr()}, Timeout: 500 * time.Millisecond})
+	waitFor(t, "a connection", func() bool { _, err := c.Put(context.Background(), "k", nil); return err == nil })
+	p.freeze()
+	if _, err := c.Get(context.Background(), "k"); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrUnknownOutcome) {
+		t.Errorf("a read: %v", err)
+	}
+	if _, err := c.Put(context.Background(), "k", nil); !errors.Is(err, client.ErrUnknownOutcome) {
+		t.Errorf("a write: %v", err)
+	}
+}
+
+// spanned is an Observer that gives each call's context a mark, as tracers do.
+type spanned struct{ recorder }
+
+type spanKey struct{}
+
+func (o *spanned) Call(ctx context.Context, op string) (context.Context, func(client.Outcome)) {
+	return o.recorder.Call(context.WithValue(ctx, spanKey{}, op), op)
+}
+
+// TestSpans: what an observer puts into a call's context is there when gRPC sends
+// the request, so spans of requests have the call's as their parent.
+func TestSpans(t *testing.T) {
+	var seen sync.Map // methods, to what the context had
+	catch := func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		seen.Store(method, ctx.Value(spanKey{}))
+		return invoke(ctx, method, in, out, cc, opts...)
+	}
+	o := &spanned{}
+	c := open(t, client.Config{Endpoints: []string{startMember(t).addr}, Observer: o, DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(catch)}})
+	if _, err := c.Put(testContext(t), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	const put = "/etcdserverpb.KV/Put"
+	if got, _ := seen.Load(put); got != put {
+		t.Errorf("the request's context has %v", got)
+	}
+	if o.mu.calls[put] != 1 || o.attempts() < 1 {
+		t.Errorf("the observer heard of %v", o.mu.calls)
 	}
 }
 

@@ -48,6 +48,7 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errs)
 	a.define(root.PersistentFlags())
+	a.complete(root)
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys and values:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster and maintenance:"},

@@ -72,7 +72,7 @@ func text(err error) string {
 var connecting = regexp.MustCompile(`connection error: desc = "(?:transport: )?(?:Error while dialing: )?(.*)"$`)
 
 func usage(format string, args ...any) error {
-	return &failure{code: exitUsage, err: fmt.Errorf(format, args...), next: "see --help of the command"}
+	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)} // app.report adds the command's --help
 }
 
 // checkFailed says that something was looked at and is not as it should be.

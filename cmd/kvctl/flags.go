@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/keelson-io/keelson/api/jsonpath"
@@ -82,6 +84,18 @@ func (g *global) define(f *pflag.FlagSet) {
 	for _, name := range []string{"write-out", "discovery-srv-name", "keepalive-time", "keepalive-timeout", "max-request-bytes", "max-recv-bytes"} {
 		f.Lookup(name).Hidden = true
 	}
+}
+
+// complete tells shells what the values of flags can be.
+func (a *app) complete(root *cobra.Command) {
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flags exist
+	_ = root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		c, err := readContexts(contextsPath(environment(a.environ)))
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return slices.Sorted(maps.Keys(c.Contexts)), cobra.ShellCompDirectiveNoFileComp
+	})
 }
 
 // environment is a process's environment as a map.

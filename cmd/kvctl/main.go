@@ -33,21 +33,24 @@ func run(args []string, w world) int {
 	defer a.close()
 	root := a.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return exitInterrupted
 	}
-	return a.report(err)
+	return a.report(c.CommandPath(), err)
 }
 
-// report tells of a failure and returns the exit code.
-func (a *app) report(err error) int {
+// report tells of a command's failure and returns the exit code.
+func (a *app) report(command string, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	var f *failure
 	if !errors.As(err, &f) {
-		f = &failure{code: exitUsage, err: err, next: "`kvctl --help` lists the commands, `kvctl COMMAND --help` the flags of one"}
+		f = &failure{code: exitUsage, did: strings.TrimPrefix(command, "kvctl "), err: err}
+	}
+	if f.code == exitUsage && f.next == "" {
+		f.next = fmt.Sprintf("`%s --help` shows what it takes", command)
 	}
 	if text := f.Error(); text != "" {
 		name := "kvctl:"
