@@ -22,7 +22,7 @@ type APIServer struct {
 // Options of a kube-apiserver.
 type Options struct {
 	Store *cluster.Cluster
-	Certs *cluster.Certs // of the store; they serve here, too
+	Certs *cluster.Certs // to serve with, and towards a store that has TLS
 	Dir   string
 	Args  []string // further flags
 }
@@ -74,7 +74,7 @@ func arguments(opt Options, port int, users string) ([]string, error) {
 		urls = append(urls, m.ClientURL())
 	}
 	args := []string{
-		"--etcd-servers", strings.Join(urls, ","), "--etcd-cafile", opt.Certs.CA, "--etcd-certfile", cert, "--etcd-keyfile", key,
+		"--etcd-servers", strings.Join(urls, ","),
 		"--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(port),
 		// What it announces may not be loopback; nobody connects to it.
 		"--advertise-address", "192.0.2.1",
@@ -84,6 +84,9 @@ func arguments(opt Options, port int, users string) ([]string, error) {
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", key, "--service-account-signing-key-file", key,
 		"--disable-admission-plugins", "ServiceAccount",
+	}
+	if opt.Store.Members[0].TLS != nil {
+		args = append(args, "--etcd-cafile", opt.Certs.CA, "--etcd-certfile", cert, "--etcd-keyfile", key)
 	}
 	return append(args, opt.Args...), nil
 }
