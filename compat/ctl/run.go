@@ -121,7 +121,7 @@ func (sh *shell) run(ctx context.Context, s step) string {
 	defer cancel()
 	cmd := sh.command(ctx, s)
 	cmd.Stdin = strings.NewReader(s.stdin)
-	var out syncBuffer
+	var out Buffer
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Start(); err != nil {
@@ -132,7 +132,7 @@ func (sh *shell) run(ctx context.Context, s step) string {
 		sh.poll(ctx, s)
 		_ = cmd.Process.Signal(os.Interrupt)
 	case s.until != "":
-		out.waitFor(ctx, s.until)
+		out.WaitFor(ctx, s.until)
 		_ = cmd.Process.Signal(os.Interrupt)
 	}
 	err := cmd.Wait()
@@ -161,28 +161,28 @@ func (sh *shell) poll(ctx context.Context, s step) {
 	}
 }
 
-// syncBuffer is written by the command and read while it runs.
-type syncBuffer struct {
+// Buffer is written by a command and read while it runs.
+type Buffer struct {
 	mu struct {
 		sync.Mutex
 		buf bytes.Buffer
 	}
 }
 
-func (b *syncBuffer) Write(p []byte) (int, error) {
+func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.buf.Write(p)
 }
 
-func (b *syncBuffer) String() string {
+func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.buf.String()
 }
 
-// waitFor waits until the text ends a line, or the context ends.
-func (b *syncBuffer) waitFor(ctx context.Context, text string) {
+// WaitFor waits until the text ends a line, or the context ends.
+func (b *Buffer) WaitFor(ctx context.Context, text string) {
 	for ctx.Err() == nil {
 		if _, rest, ok := strings.Cut(b.String(), text); ok && strings.Contains(rest, "\n") {
 			// What the same response printed after the line is written at once.

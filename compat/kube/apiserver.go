@@ -4,14 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/keelson-io/keelson/compat/cluster"
 )
-
-// Token is of the user who may do everything.
-const Token = "compat-admin"
 
 // APIServer is a kube-apiserver process.
 type APIServer struct {
@@ -44,13 +40,13 @@ func StartAPIServer(ctx context.Context, opt Options) (*APIServer, error) {
 	}
 	s := &APIServer{
 		Process: cluster.Process{Name: "kube-apiserver", Binary: binary, Dir: opt.Dir},
-		Target:  Target{URL: fmt.Sprintf("https://127.0.0.1:%d", port), CA: opt.Certs.CA, Token: Token},
+		Target:  Target{URL: fmt.Sprintf("https://127.0.0.1:%d", port), CA: opt.Certs.CA, Token: TokenOf("admin")},
 	}
-	users := filepath.Join(opt.Dir, "tokens.csv")
-	if err := os.WriteFile(users, []byte(Token+",admin,admin,system:masters\n"), 0o600); err != nil {
+	tokens, err := WriteTokens(opt.Dir)
+	if err != nil {
 		return nil, err
 	}
-	if s.Args, err = arguments(opt, port, users); err != nil {
+	if s.Args, err = arguments(opt, port, tokens); err != nil {
 		return nil, err
 	}
 	if err := s.Start(); err != nil {
@@ -63,7 +59,7 @@ func StartAPIServer(ctx context.Context, opt Options) (*APIServer, error) {
 	return s, nil
 }
 
-func arguments(opt Options, port int, users string) ([]string, error) {
+func arguments(opt Options, port int, tokens string) ([]string, error) {
 	cert, key, _, err := opt.Certs.Client("kube-apiserver")
 	if err != nil {
 		return nil, err
@@ -79,7 +75,7 @@ func arguments(opt Options, port int, users string) ([]string, error) {
 		// What it announces may not be loopback; nobody connects to it.
 		"--advertise-address", "192.0.2.1",
 		"--tls-cert-file", serving, "--tls-private-key-file", servingKey, "--cert-dir", opt.Dir,
-		"--token-auth-file", users, "--authorization-mode", "RBAC",
+		"--token-auth-file", tokens, "--authorization-mode", "RBAC",
 		"--service-cluster-ip-range", "10.0.0.0/16",
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", key, "--service-account-signing-key-file", key,

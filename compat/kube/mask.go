@@ -1,0 +1,49 @@
+package kube
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// masks hide what depends on time or chance in what kubectl prints. They are
+// applied in order.
+var masks = []struct {
+	re *regexp.Regexp
+	to string
+}{
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
+	{regexp.MustCompile(`\b10\.0\.\d+\.\d+\b`), "CLUSTERIP"},
+	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d{4}|Z)?( UTC)?`), "TIME"},
+	{regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},
+	{regexp.MustCompile(`("?resourceVersion"?: )"?\d+"?`), "${1}RV"},
+	{regexp.MustCompile(`/tmp/(LIVE|MERGED)-\d+/`), "/tmp/$1/"},
+	{regexp.MustCompile(`/tmp/kubectl-edit-\d+\.yaml`), "/tmp/EDITED"},
+	// Names that servers and controllers make up: fixed part, hash, five letters.
+	{regexp.MustCompile(`\b((?:made|web|once)(?:-[0-9a-f]{8,10})?)-[bcdfghjklmnpqrstvwxz2456789]{5}\b`), "$1-XXXXX"},
+	{regexp.MustCompile(`\b\d+(ms|s|m\d+s|m|h|d)\b( ago)?`), "AGE"},
+	{regexp.MustCompile(`<invalid>`), "AGE"}, // the clock's fraction
+	{regexp.MustCompile(` {2,}`), "  "},      // the width of columns follows what is masked
+	{regexp.MustCompile(` +\n`), "\n"},
+}
+
+// Mask hides what depends on time or chance.
+func Mask(s string) string {
+	for _, m := range masks {
+		s = m.re.ReplaceAllString(s, m.to)
+	}
+	return s
+}
+
+// MaskStep is Mask for what a step printed. Discovery has no order that means
+// something.
+func MaskStep(s Step, printed string) string {
+	printed = Mask(printed)
+	if len(s.words) > 0 && (s.words[0] == "api-resources" || s.words[0] == "api-versions") {
+		lines := strings.SplitAfter(printed, "\n")
+		slices.Sort(lines)
+		printed = strings.Join(lines, "")
+	}
+	return printed
+}
