@@ -17,7 +17,10 @@ var masks = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d{4}|Z)?( UTC)?`), "TIME"},
 	{regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},
-	{regexp.MustCompile(`("?resourceVersion"?: )"?\d+"?`), "${1}RV"},
+	{regexp.MustCompile(`(resourceVersion\\*"?:\s*|Resource Version:\s*)\\*"?\d+\\*"?`), "${1}RV"},
+	// How often a rollout is seen on its way, and so how often its controller acts.
+	{regexp.MustCompile(`(?m)^Waiting for deployment .*\n`), ""},
+	{regexp.MustCompile(`(?m)^ +Normal +ScalingReplicaSet .*\n`), ""},
 	{regexp.MustCompile(`/tmp/(LIVE|MERGED)-\d+/`), "/tmp/$1/"},
 	{regexp.MustCompile(`/tmp/kubectl-edit-\d+\.yaml`), "/tmp/EDITED"},
 	// Names that servers and controllers make up: fixed part, hash, five letters.
