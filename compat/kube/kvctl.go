@@ -41,6 +41,6 @@ func NewKvctl(store *cluster.Cluster, certs *cluster.Certs, dir string) (*Kvctl,
 }
 
 // Run runs one command, as Kubectl's does.
-func (k *Kvctl) Run(ctx context.Context, args ...string) (Printed, error) {
-	return run(ctx, k.env, k.dir, "", k.binary, args...)
+func (k *Kvctl) Run(ctx context.Context, stdin string, args ...string) (Printed, error) {
+	return run(ctx, k.env, k.dir, stdin, k.binary, args...)
 }

@@ -2,19 +2,15 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"github.com/keelson-io/keelson/api/kinds"
 )
 
 // everyVersion makes a kube-apiserver serve all that it knows, and store custom
@@ -39,10 +35,11 @@ type compared struct {
 	kind, apiVersion, key string
 	result                string
 	wrong                 []Difference
+	columns               string // how kvctl's compare with kubectl's
 }
 
 // TestObjects: for an object of every kind, the key is the one that Kubernetes
-// expects, and the stored bytes decode to what kubectl prints.
+// expects, and kvctl prints of the stored bytes what kubectl prints.
 func TestObjects(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -69,8 +66,11 @@ func TestObjects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if line.columns, err = w.compareColumns(ctx, s, all.Namespace); err != nil {
+				t.Error(err)
+			}
 			for _, d := range line.wrong {
-				t.Errorf("the store and kubectl differ at %v", d)
+				t.Errorf("kvctl and kubectl differ at %v", d)
 			}
 			lines = append(lines, line)
 		})
@@ -100,14 +100,13 @@ func (w *world) compare(ctx context.Context, writer *Writer, s Stub, namespace s
 	}
 	line := compared{apiVersion: s.APIVersion(), key: s.Key}
 	for {
-		shown, right, err := w.ask(ctx, "get", resource, s.Object.GetName(), "-n", namespace, "-o", "json", "--show-managed-fields")
+		shown, right, err := ask(ctx, w.kubectl, "get", resource, s.Object.GetName(), "-n", namespace, "-o", "json", "--show-managed-fields")
 		if err != nil {
 			return line, err
 		}
 		line.kind = fmt.Sprint(shown["kind"])
-		stored, left, err := w.stored(ctx, s.Key)
-		var no *kinds.UnknownKindError
-		if errors.As(err, &no) && unknown[s.APIVersion()] != "" {
+		stored, left, err := ask(ctx, w.kvctl, "get", s.Key, "-o", "json", "--show-managed-fields")
+		if err != nil && unknown[s.APIVersion()] != "" {
 			line.result = unknown[s.APIVersion()]
 			return line, nil
 		}
@@ -149,10 +148,18 @@ func (l *compared) judge(diffs []Difference, sameText bool) {
 	}
 }
 
-// ask has kubectl print an object.
-func (w *world) ask(ctx context.Context, args ...string) (map[string]any, string, error) {
-	p, err := w.kubectl.Run(ctx, "", args...)
-	if err == nil && p.Code != 0 {
+// tool is kubectl or kvctl.
+type tool interface {
+	Run(ctx context.Context, stdin string, args ...string) (Printed, error)
+}
+
+// warnings are what kubectl says of a version that will go.
+var warnings = regexp.MustCompile(`(?m)^Warning: .*\n`)
+
+// ask has a tool print an object.
+func ask(ctx context.Context, from tool, args ...string) (map[string]any, string, error) {
+	p, err := from.Run(ctx, "", args...)
+	if said := warnings.ReplaceAllString(p.Stderr, ""); err == nil && p.Code+len(said) != 0 {
 		err = fmt.Errorf("exit code %d: %s", p.Code, p.Stderr)
 	}
 	var o map[string]any
@@ -160,49 +167,17 @@ func (w *world) ask(ctx context.Context, args ...string) (map[string]any, string
 		o, err = Parse(p.Stdout)
 	}
 	if err != nil {
-		err = fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+		err = fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 	}
 	return o, p.Stdout, err
-}
-
-// stored reads and decodes what the store has at a key.
-func (w *world) stored(ctx context.Context, key string) (map[string]any, string, error) {
-	conn, err := w.store.Members[0].Dial()
-	if err != nil {
-		return nil, "", err
-	}
-	defer conn.Close()
-	r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
-	if err != nil {
-		return nil, "", err
-	}
-	if len(r.Kvs) != 1 {
-		return nil, "", fmt.Errorf("there is no %s", key)
-	}
-	o, err := kinds.Decode(r.Kvs[0].Value)
-	if err != nil {
-		return nil, "", err
-	}
-	if len(o.Unknown) > 0 {
-		return nil, "", fmt.Errorf("%s: fields that are not known: %v", key, o.Unknown)
-	}
-	if m, ok := o.Fields["metadata"].(map[string]any); ok {
-		m["resourceVersion"] = fmt.Sprint(r.Kvs[0].ModRevision)
-	}
-	text, err := json.MarshalIndent(o.Fields, "", "    ")
-	if err != nil {
-		return nil, "", err
-	}
-	out, err := Parse(string(text))
-	return out, string(text) + "\n", err
 }
 
 // table is the report's.
 func table(lines []compared) string {
 	var b strings.Builder
-	b.WriteString("| kind | stored as | key | result |\n|---|---|---|---|\n")
+	b.WriteString("| kind | stored as | key | `-o json` | `-o wide` |\n|---|---|---|---|---|\n")
 	for _, l := range lines {
-		fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", l.kind, l.apiVersion, l.key, l.result)
+		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %s |\n", l.kind, l.apiVersion, l.key, l.result, l.columns)
 	}
 	return b.String()
 }

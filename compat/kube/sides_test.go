@@ -102,7 +102,8 @@ func (s *side) startLayer(ctx context.Context, t *testing.T, dir string) error {
 	s.target = Target{URL: fmt.Sprintf("https://127.0.0.1:%d", port), CA: certs.CA, Token: TokenOf("admin")}
 	store, err := cluster.Start(ctx, sys, cluster.Options{Dir: dir, NoSync: true, Certs: certs, Args: []string{
 		"--listen-resource-urls", s.target.URL, "--resource-token-auth-file", tokens, "--resource-authorization-mode", "RBAC",
-		"--client-cert-auth=false", // a token is enough
+		// A token is enough: with an authority for clients, TLS asks for a certificate.
+		"--client-cert-auth=false", "--trusted-ca-file=",
 	}})
 	if err != nil {
 		return err
