@@ -31,9 +31,9 @@ type derivation struct {
 	c       *Case
 	asked   []*history.Op // answered, but for plain reads, in the order of their revisions
 	tags    map[string]*history.Op
-	vague   []*history.Op         // of unknown outcome, without a value to find them by
-	grants  map[int64]*history.Op // of unknown outcome
-	knownBy []time.Duration       // by revision: when somebody had seen it, or a later one
+	vague   map[string][]*history.Op // of unknown outcome, without a value to find them by: by what they delete
+	grants  map[int64]*history.Op    // of unknown outcome
+	knownBy []time.Duration          // by revision: when somebody had seen it, or a later one
 	broken  error
 }
 
@@ -75,7 +75,7 @@ func Collects(w *history.Watch) bool {
 
 func (c *Case) derive() {
 	c.derived, c.maybe = true, map[int64]*history.Op{}
-	d := &derivation{c: c, tags: map[string]*history.Op{}, grants: map[int64]*history.Op{}}
+	d := &derivation{c: c, tags: map[string]*history.Op{}, vague: map[string][]*history.Op{}, grants: map[int64]*history.Op{}}
 	byRev, findings := collected(c.History)
 	c.broken = findings
 	for _, op := range c.Ops {
@@ -118,13 +118,37 @@ func (d *derivation) sort(op *history.Op) {
 		n++
 		d.tags[string(v)] = op
 	})
-	if n == 0 && op.Outcome == history.Unknown {
-		d.vague = append(d.vague, op)
-		if g, ok := op.Request.(*pb.LeaseGrantRequest); ok {
-			d.grants[g.ID], d.c.maybe[g.ID] = op, op
+	if n > 0 || op.Outcome != history.Unknown {
+		return
+	}
+	switch r := op.Request.(type) {
+	case *pb.LeaseGrantRequest:
+		d.grants[r.ID], d.c.maybe[r.ID] = op, op
+	case *pb.LeaseRevokeRequest:
+		d.vaguely(leaseName(r.ID), op)
+	case *pb.DeleteRangeRequest:
+		d.vaguely(deleted(r), op)
+	case *pb.TxnRequest:
+		for _, o := range slices.Concat(r.Success, r.Failure) {
+			if del := o.GetRequestDeleteRange(); del != nil {
+				d.vaguely(deleted(del), op)
+			}
 		}
 	}
 }
+
+func (d *derivation) vaguely(what string, op *history.Op) { d.vague[what] = append(d.vague[what], op) }
+
+// deleted is the key that a deletion is about; of a range "", which is no key.
+func deleted(r *pb.DeleteRangeRequest) string {
+	if len(r.RangeEnd) > 0 {
+		return ""
+	}
+	return string(r.Key)
+}
+
+// leaseName is no key either.
+func leaseName(id int64) string { return fmt.Sprint("\x00lease ", id) }
 
 // values calls f with what a request would put.
 func values(r proto.Message, f func([]byte)) {
@@ -273,10 +297,12 @@ func (d *derivation) maker(rev int64, events []*mvccpb.Event) *history.Op {
 			return op
 		}
 	}
-	if i := slices.IndexFunc(d.vague, func(op *history.Op) bool {
-		return d.c.ops[op] == nil && op.Call <= d.knownBy[rev] && d.does(op.Request, events)
-	}); i >= 0 {
-		return d.vague[i]
+	for _, what := range []string{string(events[0].Kv.Key), leaseName(d.c.leaseOf(events)), ""} {
+		for _, op := range d.vague[what] {
+			if d.c.ops[op] == nil && op.Call <= d.knownBy[rev] && d.does(op.Request, events) {
+				return op
+			}
+		}
 	}
 	return nil
 }

@@ -390,3 +390,32 @@ func fenceBack(t *testing.T, h *history.History) {
 	}
 	t.Fatal("nothing was written under a lock")
 }
+
+// TestSearched: the checker that searches accepts what the others accept, and sees
+// by itself what they see on keys that it follows.
+func TestSearched(t *testing.T) {
+	h := workload.Make(9, 4000, 8)
+	if errs := oracle.Searched(oracle.NewCase(h)); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	damaged := 0
+	for _, o := range h.Ops {
+		r, ok := o.Response.(*pb.TxnResponse)
+		if !ok || o.Outcome != history.OK {
+			continue
+		}
+		for _, x := range r.Responses {
+			kvs := x.GetResponseRange().GetKvs()
+			if len(kvs) > 0 && strings.HasPrefix(string(kvs[0].Key), oracle.ListPrefix) {
+				kvs[0].Value = append(kvs[0].Value, " 99:99"...)
+				damaged++
+			}
+		}
+	}
+	c := oracle.NewCase(h)
+	for name, check := range map[string]func(*oracle.Case) []error{"Searched": oracle.Searched, "Linearizable": oracle.Linearizable, "Lists": oracle.Lists} {
+		if len(check(c)) == 0 {
+			t.Errorf("%s does not see %d wrong reads of lists", name, damaged)
+		}
+	}
+}

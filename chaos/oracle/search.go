@@ -3,6 +3,7 @@ package oracle
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,11 +16,11 @@ import (
 )
 
 // What Searched looks at: a search takes exponential time in how many calls
-// overlap, so it gets short windows, and gives up on one that takes too long.
+// overlap, so it gets few and short windows, and gives up on one that takes long.
 const (
-	searchWindow  = 200 // calls of one key
-	searchWindows = 12  // of each key
-	searchTime    = 2 * time.Second
+	searchWindow  = 120 // calls of one key
+	searchWindows = 60  // in all
+	searchTime    = 250 * time.Millisecond
 )
 
 // Searched is O1 by another checker (porcupine), which knows nothing of revisions:
@@ -33,11 +34,18 @@ func Searched(c *Case) []error {
 			byKey[key] = append(byKey[key], porcupine.Operation{ClientId: op.Client, Call: int64(op.Call), Return: int64(op.Return), Input: a})
 		})
 	}
-	for key, ops := range byKey {
-		ops = observed(ops)
+	total := 0
+	for _, ops := range byKey {
+		total += len(ops)
+	}
+	step := max(searchWindow, total/searchWindows)
+	at := 0 // among the calls of all keys; a window begins at each step
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		ops := observed(byKey[key])
 		slices.SortStableFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
-		step := max(searchWindow, len(ops)/searchWindows)
-		for from := 0; from < len(ops); from += step {
+		from := (step - at%step) % step
+		at += len(byKey[key])
+		for ; from < len(ops); from += step {
 			window := windowOf(ops, from, min(len(ops), from+searchWindow))
 			if porcupine.CheckOperationsTimeout(register, window, searchTime) == porcupine.Illegal {
 				f.add("no order of the %d calls of %s from %v to %v explains their answers", len(window), key,

@@ -296,12 +296,19 @@ func (d *drawing) lag() {
 	d.head("watches: how long after an event was known it was delivered; median, 99th of a hundred, longest")
 	d.scaleLabels()
 	for class, q := range map[string]float64{"median": 0.5, "p99": 0.99, "longest": 1} {
-		points := ""
+		points, empty := "", 0
 		for i := range late {
-			if len(late[i]) > 0 {
-				slices.Sort(late[i])
-				points += fmt.Sprintf("%.1f,%.1f ", d.bucketX(i)+bucketW/2, d.y+chartH*1.4*(1-scale(at(late[i], q))))
+			if len(late[i]) == 0 {
+				empty++
+				continue
 			}
+			if empty > 3 && points != "" { // nothing happened for a while
+				d.Lines = append(d.Lines, line{"lag " + class, points})
+				points = ""
+			}
+			empty = 0
+			slices.Sort(late[i])
+			points += fmt.Sprintf("%.1f,%.1f ", d.bucketX(i)+bucketW/2, d.y+chartH*1.4*(1-scale(at(late[i], q))))
 		}
 		d.Lines = append(d.Lines, line{"lag " + class, points})
 	}

@@ -24,6 +24,7 @@ func main() {
 	var cfg campaign.Config
 	seed := flag.Uint64("seed", 1, "what the load is drawn from")
 	clients := flag.Int("clients", 24, "concurrent clients: half of them mixed, the others on lists, locks and objects of Kubernetes")
+	gets := flag.Int("gets", 0, "how often mixed clients read a key, in parts of about 100; 0: as usual")
 	flag.IntVar(&cfg.Kills, "kills", 50, "how often the leader is killed")
 	flag.Int64Var(&cfg.Calls, "calls", 0, "go on until so many calls were answered")
 	flag.DurationVar(&cfg.Limit, "limit", 10*time.Minute, "but no longer than this")
@@ -36,9 +37,12 @@ func main() {
 	cfg.Load = load.Default(*seed)
 	cfg.Load.Mixed, cfg.Load.Lists, cfg.Load.Locks = *clients-*clients/2, *clients/6, *clients/6
 	cfg.Load.Registry = *clients - cfg.Load.Mixed - cfg.Load.Lists - cfg.Load.Locks
+	if *gets > 0 {
+		cfg.Load.Mix.Get = *gets
+	}
 	cfg.Meta.Commit, cfg.Meta.Machine = commit(), machine()
 	cfg.Meta.Command = "leaderkill " + strings.Join(os.Args[1:], " ")
-	cfg.Meta.Replay = fmt.Sprintf("cd compat && go run ./cmd/leaderkill -store %s -seed %d -clients %d -kills %d -calls %d -via %s", *store, *seed, *clients, cfg.Kills, cfg.Calls, cfg.Via)
+	cfg.Meta.Replay = fmt.Sprintf("cd compat && go run ./cmd/leaderkill -store %s -seed %d -clients %d -gets %d -kills %d -calls %d -via %s", *store, *seed, *clients, *gets, cfg.Kills, cfg.Calls, cfg.Via)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, *store, cfg); err != nil {
