@@ -7,8 +7,6 @@
 //   - Objects (objects_test.go): one object of every kind that kube-apiserver
 //     persists is written; its key must be the one Kubernetes expects, and what
 //     kvctl makes of the stored bytes must be what kubectl prints.
-//   - Kvctl (kvctl_test.go): what kvctl prints of the same objects is what kubectl
-//     prints, to the byte, as JSON, YAML, names and through JSONPath.
 //   - Tables (tables_test.go): the columns in which kvctl shows objects are those
 //     that kube-apiserver makes for kubectl, for states that are hard to bring about;
 //     names, scopes and short names of resources are those it serves.
