@@ -78,7 +78,9 @@ func (l *Layer) insertNamed(ctx context.Context, c *call, sent object.Object, dr
 	if err != nil {
 		return nil, err
 	}
-	c.manage(o, nil, "")
+	if err := c.manage(o, nil, ""); err != nil {
+		return nil, err
+	}
 	name := object.String(o, "metadata", "name")
 	st := &step{store: o}
 	if k.TTL && !dry {

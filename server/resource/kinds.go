@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
 	"github.com/keelson-io/keelson/api/jsonpath"
 	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -52,6 +54,9 @@ type Kind struct {
 	From, Into func(object.Object) object.Object
 	// TTL: objects go by themselves.
 	TTL bool
+
+	merging sync.Once // makes mergeAs
+	mergeAs typed.ParseableType
 }
 
 // Scale says where a kind keeps its number of replicas.

@@ -107,6 +107,9 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 		carry(o, old, "status")
 	}
 	keepSystemFields(o, old)
+	if meta := object.Map(o, "metadata"); meta["managedFields"] == nil {
+		carry(meta, object.Map(old, "metadata"), "managedFields") // only an empty list resets it
+	}
 	applyDefaults(k, o)
 	tidyMeta(object.Map(o, "metadata"))
 	if k.Generation && changedSpec(old, o) {

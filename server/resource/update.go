@@ -78,7 +78,9 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 		if err != nil {
 			return nil, err
 		}
-		c.manage(next, old, c.Sub)
+		if err := c.manage(next, old, c.Sub); err != nil {
+			return nil, err
+		}
 		if released(next) {
 			return l.uncharge(&step{}, k, c.Namespace, old)
 		}
@@ -96,7 +98,9 @@ func (c *call) inserting(wanted object.Object) (*step, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.manage(o, nil, "")
+	if err := c.manage(o, nil, ""); err != nil {
+		return nil, err
+	}
 	st := &step{store: o}
 	if err := c.layer.guardNamespace(st, c.kind, c.Namespace, c.Name); err != nil {
 		return nil, err

@@ -136,3 +136,14 @@ func Elements(v any) iter.Seq2[string, any] {
 		}
 	}
 }
+
+// Sorted yields a map in the order of its names.
+func Sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, name := range sortedNames(m) {
+			if !yield(name, m[name]) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package resource
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// maxManager bounds the name of a field manager, as in a kube-apiserver.
+const maxManager = 128
+
+// apply answers a server-side apply: what the caller wants of an object, which is
+// made if it is not there. Fields of others are not taken without force.
+func (c *call) apply(b []byte, dry bool) error {
+	name := c.query.Get("fieldManager")
+	if name == "" {
+		return &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Kind: "PatchOptions", Group: metaGroup,
+			Message: `PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch`,
+			Causes:  []Cause{{causeRequired, "Required value: is required for apply patch", "fieldManager"}}}
+	}
+	config, err := decodePatch(b)
+	if err != nil {
+		return err
+	}
+	if object.Get(config, "metadata", "managedFields") != nil {
+		return badRequest("metadata.managedFields must be nil")
+	}
+	if err := identify(c.kind, config, c.Namespace); err != nil {
+		return err
+	}
+	if have := object.String(config, "metadata", "name"); have != "" && have != c.Name {
+		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
+	}
+	if err := c.validateFields(&sent{object: config}); err != nil {
+		return err
+	}
+	object.Set(config, c.Name, "metadata", "name")
+	if c.kind.Status {
+		if c.Sub == "status" {
+			object.Remove(config, "spec")
+		} else {
+			delete(config, "status")
+		}
+	}
+	if c.kind.Schema != nil {
+		c.kind.Schema.prune(config)
+	}
+	by := manager{name, operationApply, c.kind.APIVersion(), c.Sub}
+	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
+		if old == nil && object.String(config, "metadata", "uid") != "" {
+			return nil, conflict(c.kind, c.Name, "uid mismatch: the provided object specified uid "+object.String(config, "metadata", "uid")+", and no existing object was found")
+		}
+		return applyConfig(c.kind, old, config, by, truth(c.query.Get("force")), c.layer.clock.Now())
+	})
+	if err != nil {
+		return err
+	}
+	return c.sendObject(res.code(), res.json)
+}
+
+// manage changes next: it says who wrote which field of it. What is written again
+// every few seconds, or soon gone, keeps no account.
+func (c *call) manage(next, old object.Object, sub string) error {
+	if c.applies() || c.kind.TTL || c.Group == "coordination.k8s.io" {
+		return nil
+	}
+	name := c.query.Get("fieldManager")
+	if name == "" {
+		name, _, _ = strings.Cut(c.r.UserAgent(), "/")
+	}
+	if len(name) > maxManager {
+		return badRequest("fieldManager: Too long: may not be more than %d bytes", maxManager)
+	}
+	err := noteUpdate(c.kind, next, old, manager{name, operationUpdate, c.kind.APIVersion(), sub}, c.layer.clock.Now())
+	if err != nil && asFailure(err) == nil {
+		// What the types do not fit is stored all the same; only the account is missing.
+		c.layer.log.Debug("no account of fields", "kind", c.kind.qualified(), "error", err)
+		return nil
+	}
+	return err
+}
+
+// applies reports whether the request keeps the account itself.
+func (c *call) applies() bool { return c.verb == "patch" && mediaType(c.r) == applyPatchType }

@@ -1,0 +1,45 @@
+package resource_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// TestApply lets two managers apply to one object, and a third one write to it.
+func TestApply(t *testing.T) {
+	m := newMember(t)
+	path := "/apis/apps/v1/namespaces/default/deployments/web"
+	apply := func(manager, query, spec string) answer {
+		body := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":` + spec + `}`
+		return m.do("PATCH", path+"?fieldManager="+manager+query, typed{"application/apply-patch+yaml", []byte(body)})
+	}
+	const base = `"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i:1"}]}}`
+	made := apply("one", "", `{"replicas":2,`+base+`}`)
+	if made.code != 201 {
+		t.Fatalf("%d %s", made.code, made.raw)
+	}
+	if again := apply("one", "", `{"replicas":2,`+base+`}`); again.code != 200 || again.rv() != made.rv() {
+		t.Errorf("the same again: %d %s", again.code, again.raw)
+	}
+	// Another one may add what nobody has, and not change what somebody has.
+	if a := apply("two", "", `{"template":{"spec":{"containers":[{"name":"side","image":"s:1"}]}}}`); a.code != 200 || len(object.List(a.body, "spec", "template", "spec", "containers")) != 2 {
+		t.Errorf("another container: %d %s", a.code, a.raw)
+	}
+	a := apply("two", "", `{"replicas":3}`)
+	if a.code != 409 || a.reason() != "Conflict" || !strings.Contains(a.str("message"), `conflict with "one": .spec.replicas`) {
+		t.Errorf("a conflict: %d %s", a.code, a.raw)
+	}
+	if a = apply("two", "&force=true", `{"replicas":3}`); a.str2("spec", "replicas") != "3" || len(object.List(a.body, "spec", "template", "spec", "containers")) != 1 {
+		t.Errorf("by force, and the container given up: %s", a.raw)
+	}
+	// Who writes without applying owns what he wrote, too.
+	m.must("PATCH", path+"?fieldManager=editor", typed{"application/merge-patch+json", []byte(`{"spec":{"paused":true}}`)})
+	if a = apply("one", "", `{"paused":false,`+base+`}`); a.code != 409 || !strings.Contains(a.str("message"), `"editor" using apps/v1`) {
+		t.Errorf("against an update: %d %s", a.code, a.raw)
+	}
+	if a = apply("", "", `{}`); a.code != 422 {
+		t.Errorf("without a manager: %d", a.code)
+	}
+}

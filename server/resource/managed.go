@@ -1,0 +1,251 @@
+package resource
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/merge"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"github.com/keelson-io/keelson/server/resource/object"
+)
+
+// Who wrote which field: metadata.managedFields, by which server-side apply finds
+// conflicts and what its caller no longer wants.
+
+// manager is one who writes fields, in one way.
+type manager struct {
+	name, operation, version, sub string
+}
+
+const (
+	operationApply  = "Apply"
+	operationUpdate = "Update"
+)
+
+// ownership is managedFields, decoded.
+type ownership struct {
+	sets  fieldpath.ManagedFields
+	who   map[string]manager
+	times map[string]string
+}
+
+func (m manager) key() string {
+	return strings.Join([]string{m.name, m.operation, m.version, m.sub}, "\x00")
+}
+
+// String is the manager as conflicts name it.
+func (m manager) String() string {
+	s := fmt.Sprintf("%q", m.name)
+	if m.sub != "" {
+		s += fmt.Sprintf(" with subresource %q", m.sub)
+	}
+	if m.operation == operationUpdate {
+		s += " using " + m.version
+	}
+	return s
+}
+
+func decodeOwnership(o object.Object) (*ownership, error) {
+	out := &ownership{fieldpath.ManagedFields{}, map[string]manager{}, map[string]string{}}
+	for _, v := range object.List(o, "metadata", "managedFields") {
+		e, _ := v.(object.Object)
+		m := manager{object.String(e, "manager"), object.String(e, "operation"), object.String(e, "apiVersion"), object.String(e, "subresource")}
+		if m.operation != operationApply && m.operation != operationUpdate {
+			continue // an empty entry resets what was there
+		}
+		set := &fieldpath.Set{}
+		if err := set.FromJSON(bytes.NewReader(object.AppendValue(nil, e["fieldsV1"]))); err != nil {
+			return nil, badRequest("metadata.managedFields: %v", err)
+		}
+		out.sets[m.key()] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(m.version), m.operation == operationApply)
+		out.who[m.key()], out.times[m.key()] = m, object.String(e, "time")
+	}
+	return out, nil
+}
+
+// ownedByServer are fields that belong to nobody.
+var ownedByServer = fieldpath.NewSet(
+	fieldpath.MakePathOrDie("apiVersion"), fieldpath.MakePathOrDie("kind"), fieldpath.MakePathOrDie("metadata"),
+	fieldpath.MakePathOrDie("metadata", "name"), fieldpath.MakePathOrDie("metadata", "namespace"), fieldpath.MakePathOrDie("metadata", "creationTimestamp"),
+	fieldpath.MakePathOrDie("metadata", "selfLink"), fieldpath.MakePathOrDie("metadata", "uid"), fieldpath.MakePathOrDie("metadata", "generation"),
+	fieldpath.MakePathOrDie("metadata", "managedFields"), fieldpath.MakePathOrDie("metadata", "resourceVersion"),
+	fieldpath.MakePathOrDie("metadata", "deletionTimestamp"), fieldpath.MakePathOrDie("metadata", "deletionGracePeriodSeconds"),
+)
+
+// encode changes o: its managedFields say what sets says. An entry whose fields
+// are those of before keeps its time, so that a write of nothing changes nothing.
+func (w *ownership) encode(o object.Object, sets fieldpath.ManagedFields, by manager, now time.Time) error {
+	w.who[by.key()] = by
+	keys := make([]string, 0, len(sets))
+	for key := range sets {
+		keys = append(keys, key)
+	}
+	entries := make([]object.Object, 0, len(keys))
+	for _, key := range keys {
+		set := sets[key].Set().Difference(ownedByServer)
+		if set.Empty() {
+			continue
+		}
+		at := w.times[key]
+		if before := w.sets[key]; at == "" || before == nil || !before.Set().Difference(ownedByServer).Equals(set) {
+			at = timestamp(now)
+		}
+		b, err := set.ToJSON()
+		if err != nil {
+			return err
+		}
+		fields, _, err := object.Decode(b)
+		if err != nil {
+			return err
+		}
+		m := w.who[key]
+		e := object.Object{"manager": m.name, "operation": m.operation, "apiVersion": m.version, "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
+		if m.sub != "" {
+			e["subresource"] = m.sub
+		}
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b object.Object) int {
+		text := func(o object.Object, name string) string { s, _ := o[name].(string); return s }
+		return cmp.Or(cmp.Compare(text(a, "operation"), text(b, "operation")), cmp.Compare(text(a, "time"), text(b, "time")), cmp.Compare(text(a, "manager"), text(b, "manager")),
+			cmp.Compare(text(a, "subresource"), text(b, "subresource")))
+	})
+	list := make([]any, len(entries))
+	for i, e := range entries {
+		list[i] = e
+	}
+	object.Set(o, list, "metadata", "managedFields")
+	tidyMeta(object.Map(o, "metadata"))
+	return nil
+}
+
+// typedValue is an object for the merge library, without managedFields.
+func typedValue(k *Kind, o object.Object) (*typed.TypedValue, error) {
+	p, _ := plain(o).(object.Object)
+	object.Remove(p, "metadata", "managedFields")
+	return k.mergeType().FromUnstructured(p, typed.AllowDuplicates)
+}
+
+// sameVersion converts nothing: fields of another version are forgotten.
+type sameVersion struct{ version fieldpath.APIVersion }
+
+// Convert implements merge.Converter.
+func (s sameVersion) Convert(o *typed.TypedValue, v fieldpath.APIVersion) (*typed.TypedValue, error) {
+	if v != s.version {
+		return nil, errOtherVersion
+	}
+	return o, nil
+}
+
+// IsMissingVersionError implements merge.Converter.
+func (sameVersion) IsMissingVersionError(err error) bool { return err == errOtherVersion }
+
+var errOtherVersion = fmt.Errorf("fields of another version")
+
+func updater(k *Kind) *merge.Updater {
+	v := fieldpath.APIVersion(k.APIVersion())
+	return (&merge.UpdaterBuilder{Converter: sameVersion{v}, IgnoreFilter: map[fieldpath.APIVersion]fieldpath.Filter{v: fieldpath.NewExcludeSetFilter(ownedByServer)}}).BuildUpdater()
+}
+
+// noteUpdate changes next: by now owns what differs from old (nil: everything).
+func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) error {
+	base := next
+	if object.Get(next, "metadata", "managedFields") == nil && old != nil {
+		base = old
+	}
+	w, err := decodeOwnership(base)
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		old = object.Object{"apiVersion": next["apiVersion"], "kind": next["kind"]}
+	}
+	before, err := typedValue(k, old)
+	if err != nil {
+		return err
+	}
+	after, err := typedValue(k, next)
+	if err != nil {
+		return err
+	}
+	_, sets, err := updater(k).Update(before, after, fieldpath.APIVersion(k.APIVersion()), w.sets.Copy(), by.key())
+	if err != nil {
+		return err
+	}
+	return w.encode(next, sets, by, now)
+}
+
+// applyConfig returns old (nil: there is none) with a configuration applied by a manager.
+func applyConfig(k *Kind, old, config object.Object, by manager, force bool, now time.Time) (object.Object, error) {
+	live := old
+	if live == nil {
+		live = object.Object{"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": object.Object{}}
+	}
+	w, err := decodeOwnership(live)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil && len(w.sets) == 0 {
+		// Written before anybody kept account: it belongs to one who is gone.
+		first := manager{"before-first-apply", operationUpdate, k.APIVersion(), ""}
+		value, err := typedValue(k, live)
+		if err != nil {
+			return nil, err
+		}
+		set, err := value.ToFieldSet()
+		if err != nil {
+			return nil, err
+		}
+		w.sets[first.key()], w.who[first.key()] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(first.version), false), first
+	}
+	liveValue, err := typedValue(k, live)
+	if err != nil {
+		return nil, err
+	}
+	configValue, err := typedValue(k, config)
+	if err != nil {
+		return nil, badRequest("failed to create typed patch object: %v", err)
+	}
+	merged, sets, err := updater(k).Apply(liveValue, configValue, fieldpath.APIVersion(k.APIVersion()), w.sets.Copy(), by.key(), force)
+	if err != nil {
+		return nil, w.refusal(k, object.String(config, "metadata", "name"), err)
+	}
+	next := object.Copy(live)
+	if merged != nil {
+		next, _ = merged.AsValue().Unstructured().(object.Object)
+		next = object.Copy(next)
+	}
+	return next, w.encode(next, sets, by, now)
+}
+
+// refusal is what a conflict tells the client.
+func (w *ownership) refusal(k *Kind, name string, err error) error {
+	conflicts, ok := err.(merge.Conflicts)
+	if !ok {
+		return badRequest("%v", err)
+	}
+	f := k.about(name, 409, "Conflict", "")
+	f.Kind, f.Group, f.Name = "", "", ""
+	paths := map[string][]string{}
+	for _, c := range conflicts {
+		who := w.who[c.Manager].String()
+		f.Causes = append(f.Causes, Cause{"FieldManagerConflict", "conflict with " + who, c.Path.String()})
+		paths[who] = append(paths[who], "- "+c.Path.String())
+	}
+	if len(conflicts) == 1 {
+		f.Message = "Apply failed with 1 conflict: " + f.Causes[0].Message + ": " + f.Causes[0].Field
+		return f
+	}
+	var lines []string
+	for who, fields := range object.Sorted(paths) {
+		lines = append(append(lines, "conflicts with "+who+":"), fields...)
+	}
+	f.Message = fmt.Sprintf("Apply failed with %d conflicts: %s", len(conflicts), strings.Join(lines, "\n"))
+	return f
+}
