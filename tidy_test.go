@@ -84,6 +84,8 @@ var spawners = map[string]string{
 	"chaos/real/load.go":           "the clients of a run; joined when its load ends",
 	"chaos/real/member.go":         "the reader of a member's log, which ends with the process",
 	"chaos/real/netns.go":          "the thread in a network namespace; it ends with the world",
+	"chaos/real/faults_disk.go":    "one power cut for each member; joined",
+	"chaos/real/strace.go":         "the waiter for a strace",
 	"chaos/real/run.go":            "the watchers and the prober of a run; one power cut for each member; joined",
 	"chaos/real/sandbox.go":        "the waiter for the process in the sandbox",
 	"chaos/real/switch.go":         "one pump for each port; joined when the world is closed",

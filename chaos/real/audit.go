@@ -92,7 +92,7 @@ func (r *Run) count(h *history.History) {
 	}
 	for _, f := range h.Faults {
 		if gap, ok := firstAck(h, f); ok {
-			res.Gaps = append(res.Gaps, Gap{f.Kind, gap})
+			res.Gaps = append(res.Gaps, Measure{f.Kind, gap})
 		}
 	}
 }

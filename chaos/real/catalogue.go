@@ -20,12 +20,12 @@ type Fault struct {
 }
 
 // Classes in the order of the catalogue.
-var Classes = []string{"process"}
+var Classes = []string{"process", "network", "disk"}
 
 // Catalogue lists all faults, by class and row.
 func Catalogue() []*Fault {
 	var all []*Fault
-	for i, faults := range [][]*Fault{processFaults} {
+	for i, faults := range [][]*Fault{processFaults, networkFaults, diskFaults} {
 		for _, f := range faults {
 			f.Class = Classes[i]
 			all = append(all, f)

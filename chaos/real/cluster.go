@@ -28,14 +28,14 @@ import (
 // that may join.
 const seats = 7
 
-// world is the network: one namespace for each seat, and a switch. It lives as
+// world is the network: a switch, and one namespace for each seat. It lives as
 // long as the sandbox, and serves one cluster after the other.
 type world struct {
 	dir     string
 	owner   string // how the names of cgroups begin
 	clients netip.Addr
 	home    *os.File // the harness's own device
-	ns      []*netns
+	ns      [seats]*netns
 	net     *Switch
 }
 
@@ -43,21 +43,26 @@ type world struct {
 func address(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, byte(n)}) }
 
 func newWorld(dir, owner string, seed uint64) (w *world, err error) {
-	w = &world{dir: dir, owner: owner, clients: address(100)}
+	w = &world{dir: dir, owner: owner, clients: address(100), net: newSwitch(seed)}
 	if w.home, err = openTun(w.clients); err != nil {
 		return nil, err
 	}
-	tuns := map[netip.Addr]*os.File{w.clients: w.home}
-	for n := range seats {
-		ns, err := newNetns(address(n + 1))
-		if err != nil {
+	w.net.Plug(w.clients, w.home)
+	for n := range w.ns {
+		if err := w.wire(n + 1); err != nil {
 			return nil, err
 		}
-		w.ns = append(w.ns, ns)
-		tuns[address(n+1)] = ns.tun
 	}
-	w.net = newSwitch(seed, tuns)
 	return w, nil
+}
+
+// wire gives a seat a new namespace. What the kernel still had to send from the
+// old one is gone.
+func (w *world) wire(n int) (err error) {
+	if w.ns[n-1], err = newNetns(address(n)); err == nil {
+		w.net.Plug(address(n), w.ns[n-1].tun)
+	}
+	return err
 }
 
 func (w *world) close() {
@@ -100,7 +105,7 @@ func (c *Cluster) newMember(n int, binary string, diskBytes int64) (*Member, err
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{c: c, Name: fmt.Sprint("m", n), Addr: address(n), ns: c.ns[n-1], Disk: disk, binary: binary, joins: "new"}
+	m := &Member{c: c, seat: n, Name: fmt.Sprint("m", n), Addr: address(n), Disk: disk, binary: binary, joins: "new"}
 	c.mu.Lock()
 	c.Members = append(c.Members, m)
 	c.mu.Unlock()

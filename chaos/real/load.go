@@ -43,10 +43,10 @@ type load struct {
 	c       *Cluster
 	rec     *history.Recorder
 	clients []*client.Client
-	acked   atomic.Int64 // calls
-	writes  atomic.Int64 // of them
-	served  [loadClients]atomic.Int64
-	next    atomic.Int64 // lease ids
+	acked   atomic.Int64                  // calls
+	writes  atomic.Int64                  // of them
+	served  [loadClients + 1]atomic.Int64 // by caller; the last is the nemesis
+	next    atomic.Int64                  // lease ids
 	stop    chan struct{}
 	wg      sync.WaitGroup
 }
@@ -64,10 +64,13 @@ func startLoad(c *Cluster, rec *history.Recorder, seed uint64) (*load, error) {
 		l.clients = append(l.clients, cl)
 	}
 	for n := range loadClients {
-		w := &caller{load: l, n: n + 1, cl: l.clients[n%connections], rand: rand.New(rand.NewPCG(seed, uint64(n))), known: map[string]client.KV{}}
-		l.wg.Go(w.run)
+		l.wg.Go(l.caller(n, seed).run)
 	}
 	return l, nil
+}
+
+func (l *load) caller(n int, seed uint64) *caller {
+	return &caller{load: l, n: n + 1, cl: l.clients[n%connections], rand: rand.New(rand.NewPCG(seed, uint64(n))), known: map[string]client.KV{}}
 }
 
 func newClient(c *Cluster) (*client.Client, error) {
@@ -118,11 +121,11 @@ func (l *load) follow() error {
 // everybodyServed waits until each client got a few more answers.
 func (l *load) everybodyServed(limit time.Duration) error {
 	var before [loadClients]int64
-	for n := range l.served {
+	for n := range before {
 		before[n] = l.served[n].Load()
 	}
 	return within(limit, func() error {
-		for n := range l.served {
+		for n := range before {
 			if l.served[n].Load() < before[n]+3 {
 				return fmt.Errorf("O9: client %d is not served", n+1)
 			}
@@ -250,6 +253,14 @@ func (w *caller) put(key string, lease ...client.LeaseID) call {
 		rev, err := cl.Put(ctx, key, req.Value, opts...)
 		return &pb.PutResponse{Header: header(rev)}, err
 	}}
+}
+
+// big is a put of a large value, of which watchers do not hear.
+func (w *caller) big(key string, size int) call {
+	c := w.put("~" + key)
+	req := c.req.(*pb.PutRequest)
+	req.Value = append(req.Value, make([]byte, size)...)
+	return c
 }
 
 func (w *caller) read(r client.Range, req *pb.RangeRequest, opts ...client.ReadOption) call {

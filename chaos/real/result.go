@@ -28,22 +28,22 @@ type Result struct {
 	Rate      float64        // acknowledged calls a second before the first
 	Acked     int            // calls
 	Unknown   int
-	Writes    int // acknowledged ones that changed something, found in the log
-	Events    int // told to watches
-	PowerCuts int // of single members
-	AllCuts   int // of all at once
-	Gaps      []Gap
+	Writes    int       // acknowledged ones that changed something, found in the log
+	Events    int       // told to watches
+	PowerCuts int       // of single members
+	AllCuts   int       // of all at once
+	Gaps      []Measure // from a fault to the first acknowledgement of a write that was asked for after it
+	Measures  []Measure `json:",omitempty"` // what faults timed themselves
 
 	Failure     string `json:",omitempty"`
 	Meaningless string `json:",omitempty"`
 	Skipped     string `json:",omitempty"`
 }
 
-// Gap is the time from a fault to the first acknowledgement of a write that was
-// asked for after it.
-type Gap struct {
-	Fault string
-	Time  time.Duration
+// Measure is a time.
+type Measure struct {
+	What string
+	Time time.Duration
 }
 
 // replay is the command that makes the run again.

@@ -47,6 +47,7 @@ type Run struct {
 	Config
 	rec      *history.Recorder
 	load     *load
+	mine     *caller // for what faults ask themselves
 	probe    *prober
 	watchers []*watcher
 	library  *library
@@ -165,7 +166,7 @@ func (r *Run) phases(ctx context.Context, members int) error {
 
 // diskBytes is the size of a member's disk.
 func (r *Run) diskBytes() int64 {
-	size := int64(160 << 20)
+	size := int64(512 << 20) // a segment takes 64 MiB, and damaged ones are kept
 	for _, f := range r.Faults {
 		if f.DiskBytes > 0 {
 			size = f.DiskBytes
@@ -178,6 +179,7 @@ func (r *Run) startLoad() (err error) {
 	if r.load, err = startLoad(r.Cluster, r.rec, r.Seed); err != nil {
 		return err
 	}
+	r.mine = r.load.caller(loadClients, r.Seed)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	for n, m := range r.members() {
@@ -239,6 +241,7 @@ func (r *Run) one(f *Fault) error {
 	r.pause(200*time.Millisecond, 700*time.Millisecond)
 	h := r.rec.Begin(f.Name, 0, f.About)
 	begin := r.now()
+	r.net.Counts.reset()
 	r.note("* %s", f.Name)
 	err := f.Inject(r)
 	r.rec.End(h)

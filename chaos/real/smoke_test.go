@@ -14,7 +14,7 @@ import (
 )
 
 // smoke is a fault of each of some classes, for every change; `make chaos` has all.
-var smoke = []string{"kill-leader"}
+var smoke = []string{"kill-leader", "cut-minority", "power-cut-all"}
 
 // TestSmoke runs the command, which makes its own sandbox.
 func TestSmoke(t *testing.T) {

@@ -25,8 +25,15 @@ type Link struct {
 	Reset         bool // packets are answered by an end of their connection
 }
 
-// Counts is what a switch has done to packets.
+// Counts is what a switch has done to packets since the present fault began.
 type Counts struct{ Passed, Lost, Duplicated, Damaged, Forged, Reset, Delayed atomic.Int64 }
+
+// reset begins a new count.
+func (c *Counts) reset() {
+	for _, n := range []*atomic.Int64{&c.Passed, &c.Lost, &c.Duplicated, &c.Damaged, &c.Forged, &c.Reset, &c.Delayed} {
+		n.Store(0)
+	}
+}
 
 // maxQueue is the most that waits on a link with a rate, in seconds of it.
 const maxQueue = 500 * time.Millisecond
@@ -36,10 +43,11 @@ const maxQueue = 500 * time.Millisecond
 type Switch struct {
 	Counts Counts
 
-	mu    sync.Mutex // guards links
+	mu    sync.Mutex // guards what follows
 	links map[[2]netip.Addr]Link
+	ports map[netip.Addr]*port
+	seed  uint64
 
-	ports map[netip.Addr]*port // fixed before pumps start
 	pumps sync.WaitGroup
 }
 
@@ -53,19 +61,22 @@ type port struct {
 	busy  map[netip.Addr]time.Time // when the link will have sent what it was given
 }
 
-func newSwitch(seed uint64, tuns map[netip.Addr]*os.File) *Switch {
-	s := &Switch{links: map[[2]netip.Addr]Link{}, ports: map[netip.Addr]*port{}}
-	for addr, tun := range tuns {
-		a := addr.As4()
-		s.ports[addr] = &port{
-			addr: addr, tun: tun, rand: rand.New(rand.NewPCG(seed, uint64(a[3]))),
-			burst: map[netip.Addr]int{}, busy: map[netip.Addr]time.Time{},
-		}
+func newSwitch(seed uint64) *Switch {
+	return &Switch{links: map[[2]netip.Addr]Link{}, ports: map[netip.Addr]*port{}, seed: seed}
+}
+
+// Plug gives an address a device. The one before it, if there was one, was closed.
+func (s *Switch) Plug(addr netip.Addr, tun *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seed++
+	a := addr.As4()
+	p := &port{
+		addr: addr, tun: tun, rand: rand.New(rand.NewPCG(s.seed, uint64(a[3]))),
+		burst: map[netip.Addr]int{}, busy: map[netip.Addr]time.Time{},
 	}
-	for _, p := range s.ports {
-		s.pumps.Go(func() { s.pump(p) })
-	}
-	return s
+	s.ports[addr] = p
+	s.pumps.Go(func() { s.pump(p) })
 }
 
 // Set changes the link from a to b, in this direction.
@@ -88,10 +99,11 @@ func (s *Switch) SetBoth(a, b netip.Addr, l Link) {
 	s.Set(b, a, l)
 }
 
-func (s *Switch) link(a, b netip.Addr) Link {
+// route finds the port with an address, nil if there is none, and the link to it.
+func (s *Switch) route(from *port, to netip.Addr) (*port, Link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.links[[2]netip.Addr{a, b}]
+	return s.ports[to], s.links[[2]netip.Addr{from.addr, to}]
 }
 
 // pump reads what a port sends. It ends when the device is closed.
@@ -102,16 +114,18 @@ func (s *Switch) pump(from *port) {
 		if err != nil {
 			return
 		}
-		to, ok := destination(buf[:n])
-		if ok && s.ports[to] != nil {
-			s.pass(from, s.ports[to], buf[:n])
+		addr, ok := destination(buf[:n])
+		if !ok {
+			continue
+		}
+		if to, l := s.route(from, addr); to != nil {
+			s.pass(from, to, l, buf[:n])
 		}
 	}
 }
 
 // pass sends one packet on, or not.
-func (s *Switch) pass(from, to *port, p []byte) {
-	l := s.link(from.addr, to.addr)
+func (s *Switch) pass(from, to *port, l Link, p []byte) {
 	if l == (Link{}) {
 		s.Counts.Passed.Add(1)
 		deliver(to, p)

@@ -33,8 +33,8 @@ type watcher struct {
 	seen atomic.Int64 // revision up to which everything was told
 }
 
-// watched is the range that watchers ask for: everything.
-var watched = []byte{0}
+// Watchers ask for everything but the keys of large values.
+const watchedFrom, watchedTo = "!", "~"
 
 // run ends with ctx.
 func (w *watcher) run(ctx context.Context) {
@@ -74,7 +74,7 @@ func (w *watcher) stream(ctx context.Context, m *Member) {
 	if err != nil {
 		return
 	}
-	req := &pb.WatchCreateRequest{Key: watched, RangeEnd: watched, StartRevision: w.next, PrevKv: w.n%2 == 0, ProgressNotify: true}
+	req := &pb.WatchCreateRequest{Key: []byte(watchedFrom), RangeEnd: []byte(watchedTo), StartRevision: w.next, PrevKv: w.n%2 == 0, ProgressNotify: true}
 	if err := s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
 		return
 	}
@@ -124,11 +124,11 @@ type library struct {
 // run ends with ctx. What it was told is written down as one watch, in answers of
 // one revision each.
 func (f *library) run(ctx context.Context) {
-	req := &pb.WatchCreateRequest{Key: watched, RangeEnd: watched, StartRevision: 1}
+	req := &pb.WatchCreateRequest{Key: []byte(watchedFrom), RangeEnd: []byte(watchedTo), StartRevision: 1}
 	rec := f.rec.Watch(f.n, 0, req)
 	rec.Told(&pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 1}, Created: true})
 	var now *pb.WatchResponse
-	for ev, err := range f.cl.Watch(ctx, client.All(), client.After(0)) {
+	for ev, err := range f.cl.Watch(ctx, client.Span(watchedFrom, watchedTo), client.After(0)) {
 		if err != nil {
 			if ctx.Err() == nil {
 				f.errs <- fmt.Errorf("O3: the watch of the client ended: %w", err)
