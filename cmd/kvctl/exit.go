@@ -138,6 +138,8 @@ func (f *failure) outcome(login bool, endpoints int) {
 		f.next = advice(said)
 	case code == codes.Unavailable:
 		f.code, f.next = exitUnreachable, "`kvctl endpoint status --cluster` shows who leads; try again when there is a leader"
+	case code == codes.Unimplemented:
+		f.next = "the member does not have this: `kvctl endpoint status` shows its version; some of it only Keelson's members have"
 	case code == codes.Unauthenticated || code == codes.PermissionDenied:
 		f.code, f.next = exitDenied, "log in with --user NAME[:PASSWORD]; `kvctl user get NAME` and `kvctl role get ROLE` show what a user may do"
 	default:

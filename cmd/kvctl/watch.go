@@ -142,6 +142,7 @@ type watchAnswer struct {
 	CompactRevision int64
 	Canceled        bool
 	Created         bool
+	CancelReason    string
 }
 
 func (a *app) events(ctx context.Context, events []*mvccpb.Event, w *watching) error {
