@@ -31,6 +31,29 @@ func (a *app) leaseCommand() *cobra.Command {
 	return family("lease", "Leases: keys that go when their owner does", grant, revoke, ttl, list, alive)
 }
 
+// What is known of leases, in etcdctl's JSON.
+type (
+	leaseGranted struct {
+		*pb.ResponseHeader
+		ID, TTL int64
+		Error   string
+	}
+	leaseState struct {
+		*pb.ResponseHeader
+		ID         int64    `json:"id"`
+		TTL        int64    `json:"ttl"`
+		GrantedTTL int64    `json:"granted-ttl"`
+		Keys       [][]byte `json:"keys"`
+	}
+	leaseIDs struct {
+		*pb.ResponseHeader
+		Leases []leaseID `json:"leases"`
+	}
+	leaseID struct {
+		ID int64 `json:"id"`
+	}
+)
+
 func (a *app) leaseGrant(ctx context.Context, seconds string) error {
 	ttl, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil {
@@ -44,7 +67,8 @@ func (a *app) leaseGrant(ctx context.Context, seconds string) error {
 	if err != nil {
 		return err
 	}
-	return a.show(result{value: resp, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x granted with TTL(%ds)\n", resp.ID, resp.TTL) }})
+	value := leaseGranted{resp.Header, resp.ID, resp.TTL, resp.Error}
+	return a.show(result{value: value, simple: func(w io.Writer) { fmt.Fprintf(w, "lease %016x granted with TTL(%ds)\n", resp.ID, resp.TTL) }})
 }
 
 func (a *app) leaseRevoke(ctx context.Context, arg string) error {
@@ -76,7 +100,8 @@ func (a *app) leaseTTL(ctx context.Context, arg string, keys bool) error {
 	if err != nil {
 		return err
 	}
-	return a.show(result{value: resp, simple: func(w io.Writer) {
+	value := leaseState{resp.Header, resp.ID, resp.TTL, resp.GrantedTTL, resp.Keys}
+	return a.show(result{value: value, simple: func(w io.Writer) {
 		if resp.GrantedTTL == 0 && resp.TTL == -1 {
 			fmt.Fprintf(w, "lease %016x already expired\n", resp.ID)
 			return
@@ -102,7 +127,11 @@ func (a *app) leaseList(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.show(result{value: resp, simple: func(w io.Writer) {
+	value := leaseIDs{ResponseHeader: resp.Header}
+	for _, l := range resp.Leases {
+		value.Leases = append(value.Leases, leaseID{l.ID})
+	}
+	return a.show(result{value: value, simple: func(w io.Writer) {
 		fmt.Fprintf(w, "found %d leases\n", len(resp.Leases))
 		for _, l := range resp.Leases {
 			fmt.Fprintf(w, "%016x\n", l.ID)

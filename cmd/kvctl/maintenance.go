@@ -45,26 +45,28 @@ func (a *app) alarmCommand() *cobra.Command {
 
 // alarms shows the alarms that are raised, or those that it has cleared.
 func (a *app) alarms(ctx context.Context, did string, disarm bool) error {
-	var list []*pb.AlarmMember
-	err := a.call(ctx, did, func(ctx context.Context, r *remote) error {
-		raised, err := r.Maintenance().Alarms(ctx)
+	var resp *pb.AlarmResponse
+	err := a.call(ctx, did, func(ctx context.Context, r *remote) (err error) {
+		resp, err = r.admin().Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
 		if err != nil || !disarm {
-			list = raised
 			return err
 		}
+		raised := resp.Alarms
+		resp = &pb.AlarmResponse{} // as etcdctl: what several requests ended has no header
 		for _, one := range raised {
 			ended, err := r.Maintenance().Disarm(ctx, one)
 			if err != nil {
 				return err
 			}
-			list = append(list, ended...)
+			resp.Alarms = append(resp.Alarms, ended...)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	r := result{value: &pb.AlarmResponse{Alarms: list}, head: []string{"MEMBER", "ALARM"}}
+	list := resp.Alarms
+	r := result{value: resp, head: []string{"MEMBER", "ALARM"}}
 	for _, m := range list {
 		r.rows = append(r.rows, []string{fmt.Sprintf("%x", m.MemberID), m.Alarm.String()})
 	}
@@ -240,8 +242,8 @@ func (a *app) defragOne(ctx context.Context, endpoint, which string) error {
 	if err != nil {
 		return classify("defrag", err, endpoint)
 	}
-	fmt.Fprintf(a.out, "Finished defragmenting member[%s] (%s): %s to %s, took %v\n",
-		endpoint, which, size(before.DbSize), size(after.DbSize), time.Since(start).Round(time.Millisecond))
+	fmt.Fprintf(a.out, "Finished defragmenting etcd member[%s]. took %v (%s, %s to %s)\n",
+		endpoint, time.Since(start).Round(time.Millisecond), which, size(before.DbSize), size(after.DbSize))
 	return nil
 }
 

@@ -30,6 +30,9 @@ func (a *app) putCommand() *cobra.Command {
 				if r.Value, err = io.ReadAll(a.lines); err != nil {
 					return fileFailed("read the value from standard input", err)
 				}
+				if len(r.Value) == 0 {
+					return usage("put: no VALUE, and nothing on standard input; '' is the empty value")
+				}
 			}
 			return a.put(ctx, &r)
 		})

@@ -90,14 +90,16 @@ func (a *app) watch(ctx context.Context, w *watching) error {
 		return err
 	}
 	var changes []*mvccpb.Event // of one revision
+	began := false              // the first bookmark says that
 	for ev, err := range r.Watch(ctx, w.keys, opts...) {
 		switch {
 		case err != nil:
 			return a.watchEnded(w, err)
 		case ev.Type == client.EventBookmark:
-			if len(w.run) == 0 {
+			if len(w.run) == 0 && began {
 				fmt.Fprintf(a.out, "progress notify: %d\n", ev.Revision)
 			}
+			began = true
 			continue
 		}
 		changes = append(changes, eventOnWire(ev))
