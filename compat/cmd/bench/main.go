@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +25,8 @@ func main() {
 	rows := flag.String("rows", "", "rows to measure, separated by commas (-rows help lists them; default: all)")
 	jsonPath := flag.String("json", "bin/bench.json", "where the full report goes; empty: nowhere")
 	markdown := flag.String("markdown", "bin/bench.md", "where the table goes as markdown; empty: nowhere")
+	svg := flag.String("svg", "bin/bench.svg", "where the plot goes; empty: nowhere")
+	from := flag.String("from", "", "measure nothing: print and draw the results in these JSON files, separated by commas")
 	noise := flag.String(strings.TrimPrefix(bench.NoiseCommand, "-"), "", "be a client that makes noise, as in lists@host:port (used by the program itself)")
 	empty := flag.String("serve-empty", "", "serve empty replies on this address (used by the program itself)")
 	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
@@ -46,7 +50,10 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	exit(run(ctx, cfg, *left, *right, *jsonPath, *markdown))
+	if *from != "" {
+		exit(again(strings.Split(*from, ","), *markdown, *svg))
+	}
+	exit(run(ctx, cfg, *left, *right, outputs{*jsonPath, *markdown, *svg}))
 }
 
 func exit(err error) {
@@ -57,7 +64,40 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func run(ctx context.Context, cfg bench.Config, left, right, jsonPath, markdown string) (err error) {
+// outputs are the files that a report goes to.
+type outputs struct{ json, markdown, svg string }
+
+func (o outputs) write(rep *bench.Report) error {
+	return errors.Join(
+		write(o.json, rep.JSON),
+		write(o.markdown, func(w io.Writer) error { rep.Markdown(w); return nil }),
+		write(o.svg, rep.SVG),
+	)
+}
+
+// again prints and draws what was measured before.
+func again(files []string, markdown, svg string) error {
+	var whole bench.Report
+	for i, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		var rep bench.Report
+		if err := json.Unmarshal(text, &rep); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if i == 0 {
+			whole = rep
+			continue
+		}
+		whole.Rows = append(whole.Rows, rep.Rows...)
+	}
+	whole.Table(os.Stdout)
+	return outputs{markdown: markdown, svg: svg}.write(&whole)
+}
+
+func run(ctx context.Context, cfg bench.Config, left, right string, out outputs) (err error) {
 	if cfg.Left, err = cluster.Lookup(left); err != nil {
 		return err
 	}
@@ -77,14 +117,7 @@ func run(ctx context.Context, cfg bench.Config, left, right, jsonPath, markdown 
 		return err
 	}
 	rep.Table(os.Stdout)
-	for path, print := range map[string]func(io.Writer) error{
-		jsonPath: rep.JSON,
-		markdown: func(w io.Writer) error { rep.Markdown(w); return nil },
-	} {
-		if e := write(path, print); e != nil && err == nil {
-			err = e
-		}
-	}
+	err = errors.Join(err, out.write(rep))
 	if below := rep.Below(); err == nil && len(below) > 0 {
 		err = fmt.Errorf("below the floor: %s", strings.Join(below, "; "))
 	}
