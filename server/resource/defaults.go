@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/base64"
+	"slices"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -32,6 +33,7 @@ func applyDefaults(k *Kind, o object.Object) {
 			o["status"] = object.Object{}
 		}
 		object.Default(o, "Pending", "status", "phase")
+		admitPod(o)
 	case "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps":
 		object.Default(o, int64(1), "spec", "replicas")
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
@@ -147,6 +149,50 @@ func defaultContainer(c object.Object) {
 			object.Default(p, "TCP", "protocol")
 		}
 	}
+}
+
+// admitPod fills in what a kube-apiserver's admission and pod strategy do.
+func admitPod(o object.Object) {
+	spec := object.Map(o, "spec")
+	if spec == nil {
+		return
+	}
+	object.Default(spec, true, "enableServiceLinks")
+	object.Default(spec, "PreemptLowerPriority", "preemptionPolicy")
+	object.Default(spec, int64(0), "priority")
+	for _, key := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {
+		list := object.List(spec, "tolerations")
+		if !slices.ContainsFunc(list, func(v any) bool {
+			t, _ := v.(object.Object)
+			return t["key"] == key || t["key"] == nil && t["operator"] == "Exists"
+		}) {
+			spec["tolerations"] = append(list, object.Object{"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": int64(300)})
+		}
+	}
+	object.Default(o, qualityOf(spec), "status", "qosClass")
+}
+
+// qualityOf is a pod's class of service: best effort without any requests or
+// limits, guaranteed when every container has limits that are its requests.
+func qualityOf(spec object.Object) string {
+	some, all := false, true
+	for _, list := range []string{"containers", "initContainers"} {
+		for _, v := range object.List(spec, list) {
+			c, _ := v.(object.Object)
+			requests, limits := object.Map(c, "resources", "requests"), object.Map(c, "resources", "limits")
+			some = some || len(requests)+len(limits) > 0
+			for _, name := range []string{"cpu", "memory"} {
+				all = all && limits[name] != nil && (requests[name] == nil || object.Equal(requests[name], limits[name]))
+			}
+		}
+	}
+	switch {
+	case !some:
+		return "BestEffort"
+	case all:
+		return "Guaranteed"
+	}
+	return "Burstable"
 }
 
 // pullPolicy: an image without a tag, or with the latest, may change.

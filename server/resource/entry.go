@@ -138,7 +138,7 @@ func selectionOf(k *Kind, namespace, labelSelector, fieldSelector string) (*Sele
 	if labelSelector != "" {
 		sel, err := labels.Parse(labelSelector)
 		if err != nil {
-			return nil, badRequest("unable to parse requirement: %v", err)
+			return nil, badRequest("%v", err)
 		}
 		if !sel.Empty() {
 			s.labels = sel

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"encoding/json"
 	"net/http"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -66,7 +65,7 @@ func (c *call) patch() error {
 func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Object, error), error) {
 	switch media {
 	case jsonPatchType:
-		return jsonPatcher(k, b)
+		return jsonPatcher(b)
 	case mergePatchType, strategicPatchType:
 	default:
 		return nil, unsupportedMedia(media, patchTypes(k))
@@ -114,7 +113,7 @@ func decodePatch(b []byte) (object.Object, error) {
 	return p, nil
 }
 
-func jsonPatcher(k *Kind, b []byte) (func(object.Object) (object.Object, error), error) {
+func jsonPatcher(b []byte) (func(object.Object) (object.Object, error), error) {
 	ops, err := jsonpatch.DecodePatch(b)
 	if err != nil {
 		return nil, badRequest("error decoding patch: %v", err)
@@ -125,10 +124,10 @@ func jsonPatcher(k *Kind, b []byte) (func(object.Object) (object.Object, error),
 	return func(o object.Object) (object.Object, error) {
 		patched, err := ops.Apply(object.Encode(o))
 		if err != nil {
-			return nil, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "the server rejected our request due to an error in our request: " + err.Error(), Name: object.String(o, "metadata", "name"), Kind: k.Name, Group: k.Group}
+			return nil, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "the server rejected our request due to an error in our request"}
 		}
 		next, _, err := object.Decode(patched)
-		if err != nil || !json.Valid(patched) {
+		if err != nil {
 			return nil, badRequest("the patch makes no object: %v", err)
 		}
 		return next, nil

@@ -29,7 +29,8 @@ func (c *call) servePath() error {
 		return c.health(path)
 	case path == "/version":
 		return c.send(http.StatusOK, object.Encode(object.Object{
-			"major": kubernetesMajor, "minor": kubernetesMinor, "gitVersion": kubernetesVersion + "+keelson",
+			"major": kubernetesMajor, "minor": kubernetesMinor, "emulationMajor": kubernetesMajor, "emulationMinor": kubernetesMinor,
+			"minCompatibilityMajor": kubernetesMajor, "minCompatibilityMinor": "35", "gitVersion": kubernetesVersion + "+keelson",
 			"gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "gc", "platform": "linux/amd64",
 		}))
 	case path == "":
