@@ -42,6 +42,7 @@ func applyDefaults(k *Kind, o object.Object) {
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
 	case "jobs.batch":
+		selectOwnPods(o)
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(6), "spec", "backoffLimit")
 		object.Default(o, "NonIndexed", "spec", "completionMode")
@@ -149,6 +150,21 @@ func defaultContainer(c object.Object) {
 			object.Default(p, "TCP", "protocol")
 		}
 	}
+}
+
+// selectOwnPods gives a job a selector that no other job's pods match, and its
+// template the labels for it, unless the job has chosen its own.
+func selectOwnPods(o object.Object) {
+	uid := object.String(o, "metadata", "uid")
+	if manual, _ := object.Get(o, "spec", "manualSelector").(bool); manual || uid == "" || object.Map(o, "spec", "template") == nil || object.Get(o, "spec", "selector") != nil {
+		return
+	}
+	const owner = "batch.kubernetes.io/controller-uid"
+	name := object.String(o, "metadata", "name")
+	for label, v := range map[string]string{owner: uid, "batch.kubernetes.io/job-name": name, "controller-uid": uid, "job-name": name} {
+		object.Set(o, v, "spec", "template", "metadata", "labels", label)
+	}
+	object.Set(o, uid, "spec", "selector", "matchLabels", owner)
 }
 
 // admitPod fills in what a kube-apiserver's admission and pod strategy do.

@@ -165,3 +165,13 @@ func TestLists(t *testing.T) {
 		t.Errorf("left: %v", a.items())
 	}
 }
+
+// TestJobsSelectTheirPods: a job's controller finds pods by the job's uid.
+func TestJobsSelectTheirPods(t *testing.T) {
+	m := newMember(t)
+	job := m.must("POST", "/apis/batch/v1/namespaces/default/jobs", `{"metadata":{"name":"j"},"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}}`)
+	const label = "batch.kubernetes.io/controller-uid"
+	if uid := job.str("metadata", "uid"); uid == "" || job.str("spec", "selector", "matchLabels", label) != uid || job.str("spec", "template", "metadata", "labels", label) != uid {
+		t.Errorf("%s", job.raw)
+	}
+}
