@@ -3,10 +3,11 @@
 GO      ?= go
 FUZZTIME ?= 60s
 SEEDS    ?= 200
+CHAOS    ?= 1h
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench benchstat fuzz check sim planted kinds differential k8s leaderkill clean
+.PHONY: help build run test lint bench benchstat fuzz check sim chaos planted kinds differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -60,6 +61,10 @@ check: ## the simulator's saved schedules, 200 fresh seeds and fast planted bugs
 
 sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
 	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
+
+chaos: ## break clusters of real processes for CHAOS (1h), with pairs of faults by chance; Linux, root
+	$(GO) build -o bin/chaos ./cmd/chaos
+	bin/chaos real -fault mixed -for $(CHAOS)
 
 planted: ## prove that the simulator sees the bugs of package planted
 	$(GO) run ./cmd/chaos planted -results docs/results/planted.json

@@ -20,12 +20,14 @@ type Fault struct {
 }
 
 // Classes in the order of the catalogue.
-var Classes = []string{"process", "network", "disk"}
+var Classes = []string{"process", "network", "disk", "time", "membership", "semantics", "load", "resources"}
 
 // Catalogue lists all faults, by class and row.
 func Catalogue() []*Fault {
 	var all []*Fault
-	for i, faults := range [][]*Fault{processFaults, networkFaults, diskFaults} {
+	for i, faults := range [][]*Fault{
+		processFaults, networkFaults, diskFaults, timeFaults, membershipFaults, semanticsFaults, loadFaults, resourceFaults,
+	} {
 		for _, f := range faults {
 			f.Class = Classes[i]
 			all = append(all, f)
