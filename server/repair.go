@@ -34,11 +34,8 @@ func (s *Server) repair(ctx context.Context) error {
 		return err
 	}
 	s.metrics.repairs.Inc()
-	if reason := s.parts.rebuild; reason != nil {
-		if err := s.parts.home.mark(markRebuilt, reason.Error()); err != nil {
-			return err
-		}
-		s.parts.rebuild = nil
+	if err := s.noteRebuilt(); err != nil {
+		return err
 	}
 	if s.startConf, err = readConfState(s.Store()); err != nil {
 		return err
@@ -48,6 +45,16 @@ func (s *Server) repair(ctx context.Context) error {
 	}
 	s.parts.grpc = s.services()
 	return nil
+}
+
+// noteRebuilt says in the mark that the state has been rebuilt.
+func (s *Server) noteRebuilt() error {
+	reason := s.parts.rebuild
+	if reason == nil {
+		return nil
+	}
+	s.parts.rebuild = nil
+	return s.parts.home.mark(markRebuilt, reason.Error())
 }
 
 // repairFirst waits for the repair. After an error, or when ctx ends, there may

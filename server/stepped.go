@@ -72,7 +72,7 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 	}, home: h, fatal: make(chan error, 1)}
 	m := &Stepped{Server: s, world: w}
 	m.ctx, m.end = context.WithCancel(context.Background())
-	if err := s.openStore(); err != nil {
+	if err := s.openTrusted(); err != nil {
 		return nil, err
 	}
 	s.parts.transport = w.Transport(s.id)
@@ -98,6 +98,9 @@ func (m *Stepped) Repair() error {
 	if err != nil {
 		return err
 	}
+	if err := m.noteRebuilt(); err != nil {
+		return err
+	}
 	if m.startConf, err = readConfState(m.Store()); err != nil {
 		return err
 	}
@@ -106,6 +109,21 @@ func (m *Stepped) Repair() error {
 	}
 	m.parts.damage = nil
 	return nil
+}
+
+// Rebuilds reports whether what made the member stop is a reason to rebuild its
+// state, and writes the mark by which its next start does.
+func (m *Stepped) Rebuilds(reason error) bool { return errors.Is(m.rebuildable(reason), ErrRebuild) }
+
+// Absolve ends the rebuild of a member that takes part again. It parks.
+func (m *Stepped) Absolve() error {
+	if !m.parts.home.rebuilt {
+		return nil
+	}
+	if err := m.Node.ReadBarrier(m.ctx); err != nil {
+		return err
+	}
+	return m.absolve(m.ctx)
 }
 
 // open opens the log and what needs it.

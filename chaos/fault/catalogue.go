@@ -40,7 +40,7 @@ var Catalogue = []Row{
 	{29, "torn tail", []Kind{PowerCut, CrashAtIO}},
 	{30, "flipped bits in the log", []Kind{FlipBit}},
 	{31, "zeroed sector in the synced log", []Kind{ZeroSector}},
-	{32, "damage of the database", nil},
+	{32, "damage of the database", []Kind{Rot}},
 	{33, "damaged snapshot", nil},
 	{34, "deleted files", nil},
 	{35, "read-only file system", nil},

@@ -43,6 +43,7 @@ const (
 	WallJump   Kind = "wall-jump"  // the member's date is wrong by Arg minutes
 	SlowWatch  Kind = "slow-watch" // clients of the member's watches do not read
 	Compact    Kind = "compact"    // up to Arg revisions below the newest
+	Rot        Kind = "rot"        // a bit of the member's database flips while it is down
 	Alarm      Kind = "alarm"      // a person raises NOSPACE for the member
 )
 

@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 
-	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -133,40 +130,4 @@ func (m *member) seeCalls() {
 			m.proven[c.Name] = c.Offset
 		}
 	}
-}
-
-// damage hurts the proven part of the member's log while its process is down.
-// The budget is one damaged member at a time, and others that can mend it.
-func (m *member) damage(e fault.Event) {
-	s := m.s
-	if len(s.members) < 3 || m.node == nil || m.repairing {
-		return
-	}
-	for _, o := range s.members {
-		if o.damaged {
-			return
-		}
-	}
-	m.down(m.disk.killed())
-	s.after(e.For, m.revive)
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(m.proven)) {
-		if info, err := m.disk.files.Stat(name); err == nil && info.Size >= m.proven[name] && m.proven[name] > 0 {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return
-	}
-	r := s.chance.disk
-	name := names[r.IntN(len(names))]
-	at := r.Int64N(m.proven[name])
-	hurt := []byte{byte(1 + r.IntN(255))}
-	if e.Kind == fault.ZeroSector {
-		at -= at % vfs.SectorSize
-		hurt = make([]byte, min(vfs.SectorSize, m.proven[name]-at))
-	}
-	m.damaged = true
-	s.must("O12", m.disk.files.Damage(name, at, hurt))
-	s.say("%s: %d bytes of %s at %d damaged", m.name, len(hurt), name, at)
 }

@@ -32,6 +32,7 @@ func (s *Sim) settle() {
 		return
 	}
 	s.stopped = true
+	s.scrub()
 	if !s.when(s.now+s.cfg.Timeout+s.cfg.Calm, s.quiet) {
 		s.fail("O9", "members do not become equal: %s", s.standing())
 		return

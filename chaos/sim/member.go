@@ -32,6 +32,7 @@ type member struct {
 	parked    []*task
 	streams   []*stream
 	repairing bool             // it has no Node yet
+	rotten    bool             // a fault has damaged its database, and it is not rebuilt
 	damaged   bool             // a fault has damaged its log, and it is not repaired
 	proven    map[string]int64 // of each file of the log: what lies below was proven durable
 	cutOff    int              // faults that keep clients away
@@ -153,8 +154,12 @@ func (m *member) repair() {
 		m.s.fail("O12", "the repair of %s: %v", m.name, err)
 		return
 	}
-	m.repairing = false
+	m.repairing, m.rotten = false, false
 	m.s.stats.Repairs++
+	m.after(0, func() {
+		m.spawn(func() { _ = m.node.Absolve() }) // a later start tries again
+		m.turn()
+	})
 	m.begin()
 }
 
@@ -403,6 +408,7 @@ func (m *member) ended() bool {
 	switch {
 	case err == nil:
 		return false
+	case m.rebuild(err):
 	case errors.Is(err, errFlush), errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
 		m.s.say("%s stops: %v", m.name, err)
 		m.down(m.disk.killed())

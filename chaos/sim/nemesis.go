@@ -51,6 +51,8 @@ func (s *Sim) strike(e fault.Event) {
 		s.undo(e.For, func() { m.disk.files.SetSpace(-1) })
 	case fault.FlipBit, fault.ZeroSector:
 		m.damage(e)
+	case fault.Rot:
+		m.rot(e)
 	case fault.ClientCut:
 		m.cutOff++
 		m.breakStreams()

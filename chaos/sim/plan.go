@@ -40,6 +40,7 @@ var choices = []choice{
 	{kind: fault.DiskFull, most: 3 * time.Second},
 	{kind: fault.FlipBit, most: 3 * time.Second, many: true},
 	{kind: fault.ZeroSector, most: 3 * time.Second, many: true},
+	{kind: fault.Rot, most: 2 * time.Second, many: true},
 	{kind: fault.ClientCut, most: 5 * time.Second},
 	{kind: fault.HandOver, many: true},
 	{kind: fault.Zombie, most: 4 * time.Second, many: true},

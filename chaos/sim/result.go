@@ -55,7 +55,7 @@ func (s *Stats) Add(o Stats) {
 	}{
 		{&s.Ops, o.Ops}, {&s.Acked, o.Acked}, {&s.Refused, o.Refused}, {&s.Unknown, o.Unknown}, {&s.Writes, o.Writes},
 		{&s.Crashes, o.Crashes}, {&s.PowerCuts, o.PowerCuts}, {&s.Snapshots, o.Snapshots}, {&s.Repairs, o.Repairs},
-		{&s.Watches, o.Watches}, {&s.WatchEvents, o.WatchEvents}, {&s.Elections, o.Elections},
+		{&s.Watches, o.Watches}, {&s.WatchEvents, o.WatchEvents}, {&s.Elections, o.Elections}, {&s.Rotten, o.Rotten}, {&s.Rebuilt, o.Rebuilt},
 	} {
 		*x.sum += x.n
 	}

@@ -57,6 +57,7 @@ type Stats struct {
 	Writes                       int // acknowledged
 	Crashes, PowerCuts           int
 	Snapshots, Repairs           int
+	Rotten, Rebuilt              int // databases damaged; found by somebody who read them
 	Watches, WatchEvents         int
 	Elections                    int
 	Faults                       map[fault.Kind]int

@@ -112,6 +112,10 @@ func (m *member) poll() {
 				break
 			}
 			answers, err := st.watches.Poll()
+			if err != nil && m.rotten {
+				m.after(0, m.breakStreams) // damage, and said so
+				return
+			}
 			if err != nil {
 				m.s.fail("O3", "watch on %s: %v", m.name, err)
 			}

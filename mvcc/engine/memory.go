@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -40,6 +41,28 @@ func NewMemory() *Memory {
 	m := &Memory{}
 	m.mu.state = &memoryState{buckets: map[Bucket][]pair{}}
 	return m
+}
+
+// Damage flips a bit of one stored value, as a disk does that lies. pick chooses
+// below n. It reports whether there was a value to hurt.
+func (m *Memory) Damage(b Bucket, pick func(n int) int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.mu.state
+	if len(old.buckets[b]) == 0 {
+		return false
+	}
+	next := &memoryState{buckets: maps.Clone(old.buckets), size: old.size}
+	pairs := slices.Clone(old.buckets[b])
+	p := &pairs[pick(len(pairs))]
+	if len(p.value) == 0 {
+		return false
+	}
+	p.value = bytes.Clone(p.value)
+	p.value[pick(len(p.value))] ^= 1 << pick(8)
+	next.buckets[b] = pairs
+	m.mu.state = next
+	return true
 }
 
 // Crash returns a new engine holding what is durable in this one, which must
