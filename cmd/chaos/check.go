@@ -44,7 +44,7 @@ func check(args []string) error {
 	if !*bugs {
 		return failed
 	}
-	return errors.Join(failed, hunts(hunting{fast: true, first: 1, seeds: 200, limit: time.Minute}))
+	return errors.Join(failed, hunts(hunting{fast: true, first: 1, seeds: 200, limit: 5 * time.Minute}))
 }
 
 // saved runs all saved schedules.
