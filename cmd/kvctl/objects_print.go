@@ -76,11 +76,19 @@ func (a *app) document(value any) error {
 
 // group are objects that are shown in one table.
 type group struct {
-	kind       string
 	columns    []kinds.Column // nil: the values are not readable
 	namespaced bool
 	leased     bool
 	list       []*object
+}
+
+// group makes the group that an object belongs to, still without it, and says
+// what is the same for all of that group.
+func (x *object) group() (key string, g *group) {
+	if x.is == nil {
+		return "?" + x.kind, &group{}
+	}
+	return x.is.APIVersion + " " + x.kind, &group{columns: kinds.Columns(x.is.APIVersion, x.kind)}
 }
 
 // tables prints a table for each kind, in the order in which the kinds appear.
@@ -103,16 +111,10 @@ func (o *objects) tables(ctx context.Context, a *app, list []*object) {
 func groups(list []*object) (out []*group) {
 	by := map[string]*group{}
 	for _, x := range list {
-		key := "?" + x.kind
-		if x.is != nil {
-			key = x.is.APIVersion + " " + x.kind
-		}
+		key, fresh := x.group()
 		g := by[key]
 		if g == nil {
-			g = &group{kind: x.kind}
-			if x.is != nil {
-				g.columns = kinds.Columns(x.is.APIVersion, x.kind)
-			}
+			g = fresh
 			by[key] = g
 			out = append(out, g)
 		}

@@ -8,8 +8,6 @@ import (
 	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-
-	"github.com/keelson-io/keelson/api/kinds"
 )
 
 // objectWatch prints events as changes of objects.
@@ -88,12 +86,8 @@ func (a *app) change(what string, x *object) error {
 // when they must. Another kind begins another table.
 func (w *objectWatch) line(a *app, what string, x *object) {
 	wide := a.output == outWide
-	g := &group{kind: x.kind, namespaced: x.namespace != "", leased: true}
-	key := "?" + x.kind
-	if x.is != nil {
-		g.columns = kinds.Columns(x.is.APIVersion, x.kind)
-		key = x.is.APIVersion + " " + x.kind
-	}
+	key, g := x.group()
+	g.namespaced, g.leased = x.namespace != "", true
 	head := append([]string{"EVENT"}, g.head(wide)...)
 	row := append([]string{what}, g.row(x, time.Now(), wide)...)
 	if key != w.kind || len(head) != len(w.widths) {
