@@ -36,7 +36,7 @@ func (r *Report) SVG(w io.Writer) error {
 	height := plotMargin*2 + plotRow*len(bars)
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" font-family="sans-serif" font-size="12">`+"\n", plotWidth, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/>`+"\n", plotWidth, height)
-	for f := 1.0; plotX(f) < plotWidth-40; f *= 2 {
+	for f := 1.0; f <= plotMost; f *= 2 {
 		x := plotX(f)
 		fmt.Fprintf(&b, `<line x1="%.0f" x2="%.0f" y1="%d" y2="%d" stroke="%s"/><text x="%.0f" y="%d" text-anchor="middle">%g×</text>`+"\n",
 			x, x, plotMargin-6, height-plotMargin, map[bool]string{true: "black", false: "#ddd"}[f == 1], x, plotMargin-12, f)
