@@ -30,6 +30,9 @@ func (c conn) Invoke(ctx context.Context, method string, in, out any, opts ...gr
 	if !ok {
 		return fmt.Errorf("client: %T is no protobuf message", in)
 	}
+	if answer, ok := out.(proto.Message); ok && len(opts) == 0 {
+		return c.send(ctx, method, m, answer)
+	}
 	return c.try(ctx, requestOf(method, m), func(ctx context.Context, to *grpc.ClientConn) error {
 		return to.Invoke(ctx, method, in, out, opts...)
 	}, out)

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/load"
 	"github.com/keelson-io/keelson/chaos/oracle"
@@ -110,6 +108,7 @@ type run struct {
 	ids     map[*cluster.Member]uint64
 	members []history.Member
 	rate    float64
+	shared  [libraries]*load.Conn
 }
 
 // record begins the history.
@@ -142,12 +141,28 @@ func (r *run) dial(n int) (load.Conn, error) {
 	case "etcd":
 		return dialEtcd(r.cluster.Endpoints())
 	case "client":
-		return load.Client(client.Config{Endpoints: r.cluster.Endpoints(), DialTimeout: time.Second, DialOptions: []grpc.DialOption{}})
+		return r.library(n)
 	case "direct":
 		return load.Direct(r.members[n%len(r.members)])
 	default:
 		return load.Conn{}, fmt.Errorf("there is no way %q to the cluster", way)
 	}
+}
+
+// libraries is how many of our clients the load's clients share: calls that are
+// made at the same time through one go through one stream.
+const libraries = 4
+
+func (r *run) library(n int) (load.Conn, error) {
+	n %= libraries
+	if r.shared[n] == nil {
+		c, err := load.Client(client.Config{Endpoints: r.cluster.Endpoints(), DialTimeout: time.Second})
+		if err != nil {
+			return load.Conn{}, err
+		}
+		r.shared[n] = &c
+	}
+	return *r.shared[n], nil // closing one again does nothing
 }
 
 // warmUp is how long load goes on before the first kill.
