@@ -39,10 +39,16 @@ func Mask(s string) string {
 	return s
 }
 
+// met is what kubectl says of each object that it waited for.
+var met = regexp.MustCompile(`(?m)^.* condition met\n`)
+
 // MaskStep is Mask for what a step printed. Discovery has no order that means
-// something.
+// something, and an object that is waited for may have gone before.
 func MaskStep(s Step, printed string) string {
 	printed = Mask(printed)
+	if strings.HasPrefix(s.Line, "wait --for=delete") {
+		printed = met.ReplaceAllString(printed, "")
+	}
 	if len(s.words) > 0 && (s.words[0] == "api-resources" || s.words[0] == "api-versions") {
 		lines := strings.SplitAfter(printed, "\n")
 		slices.Sort(lines)

@@ -109,7 +109,7 @@ func announce(store *cluster.Cluster, dir string) error {
     kubectl get pods -n shop -o wide
     kvctl get /registry/pods                       # the same, read from the store
     kvctl get /registry/deployments/shop/web -o yaml
-    kvctl get --tree /registry
+    kvctl get --tree --prefix /registry
     kubectl get pods -n shop -w                    # and then kill the store's leader:
     kill -9 %d
 
