@@ -70,10 +70,12 @@ func Enter(prepare func(dir string) error) (dir string, inside bool, err error) 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", false, err
 	}
-	defer func() {
+	defer func(dir string) { // the result of that name is empty by then
 		sweepCgroups(os.Getpid())
-		os.RemoveAll(dir)
-	}()
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "chaos: left behind:", err)
+		}
+	}(dir)
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, memory), 0o700), prepare(dir)); err != nil {
 		return "", false, err
 	}
