@@ -237,7 +237,7 @@ func TestDamageFoundByRead(t *testing.T) {
 	c := startTrio(t)
 	const text = "the-value-that-is-hurt"
 	put(t, c.sites[2].client, "hurt", text) // there, so that this member has applied it
-	c.stop(2) // and start, so that the database has it
+	c.stop(2)                               // and start, so that the database has it
 	c.start(2)
 	c.sites[2].await(t, c.procs[2])
 	c.procs[2].says("ready to serve client requests")
