@@ -310,12 +310,28 @@ func (p *pipeline) begin(body []byte) error {
 	b := batch{now: p.i.metrics.clock.Now(), at: p.i.node.Status()}
 	var refused error
 	err := keelsonpb.ReadRequests(body, func(c keelsonpb.Call) {
-		if refused == nil {
-			refused = p.call(&b, c)
+		if refused != nil {
+			return
 		}
+		if p.crowded() { // the next call waits for others to end: these may be the ones
+			p.start(&b)
+		}
+		refused = p.call(&b, c)
 	}, p.leave)
-	if len(b.reads) > 0 {
-		p.run(func() { p.readAll(b.reads) })
+	p.start(&b)
+	return errors.Join(err, refused)
+}
+
+func (p *pipeline) crowded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.open >= keelsonpb.MaxCalls
+}
+
+// start has the calls of a batch done, and empties it.
+func (p *pipeline) start(b *batch) {
+	if reads := b.reads; len(reads) > 0 {
+		p.run(func() { p.readAll(reads) })
 	}
 	if len(b.commands) > 0 {
 		if err := p.s.node.ProposeAll(b.commands); err != nil {
@@ -327,7 +343,7 @@ func (p *pipeline) begin(body []byte) error {
 			}
 		}
 	}
-	return errors.Join(err, refused)
+	b.commands, b.writes, b.reads = nil, nil, nil
 }
 
 // leave is told that the client waits no more for a call.

@@ -41,6 +41,22 @@ func puts(t testing.TB, n int) (out [][]byte) {
 	return out
 }
 
+// TestPipelineTooMany: a message with more calls than may be under way at once
+// does not wait for itself.
+func TestPipelineTooMany(t *testing.T) {
+	s := newSolo(t)
+	p := openPiper(callContext(t), t, s.conn)
+	const n = keelsonpb.MaxCalls + 100
+	if err := p.send(p.message(keelsonpb.Put, puts(t, n)...)); err != nil {
+		t.Fatal(err)
+	}
+	answers := map[uint64]keelsonpb.Answer{}
+	p.collect(answers)
+	if len(answers) != n {
+		t.Errorf("%d of %d calls were answered", len(answers), n)
+	}
+}
+
 // TestPipelineStops: a member that is to stop answers what it has begun, begins
 // nothing more, and says so last.
 func TestPipelineStops(t *testing.T) {
