@@ -24,16 +24,18 @@ type client struct {
 	served int // operations answered since faults ended
 }
 
-// newClient makes a client. Some fight for locks or do what the API server of
-// Kubernetes does; the others do some of everything.
+// newClient makes a client. Some fight for locks, append to lists, or do what the
+// API server of Kubernetes does; the others do some of everything.
 func newClient(s *Sim, n int) *client {
 	r, cfg := s.chance.client, s.cfg
 	c := &client{s: s, n: n, at: s.members[n%len(s.members)]}
 	switch k := n - (cfg.Clients - cfg.Special); k {
-	case 0, 2, 3:
+	case 0, 3:
 		c.asks = workload.NewLocks(n, r)
 	case 1:
 		c.asks = workload.NewRegistry(n, r, cfg.ValueBytes)
+	case 2:
+		c.asks = workload.NewLists(n, r)
 	default:
 		c.asks = &workload.Mixed{Client: n, R: r, Mix: cfg.Mix, Keys: cfg.Keys, ValueBytes: cfg.ValueBytes}
 	}

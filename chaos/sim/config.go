@@ -25,7 +25,7 @@ type Config struct {
 
 	// Load.
 	Clients    int
-	Special    int           // of them, the last: locks, a registry
+	Special    int           // of them, the last: locks, a registry, lists
 	Think      time.Duration // mean pause of a client between operations
 	Timeout    time.Duration // after which a client gives an operation up
 	Keys       int

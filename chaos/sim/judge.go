@@ -175,6 +175,7 @@ func (s *Sim) judge() {
 	if s.failed != nil {
 		return
 	}
+	s.hist.End = s.now
 	c := oracle.NewCase(&s.hist)
 	for _, o := range oracle.All() {
 		for _, err := range o.Check(c) {
