@@ -166,6 +166,8 @@ func DefaultConfig() Config {
 		EnableGRPCGateway:     true,
 
 		AuthToken:         "simple",
+
+		ResourceAuthorization: AlwaysAllow,
 		AuthTokenTTL:      300,
 		BcryptCost:        10,
 		MinPasswordLength: 1,
