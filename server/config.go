@@ -166,8 +166,6 @@ func DefaultConfig() Config {
 		EnableGRPCGateway:     true,
 
 		AuthToken:         "simple",
-
-		ResourceAuthorization: AlwaysAllow,
 		AuthTokenTTL:      300,
 		BcryptCost:        10,
 		MinPasswordLength: 1,
@@ -176,6 +174,7 @@ func DefaultConfig() Config {
 		TLSMinVersion:          "TLS1.2",
 		SelfSignedCertValidity: 1,
 		HostWhitelist:          []string{"*"},
+		ResourceAuthorization:  AlwaysAllow,
 	}
 }
 

@@ -20,7 +20,7 @@
 //
 //	length   uvarint, of kind and body
 //	kind     1 byte
-//	body     msgpack: an array for calls and deliveries, else a map with field names
+//	body     msgpack: a struct is an array of its fields, to which later versions append
 //	checksum CRC-32C of kind and body, little-endian
 //
 // Messages of etcd's API are in their own wire format, beside their name. Names

@@ -80,7 +80,7 @@ func newReader(in io.Reader) (*reader, error) {
 	if _, err := io.ReadFull(b, start); err != nil || string(start) != magic {
 		return nil, fmt.Errorf("%w: it does not begin like one", ErrDamaged)
 	}
-	return &reader{in: b, dec: codec.NewDecoderBytes(nil, &codec.MsgpackHandle{}), watches: map[int]*Watch{}}, nil
+	return &reader{in: b, dec: codec.NewDecoderBytes(nil, handle()), watches: map[int]*Watch{}}, nil
 }
 
 // next decodes one record. Records of watches go into h at once; they give nil.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
@@ -36,22 +37,26 @@ const (
 	kindHealed
 )
 
+// handle makes the codec's settings: a struct is an array of its fields.
+func handle() *codec.MsgpackHandle {
+	h := &codec.MsgpackHandle{}
+	h.StructToArray = true
+	return h
+}
+
 // wireName gives a name its number.
 type wireName struct {
-	_struct bool `codec:",toarray"`
-	N       uint64
-	Text    string
+	N    uint64
+	Text string
 }
 
 // wireMessage is a message of etcd's API; no name: there is none.
 type wireMessage struct {
-	_struct bool `codec:",toarray"`
-	Name    uint64
-	Body    []byte
+	Name uint64
+	Body []byte
 }
 
 type wireOp struct {
-	_struct           bool `codec:",toarray"`
 	ID, Client        int
 	Member            uint64
 	Endpoint, Method  uint64 // names
@@ -62,13 +67,11 @@ type wireOp struct {
 }
 
 type wireEntry struct {
-	_struct     bool `codec:",toarray"`
 	Index, Term uint64
 	Commands    []wireCommand
 }
 
 type wireCommand struct {
-	_struct               bool `codec:",toarray"`
 	ID                    uint64
 	Request               wireMessage
 	Leader                uint64
@@ -77,7 +80,6 @@ type wireCommand struct {
 }
 
 type wireWatch struct {
-	_struct    bool `codec:",toarray"`
 	ID, Client int
 	Member     uint64
 	Opened     time.Duration
@@ -85,17 +87,15 @@ type wireWatch struct {
 }
 
 type wireAnswer struct {
-	_struct bool `codec:",toarray"`
-	Watch   int
-	At      time.Duration
-	Body    []byte // pb.WatchResponse
+	Watch int
+	At    time.Duration
+	Body  []byte // pb.WatchResponse
 }
 
 type wireWatchEnd struct {
-	_struct bool `codec:",toarray"`
-	Watch   int
-	At      time.Duration
-	Err     string
+	Watch int
+	At    time.Duration
+	Err   string
 }
 
 // answer is a delivery in etcd's words.

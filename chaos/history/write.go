@@ -85,7 +85,7 @@ func newWriter(out io.Writer, close ...io.Closer) *Writer {
 	w.mu.out = bufio.NewWriterSize(out, 1<<18)
 	w.mu.close = close
 	w.mu.names = map[string]uint64{}
-	w.mu.enc = codec.NewEncoderBytes(&w.mu.body, &codec.MsgpackHandle{})
+	w.mu.enc = codec.NewEncoderBytes(&w.mu.body, handle())
 	return w
 }
 

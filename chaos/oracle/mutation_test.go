@@ -86,15 +86,6 @@ func appends(o *history.Op) bool {
 	return ok && strings.HasPrefix(string(q.Success[0].GetRequestPut().GetKey()), oracle.ListPrefix) && o.Response.(*pb.TxnResponse).Succeeded
 }
 
-// forget takes an event out of everything that watches and members say.
-func forget(h *history.History, fits func(*mvccpb.Event) bool) {
-	for _, w := range h.Watches {
-		for i := range w.Responses {
-			w.Responses[i].Events = slices.DeleteFunc(w.Responses[i].Events, fits)
-		}
-	}
-}
-
 func event(h *history.History, watch int) (response *[]*mvccpb.Event, e *mvccpb.Event) {
 	w := h.Watches[watch]
 	r := &w.Responses[len(w.Responses)/2]

@@ -127,19 +127,6 @@ func (c *Cluster) members() []*Member {
 	return append([]*Member(nil), c.Members...)
 }
 
-// drop gives a seat up; its process must have ended.
-func (c *Cluster) drop(m *Member) error {
-	c.mu.Lock()
-	for i, o := range c.Members {
-		if o == m {
-			c.Members = append(c.Members[:i:i], c.Members[i+1:]...)
-			break
-		}
-	}
-	c.mu.Unlock()
-	return m.Disk.close()
-}
-
 func (c *Cluster) endpoints() (out []string) {
 	for _, m := range c.members() {
 		out = append(out, m.endpoint())

@@ -108,16 +108,6 @@ func (l *load) close() error {
 	return errors.Join(errs...)
 }
 
-// follow tells the clients of the members that there are now.
-func (l *load) follow() error {
-	for _, cl := range l.clients {
-		if err := cl.SetEndpoints(l.c.endpoints()...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // everybodyServed waits until each client got a few more answers.
 func (l *load) everybodyServed(limit time.Duration) error {
 	var before [loadClients]int64

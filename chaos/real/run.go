@@ -54,7 +54,6 @@ type Run struct {
 	result   Result
 	stop     context.CancelFunc // of watchers and probes
 	watching sync.WaitGroup
-	cleanups []func() // what a fault has set up, undone at the end
 }
 
 // election is the timeouts that a seed may draw; etcd's own come most often.
@@ -87,7 +86,6 @@ func (w *world) run(ctx context.Context, cfg Config) (Result, error) {
 	w.net.Heal()
 	err := run.live(ctx, members)
 	run.result.Took = time.Since(run.result.Began)
-	run.cleanUp()
 	if e := c.close(); e != nil {
 		fmt.Fprintln(os.Stderr, "chaos: left behind:", e)
 	}
@@ -304,7 +302,6 @@ func (c *Cluster) together() error {
 
 // heal ends faults for good, and waits until everybody is served.
 func (r *Run) heal(failed error) error {
-	r.cleanUp()
 	r.net.Heal()
 	if failed != nil {
 		return nil
@@ -390,18 +387,6 @@ func (r *Run) cutAll(members []*Member) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
-}
-
-// later has something undone when faults end.
-func (r *Run) later(f func()) { r.cleanups = append(r.cleanups, f) }
-
-func (r *Run) cleanUp() {
-	for len(r.cleanups) > 0 {
-		last := len(r.cleanups) - 1
-		f := r.cleanups[last]
-		r.cleanups = r.cleanups[:last]
-		f()
-	}
 }
 
 // verdict closes the history, adds what members have left, and asks the oracles.

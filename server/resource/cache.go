@@ -82,16 +82,6 @@ func position(entries []*entry, key string) (int, bool) {
 	return slices.BinarySearchFunc(entries, key, func(e *entry, key string) int { return strings.Compare(e.key, key) })
 }
 
-// get returns the entry of a key as far as the cache knows.
-func (c *collection) get(key string) *entry {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if i, ok := position(c.mu.entries, key); ok {
-		return c.mu.entries[i]
-	}
-	return nil
-}
-
 // apply takes over the changes of one revision, in order, or keeps them until
 // the collection is loaded.
 func (c *collection) apply(events []*mvcc.Event) {

@@ -40,8 +40,6 @@ const (
 	flushBytes = 128 << 10
 	// gzipBytes is the size from which answers are compressed for who asks.
 	gzipBytes = 128 << 10
-	// maxPage bounds the keys that one round of a filtered page looks at.
-	maxPage = 10000
 	// eventTTL is how long Events live, as kube-apiserver's --event-ttl; a lease is
 	// shared by the events of leaseShare.
 	eventTTL   = time.Hour
