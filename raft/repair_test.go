@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -257,15 +258,20 @@ func TestCrashInsideRepair(t *testing.T) {
 		vote = found.HardState.Term
 	}
 	var clones []*vfs.Mem
-	var over atomic.Bool
+	var mu sync.Mutex // the repaired member calls its file system from several goroutines
+	over := false
 	disk := hurt.disk
 	hurt.fs = vfs.NewFault(disk, vfs.Rule{Hook: func(call vfs.Call) {
-		if !over.Load() && call.Op != vfs.OpRead && call.Op != vfs.OpClose {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over && call.Op != vfs.OpRead && call.Op != vfs.OpClose {
 			clones = append(clones, disk.CrashClone(c.rng))
 		}
 	}})
 	hurt.repair().repaired()
-	over.Store(true)
+	mu.Lock()
+	over = true
+	mu.Unlock()
 	c.settle()
 	hurt.kill(false)
 
