@@ -20,7 +20,7 @@ run: build ## start a cluster of three on loopback; Ctrl-C stops it
 	@$(GO) build -o bin/cluster ./scripts
 	@exec bin/cluster -kvd bin/kvd -dir local.kvd
 
-test: ## all tests with the race detector, each fuzz target for three seconds, and check
+test: ## all tests with the race detector, 500 new inputs for each fuzz target, and check
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
 	@GO="$(GO)" FUZZTIME=500x scripts/fuzz.sh
