@@ -71,10 +71,7 @@ func TestPipeUnderLoad(t *testing.T) {
 func TestPipeIsNotForAll(t *testing.T) {
 	c := open(t, client.PipedAtOnce(client.Config{Endpoints: []string{startMember(t).addr}}))
 	ctx := testContext(t)
-	waitFor(t, "a pipe", func() bool {
-		put(ctx, t, c, "k", 1)
-		return c.Pipes() > 0
-	})
+	onePipe(ctx, t, c)
 	before, _ := c.PipedCalls()
 	if _, err := c.Put(ctx, "large", make([]byte, 1<<20)); err != nil {
 		t.Error(err)
@@ -156,7 +153,7 @@ func TestPipeCut(t *testing.T) {
 		}
 	})
 	many(callers, func(w int) {
-		for i := range writes {
+		for i := 0; (i < writes || cuts.Load() == 0) && ctx.Err() == nil; i++ {
 			key := fmt.Sprintf("/w/%d/%d", w, i)
 			switch _, err := c.Put(ctx, key, []byte(key)); {
 			case err == nil:
@@ -200,6 +197,15 @@ func TestPipeCut(t *testing.T) {
 	}
 }
 
+// onePipe waits until c's calls go through a pipe.
+func onePipe(ctx context.Context, t *testing.T, c *client.Client) {
+	t.Helper()
+	waitFor(t, "a pipe", func() bool {
+		put(ctx, t, c, "k", 1)
+		return c.Pipes() > 0
+	})
+}
+
 // TestPipeCallsEndByThemselves: on one pipe, calls whose context ends leave at
 // once with its error, and the others do not notice. A frozen connection changes
 // neither.
@@ -208,10 +214,7 @@ func TestPipeCallsEndByThemselves(t *testing.T) {
 	p := newProxy(t, m.addr)
 	c := open(t, client.PipedAtOnce(client.Config{Endpoints: []string{p.addr()}, Timeout: time.Minute}))
 	ctx := testContext(t)
-	waitFor(t, "a pipe", func() bool {
-		put(ctx, t, c, "k", 1)
-		return c.Pipes() > 0
-	})
+	onePipe(ctx, t, c)
 	many(60, func(i int) {
 		rng := rand.New(rand.NewPCG(uint64(i), 7))
 		for j := range 30 {
@@ -282,10 +285,7 @@ func TestPipeIsClosed(t *testing.T) {
 	p := newProxy(t, m.addr)
 	c := open(t, client.PipedAtOnce(client.Config{Endpoints: []string{p.addr()}, Timeout: time.Minute}))
 	ctx := testContext(t)
-	waitFor(t, "a pipe", func() bool {
-		put(ctx, t, c, "k", 1)
-		return c.Pipes() > 0
-	})
+	onePipe(ctx, t, c)
 	p.freeze()
 	before, _ := c.PipedCalls()
 	ended := make(chan error, 1)
