@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"os"
 	"strings"
 
 	"github.com/keelson-io/keelson/compat/cluster"
@@ -16,14 +15,7 @@ var (
 
 // StartControllers runs Kubernetes' own controllers against a target.
 func StartControllers(t Target, dir string, names ...string) (*cluster.Process, error) {
-	binary, err := program("kube-controller-manager")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	config, err := t.Kubeconfig(dir)
+	binary, config, err := aimed("kube-controller-manager", t, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -25,19 +25,25 @@ type Printed struct {
 
 // NewKubectl makes a home for kubectl below dir.
 func NewKubectl(t Target, dir string) (*Kubectl, error) {
-	binary, err := program("kubectl")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	config, err := t.Kubeconfig(dir)
+	binary, config, err := aimed("kubectl", t, dir)
 	if err != nil {
 		return nil, err
 	}
 	env := append(os.Environ(), "HOME="+dir, "KUBECONFIG="+config, "KUBECACHEDIR="+filepath.Join(dir, "cache"))
 	return &Kubectl{binary: binary, env: env, dir: dir}, nil
+}
+
+// aimed finds a program of Kubernetes' and writes the configuration that aims it
+// at a target into dir, which it makes.
+func aimed(name string, t Target, dir string) (binary, config string, err error) {
+	if binary, err = program(name); err != nil {
+		return "", "", err
+	}
+	if err = os.MkdirAll(dir, 0o755); err != nil {
+		return "", "", err
+	}
+	config, err = t.Kubeconfig(dir)
+	return binary, config, err
 }
 
 // Run runs one command. Its error says that the command could not be run, not
