@@ -1,11 +1,8 @@
-//go:build linux
-
 package real
 
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -14,7 +11,7 @@ import (
 	"time"
 )
 
-// Result is what a run says in a result file.
+// Result is what a run has found.
 type Result struct {
 	Fault    string // names, joined by +
 	Seed     uint64
@@ -33,26 +30,17 @@ type Result struct {
 	PowerCuts int       // of single members
 	AllCuts   int       // of all at once
 	Gaps      []Measure // from a fault to the first acknowledgement of a write that was asked for after it
-	Measures  []Measure `json:",omitempty"` // what faults timed themselves
+	Measures  []Measure // what faults timed themselves
 
-	Failure     string `json:",omitempty"`
-	Meaningless string `json:",omitempty"`
-	Skipped     string `json:",omitempty"`
+	Failure     string
+	Meaningless string
+	Skipped     string
 }
 
 // Measure is a time.
 type Measure struct {
 	What string
 	Time time.Duration
-}
-
-// replay is the command that makes the run again.
-func (r *Run) replay() string {
-	s := fmt.Sprintf("go run ./cmd/chaos real -fault %s -seed %#x", faultNames(r.Faults), r.Seed)
-	if r.Times > 0 {
-		s += fmt.Sprint(" -times ", r.Times)
-	}
-	return s
 }
 
 // Line tells how a run ended, in one line; a failure's says how to repeat it.
@@ -110,35 +98,4 @@ func Commit() string {
 		}
 	}
 	return cmp.Or(os.Getenv(CommitEnv), Unknown)
-}
-
-// Campaign is a result file: runs under one command, perhaps in several pieces.
-type Campaign struct {
-	Command string
-	Machine string
-	Runs    []Result
-}
-
-// ReadCampaign reads a result file; one that does not exist is empty.
-func ReadCampaign(name string) (c Campaign, err error) {
-	b, err := os.ReadFile(name)
-	if os.IsNotExist(err) {
-		return c, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	return c, err
-}
-
-// Write replaces the file.
-func (c Campaign) Write(name string) error {
-	b, err := json.MarshalIndent(c, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
 }

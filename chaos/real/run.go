@@ -100,6 +100,15 @@ func (w *world) run(ctx context.Context, cfg Config) (Result, error) {
 	return run.result, nil
 }
 
+// replay is the command that makes the run again.
+func (r *Run) replay() string {
+	s := fmt.Sprintf("go run ./cmd/chaos real -fault %s -seed %#x", faultNames(r.Faults), r.Seed)
+	if r.Times > 0 {
+		s += fmt.Sprint(" -times ", r.Times)
+	}
+	return s
+}
+
 func faultNames(all []*Fault) string {
 	var names []string
 	for _, f := range all {

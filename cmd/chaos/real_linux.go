@@ -43,7 +43,7 @@ func realProcesses(args []string) error {
 	f.DurationVar(&o.plan.Election, "election", 0, "election timeout; 0: drawn from the seed")
 	f.StringVar(&o.kvd, "kvd", "", "the member's program; empty: it is built")
 	f.BoolVar(&o.race, "race", false, "build it with the race detector")
-	f.StringVar(&o.results, "results", "", "add what each run was to this file, in JSON")
+	f.StringVar(&o.results, "results", "", "add what each run was to the sums in this file")
 	f.StringVar(&o.plan.Keep, "keep", "", "folder for what failing runs leave")
 	f.BoolVar(&o.plan.Stop, "stop", false, "end at the first failure")
 	f.BoolVar(&o.list, "list", false, "list the faults")
@@ -159,13 +159,15 @@ func (o *realRun) run(dir string) error {
 			return err
 		}
 	}
-	campaign.Machine = real.Machine()
-	if campaign.Command == "" {
-		campaign.Command = "go run ./cmd/chaos " + strings.Join(os.Args[1:], " ")
+	campaign.Rows = map[string]int{}
+	for _, f := range real.Catalogue() {
+		campaign.Rows[f.Name] = f.Row
 	}
-	var writing error
+	machine := real.Machine()
+	runs, writing := 0, error(nil)
 	o.plan.Each = func(res real.Result) {
-		campaign.Runs = append(campaign.Runs, res)
+		runs++
+		campaign.Add(res, machine)
 		if o.results != "" && writing == nil {
 			writing = campaign.Write(o.results)
 		}
@@ -175,7 +177,7 @@ func (o *realRun) run(dir string) error {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d runs failed", failed, len(campaign.Runs))
+		return fmt.Errorf("%d of %d runs failed", failed, runs)
 	}
 	return ctx.Err()
 }

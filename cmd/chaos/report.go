@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,18 +19,13 @@ import (
 	"github.com/keelson-io/keelson/chaos/sim"
 )
 
-// mended are the seeds that failed for a mistake which is mended, and that pass
-// now: result files say what was found when they were written.
-var mended = map[uint64]string{
-	0x18d2e:         "a false alarm, see the track record; it passes since",
-	0x63a81861f14c7: "a false alarm, see the track record; it passes since",
-}
-
 // report writes a page from result files, so that no figure is typed by hand.
 func report(args []string) error {
 	f := flags("report")
 	seeds := f.String("sim", "docs/results/sim.jsonl", "results of `chaos sim`, files by comma")
 	bugs := f.String("planted", "docs/results/planted.json", "results of `chaos planted`")
+	processes := f.String("real", "docs/results/real.json", "results of `chaos real`")
+	others := f.String("others", "docs/results/others.json", "figures of other reports, written by hand")
 	record := f.String("track", "docs/results/track.md", "the track record, written by hand")
 	out := f.String("o", "docs/RELIABILITY.md", "the page")
 	if err := f.Parse(args); err != nil {
@@ -45,8 +41,17 @@ func report(args []string) error {
 	if err != nil {
 		return err
 	}
-	track, err := os.ReadFile(*record)
+	b, err := os.ReadFile(*record)
 	if err != nil {
+		return err
+	}
+	track := string(b)
+	ring, err := readReal(*processes)
+	if err != nil {
+		return err
+	}
+	figures := figures{sim: &t, real: ring, bugs: found}
+	if err := figures.readOthers(*others); err != nil {
 		return err
 	}
 	page, err := os.Create(*out)
@@ -54,8 +59,11 @@ func report(args []string) error {
 		return err
 	}
 	w := bufio.NewWriter(page)
-	t.write(w)
-	writeRows(w, t.stats.Faults)
+	fmt.Fprint(w, begin)
+	figures.writeGoals(w)
+	t.write(w, track)
+	ring.write(w, track)
+	figures.writeRows(w)
 	writeHunts(w, found)
 	fmt.Fprintf(w, "## Track record\n\n%s\n%s", track, notTested)
 	return errors.Join(w.Flush(), page.Close())
@@ -104,23 +112,19 @@ func (t *total) add(r sim.Record) {
 		t.all.Simulated += z.Simulated
 	}
 	t.stats.Add(r.Stats)
-	for _, line := range r.Failures {
-		for seed, why := range mended {
-			if strings.Contains(line, fmt.Sprintf("seed %#x:", seed)) {
-				line += " (" + why + ")"
-			}
-		}
-		t.failures = append(t.failures, line)
-	}
+	t.failures = append(t.failures, r.Failures...)
 }
 
-func (t *total) write(w io.Writer) {
+const begin = `# Reliability
+
+This page is written by ` + "`go run ./cmd/chaos report`" + ` from the files in docs/results. What the words mean: the package docs of chaos/sim,
+chaos/real and chaos/oracle. A ring is a way to run a cluster: the simulator is ring A, real processes are ring C.
+
+`
+
+func (t *total) write(w io.Writer, track string) {
 	s := t.stats
-	fmt.Fprintf(w, `# Reliability
-
-This page is written by `+"`go run ./cmd/chaos report`"+` from the files in docs/results. What the words mean: the package docs of chaos/sim and chaos/oracle.
-
-## The simulator
+	fmt.Fprintf(w, `## The simulator
 
 Made by `+"`go run ./cmd/chaos sim -seeds N -results FILE`"+` with %s on %s/%s; commits %s.
 
@@ -142,13 +146,25 @@ Made by `+"`go run ./cmd/chaos sim -seeds N -results FILE`"+` with %s on %s/%s; 
 		t.all.Seeds, bySize(t.sizes, func(z sim.Size) float64 { return float64(z.Seeds) }), t.all.Simulated.Hours(),
 		bySize(t.timed, func(z sim.Size) float64 { return z.Simulated.Seconds() / z.CPU.Seconds() }), s.Ops, s.Unknown, s.Writes, t.lost(), s.Elections,
 		s.Crashes, s.PowerCuts, s.Snapshots, s.Repairs, s.WatchEvents, len(t.failures))
-	for _, line := range t.failures {
+	writeFailures(w, t.failures, track)
+}
+
+// writeFailures lists runs that failed when they were made; of some the track
+// record tells what became of them.
+func writeFailures(w io.Writer, lines []string, track string) {
+	for _, line := range lines {
+		if seed := seedOf.FindString(line); seed != "" && strings.Contains(track, seed) {
+			line += " (see the track record; it passes since)"
+		}
 		fmt.Fprintf(w, "- %s\n", line)
 	}
-	if len(t.failures) > 0 {
+	if len(lines) > 0 {
 		fmt.Fprintln(w)
 	}
 }
+
+// seedOf finds the seed that a line names.
+var seedOf = regexp.MustCompile(`0x[0-9a-f]+`)
 
 // bySize tells something about each number of members.
 func bySize(sizes map[int]sim.Size, tell func(sim.Size) float64) string {
@@ -160,31 +176,15 @@ func bySize(sizes map[int]sim.Size, tell func(sim.Size) float64) string {
 }
 
 // lost counts the seeds that failed for durability.
-func (t *total) lost() (n int) {
-	for _, line := range t.failures {
-		if strings.Contains(line, " O4 ") {
+func (t *total) lost() int { return countLost(t.failures) }
+
+func countLost(failures []string) (n int) {
+	for _, line := range failures {
+		if strings.Contains(line, " O4") {
 			n++
 		}
 	}
 	return n
-}
-
-func writeRows(w io.Writer, faults map[fault.Kind]int) {
-	fmt.Fprint(w, "## The catalogue\n\nHow often the simulator made each row's faults happen; kinds serve several rows.\n\n| row | fault | kinds | times |\n|---|---|---|---|\n")
-	reached := 0
-	for _, r := range fault.Catalogue {
-		n := 0
-		var kinds []string
-		for _, k := range r.Kinds {
-			n += faults[k]
-			kinds = append(kinds, string(k))
-		}
-		if n >= 20 {
-			reached++
-		}
-		fmt.Fprintf(w, "| %d | %s | %s | %d |\n", r.N, r.Name, strings.Join(kinds, ", "), n)
-	}
-	fmt.Fprintf(w, "\n%d of %d rows were reached at least 20 times.\n\n", reached, len(fault.Catalogue))
 }
 
 func writeHunts(w io.Writer, found []hunt) {
@@ -202,6 +202,7 @@ func writeHunts(w io.Writer, found []hunt) {
 
 const notTested = `## Not tested here
 
-The simulator runs one goroutine: races between goroutines, gRPC, sockets, TLS and bbolt are outside it, as are the rows above without a kind. Its
-disks and networks are models. Membership does not change in it, and nobody uses users and roles.
+The simulator runs one goroutine: races between goroutines, gRPC, sockets, TLS and bbolt are outside it; its disks and networks are models. Real
+processes run on one machine and one kernel: their network is a switch in user space, their disks are images in memory, their clocks cannot differ.
+Nobody has pulled the plug of a machine, and no disk lied about a sync. A line of the rotation with a time long ago, or none, says what it says.
 `
