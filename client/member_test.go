@@ -83,7 +83,7 @@ func tryMember(dir string, change ...func(*server.Config)) (*member, error) {
 	case <-done:
 		cancel()
 		return nil, fmt.Errorf("the member ended: %w", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		m.stop()
 		return nil, fmt.Errorf("the member is not ready: %w", err)
 	}

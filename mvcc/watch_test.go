@@ -289,7 +289,7 @@ func (r *recorder) check(t *testing.T, h *watchcheck.History) {
 // eventually waits for a condition that other goroutines bring about.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)

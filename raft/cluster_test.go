@@ -30,7 +30,7 @@ var verbose = flag.Bool("raft.log", false, "print the members' logs")
 
 const (
 	testTick    = 10 * time.Millisecond
-	testTimeout = 20 * time.Second // of any wait
+	testTimeout = time.Minute // of any wait
 )
 
 // toy is a state machine that remembers every command's body, in order. It is

@@ -123,7 +123,7 @@ func TestInitialCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Run(ctx); !errors.Is(err, ErrInconsistent) {
 		t.Errorf("a member with a false history ends with %v", err)

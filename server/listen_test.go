@@ -31,7 +31,7 @@ import (
 // eventually waits for a condition, with a deadline that only a hang reaches.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain: %s", what)
 		}
@@ -110,7 +110,7 @@ func askStatus(t *testing.T, target string, pairs ...string) (*pb.StatusResponse
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), pairs...), 10*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), pairs...), time.Minute)
 	defer cancel()
 	return pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
 }
@@ -186,7 +186,7 @@ func TestNoiseOnTheClientPort(t *testing.T) {
 			defer conn.Close()
 			io.WriteString(conn, n)
 			conn.(*net.TCPConn).CloseWrite()
-			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the connection that sent %q was left open", n)
 			}
@@ -244,7 +244,7 @@ func TestSilentConnectionsEndWithTheFront(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("gate: %v", err)
 	}
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the silent connection is still open: %v", err)
 	}

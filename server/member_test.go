@@ -218,7 +218,7 @@ func (m *testMember) end(t testing.TB) {
 		if err != nil {
 			t.Errorf("member %s ended: %v", m.cfg.Name, err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Errorf("member %s does not end", m.cfg.Name)
 	}
 	m.done = nil

@@ -85,7 +85,7 @@ func (m *testMember) ended(t testing.TB) error {
 	case err := <-m.done:
 		m.done = nil
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("member %s goes on", m.cfg.Name)
 		return nil
 	}

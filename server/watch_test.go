@@ -110,7 +110,7 @@ type conversation struct {
 
 func (w *watchBench) open() *conversation {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	stream, err := w.client.Watch(ctx)
 	if err != nil {
 		w.t.Fatal(err)
@@ -363,7 +363,7 @@ func TestWatchEnds(t *testing.T) {
 	if _, err := c.stream.Recv(); status.Code(err) != codes.Canceled {
 		t.Fatalf("got %v", err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for w.store.WatchStats().Streams > 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("the stream is still there: %+v", w.store.WatchStats())

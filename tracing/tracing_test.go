@@ -75,7 +75,7 @@ func newTracer(t *testing.T, address string, perMillion int) (tracer *Tracer, fl
 		t.Fatal(err)
 	}
 	return tracer, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := tracer.Close(ctx); err != nil {
 			t.Error(err)
@@ -155,7 +155,7 @@ func TestNoCollector(t *testing.T) {
 	for range 10_000 {
 		request(context.Background(), tracer, "Put", nil)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := tracer.Close(ctx); err == nil {
 		t.Log("the last spans were given up silently")

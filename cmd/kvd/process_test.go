@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is reached only when something hangs.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // process is a running kvd.
 type process struct {

@@ -228,7 +228,7 @@ func TestLeaderKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait.Go(func() {
-			deadline := time.After(20 * time.Second)
+			deadline := time.After(time.Minute)
 			for told.Load() == 0 {
 				select {
 				case <-deadline:

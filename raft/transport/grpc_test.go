@@ -162,7 +162,7 @@ func (m *member) awaitLog(t testing.TB, text string) {
 // eventually polls for a condition that nothing announces.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); {
+	for deadline := time.Now().Add(time.Minute); !done(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came true: %s", what)
 		}

@@ -84,7 +84,7 @@ func TestPatience(t *testing.T) {
 		ended <- err
 	}()
 	var refusal *Refusal
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		fake.Advance(patience)
 		select {
 		case err := <-ended:
@@ -123,7 +123,7 @@ func TestQuietClientBesideHeavyOne(t *testing.T) {
 			}
 		})
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		var s State
 		g.States(func(c Class, now State) {
 			if c == Write {
