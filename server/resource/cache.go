@@ -24,6 +24,7 @@ type collection struct {
 	mu struct {
 		sync.RWMutex
 		loaded  bool
+		need    int64         // loading must begin at this revision or later: earlier events were missed
 		gone    bool          // nobody serves the kind any more
 		pending []*mvcc.Event // arrived while the collection was being loaded
 		entries []*entry      // by key
@@ -34,8 +35,10 @@ type collection struct {
 	}
 }
 
-func newCollection(k *Kind, log *slog.Logger, concern func()) *collection {
+// newCollection makes a collection that is told of all events after revision need.
+func newCollection(k *Kind, need int64, log *slog.Logger, concern func()) *collection {
 	c := &collection{kind: k, log: log, concern: concern}
+	c.mu.need = need
 	c.mu.wake = make(chan struct{})
 	return c
 }
@@ -153,14 +156,18 @@ func (c *collection) ownLocked() {
 }
 
 // load fills the collection from a state of the store, and applies what came
-// meanwhile.
-func (c *collection) load(tx *mvcc.ReadTxn) error {
+// meanwhile. Two may load at once, the one who asked first and the feed that begins
+// again: the first to finish does it. It returns false when the state is too old.
+func (c *collection) load(tx *mvcc.ReadTxn) (bool, error) {
 	entries, err := readEntries(c.kind, tx, c.log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.mu.loaded || int64(tx.At()) < c.mu.need {
+		return c.mu.loaded, nil
+	}
 	c.mu.entries, c.mu.shared, c.mu.loaded = entries, false, true
 	c.mu.seen = int64(tx.At())
 	c.mu.ring.reset(c.mu.seen)
@@ -168,7 +175,7 @@ func (c *collection) load(tx *mvcc.ReadTxn) error {
 	c.mu.pending = nil
 	eachRevision(pending, c.applyLocked)
 	c.wakeLocked()
-	return nil
+	return true, nil
 }
 
 // end tells watchers that nothing will follow what they have not yet seen.
@@ -186,11 +193,11 @@ func (c *collection) isGone() bool {
 }
 
 // unload makes the collection wait for another load; its watchers go on from
-// history.
-func (c *collection) unload() {
+// history. What it is told from now on follows revision need.
+func (c *collection) unload(need int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.loaded = false
+	c.mu.loaded, c.mu.need = false, need
 	c.mu.pending = nil
 }
 

@@ -79,6 +79,9 @@ func (l *Layer) read(ctx context.Context, k *Kind, namespace, name, version stri
 	case "":
 		return l.fresh(ctx, key)
 	case "0":
+		if _, err := l.anything(ctx); err != nil {
+			return nil, err
+		}
 		return l.local(key)
 	}
 	if n, err := strconv.ParseInt(version, 10, 64); err != nil {

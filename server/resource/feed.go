@@ -49,7 +49,13 @@ var errHistoryGone = errors.New("the store compacted what the feed lacks")
 
 // run follows until ctx ends. It begins again, with the collections read anew,
 // when the store cannot tell what happened meanwhile.
+//
+// A member that was away first catches up with the cluster: what it had before would
+// show clients that come to it a state that they have long seen changed.
 func (f *feed) run(ctx context.Context) {
+	for f.store.Barrier(ctx) != nil && ctx.Err() == nil {
+		sleep(ctx, f.clock, restartPause)
+	}
 	for ctx.Err() == nil {
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
@@ -108,8 +114,8 @@ func (f *feed) begin(rev int64) error {
 	}
 	f.mu.Unlock()
 	for _, c := range all {
-		c.unload()
-		if err := f.load(c, rev); err != nil {
+		c.unload(rev)
+		if err := f.load(c); err != nil {
 			return err
 		}
 	}
@@ -181,13 +187,12 @@ func (f *feed) collection(ctx context.Context, k *Kind) (*collection, error) {
 	c := f.mu.byPrefix[k.Prefix]
 	fresh := c == nil
 	if fresh {
-		c = newCollection(k, f.log, func() { f.concerns.Add(1) })
+		c = newCollection(k, f.mu.got, f.log, func() { f.concerns.Add(1) })
 		f.mu.byPrefix[k.Prefix] = c
 	}
-	got := f.mu.got
 	f.mu.Unlock()
 	if fresh {
-		if err := f.load(c, got); err != nil {
+		if err := f.load(c); err != nil {
 			f.forget(k.Prefix)
 			return nil, err
 		}
@@ -212,20 +217,20 @@ func (c *collection) await(ctx context.Context) error {
 	}
 }
 
-// load fills a collection from a state that has everything up to got: the feed
-// may have passed that on already, when the collection was not there yet. The
-// state is published right after its events, so this hardly ever waits.
-func (f *feed) load(c *collection, got int64) error {
+// load fills a collection from a state that has everything that the feed passed on
+// before the collection was there. The state is published right after its events,
+// so this hardly ever takes another attempt.
+func (f *feed) load(c *collection) error {
 	for {
 		tx, err := f.store.Read(0)
 		if err != nil {
 			return err
 		}
-		if int64(tx.Revision()) >= got {
-			defer tx.Release()
-			return c.load(tx)
-		}
+		loaded, err := c.load(tx)
 		tx.Release()
+		if loaded || err != nil {
+			return err
+		}
 		sleep(context.Background(), f.clock, time.Millisecond)
 	}
 }

@@ -180,7 +180,7 @@ func (l *Layer) snapshot(ctx context.Context, k *Kind, version string) (snapshot
 func (l *Layer) freshen(ctx context.Context, version string) (int64, error) {
 	switch version {
 	case "0":
-		return l.feed.revision(), nil
+		return l.anything(ctx)
 	case "":
 		return l.upToDate(ctx)
 	}
@@ -200,6 +200,21 @@ func (l *Layer) freshen(ctx context.Context, version string) (int64, error) {
 		}
 	}
 	return 0, tooLarge(rev, l.feed.revision())
+}
+
+// anything waits until this member has caught up with the cluster once since it
+// began.
+func (l *Layer) anything(ctx context.Context) (int64, error) {
+	if applied := l.feed.revision(); applied > 0 {
+		return applied, nil
+	}
+	ctx, stop := l.withTimeout(ctx, freshTimeout)
+	defer stop()
+	applied, err := l.feed.waitFor(ctx, 1) // the revision of an empty store
+	if err != nil {
+		err = tooMany("storage is (re)initializing")
+	}
+	return applied, err
 }
 
 // upToDate waits until the caches have everything that was acknowledged anywhere
@@ -247,11 +262,18 @@ func (c *call) sendList(p *page) error {
 	b = append(object.AppendString(b, kind), `,"apiVersion":`...)
 	b = append(object.AppendString(b, version), `,"metadata":`...)
 	b = append(append(b, p.meta()...), `,"items":[`...)
+	// Objects of built-in kinds do not say in a list what the list says already:
+	// clients that compare a list with a watch count on it.
+	bare := c.form.as == "" && !c.kind.Custom
 	for i, e := range p.entries {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, c.form.one(e.json)...)
+		item := c.form.one(e.json)
+		if n := object.TypeEnd(item); bare && n > 0 {
+			b, item = append(b, '{'), item[n:]
+		}
+		b = append(b, item...)
 		if len(b) >= flushBytes {
 			if err := out.write(b); err != nil {
 				return nil // the client has left

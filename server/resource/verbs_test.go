@@ -116,6 +116,8 @@ func TestLists(t *testing.T) {
 	list := func(query string) answer { t.Helper(); return m.must("GET", configmaps+query, nil) }
 	if a := list(""); len(a.items()) != 7 || a.rv() != rv || a.str("kind") != "ConfigMapList" {
 		t.Errorf("%s", a.raw)
+	} else if first, _ := object.List(a.body, "items")[0].(object.Object); first["kind"] != nil || first["apiVersion"] != nil {
+		t.Errorf("objects of a built-in kind say their type in a list: %v", first)
 	}
 	for selector, want := range map[string]int{"odd=true": 3, "odd!=true": 4, "odd+in+(true,false)": 7, "!odd": 0, "odd": 7, "odd+notin+(true)": 4} {
 		if a := list("?labelSelector=" + selector); len(a.items()) != want {

@@ -51,7 +51,9 @@ func (c *call) watch() error {
 		}
 		w.at = initial.rev
 	} else if w.at = o.rev; o.rev == 0 {
-		w.at = c.layer.feed.revision()
+		if w.at, err = c.layer.freshen(c.ctx, o.version); err != nil {
+			return err
+		}
 	}
 	timeout := o.timeout
 	if timeout == 0 {

@@ -104,3 +104,19 @@ func FuzzFind(f *testing.F) {
 		}
 	})
 }
+
+func TestTypeEnd(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"apiVersion":"v1","kind":"Pod","metadata":{}}`:  `"metadata":{}}`,
+		`{"kind":"Pod","apiVersion":"v1","metadata":{}}`:  "",
+		`{"apiVersion":"v1","kind":"Pod", "metadata":{}}`: "",
+		`{"apiVersion":"v1","kind":"Pod"}`:                "",
+		`{"metadata":{"name":"a"}}`:                       "",
+		`[]`:                                              "",
+	} {
+		end := TypeEnd([]byte(in))
+		if got := in[end:]; end > 0 && got != want || end == 0 && want != "" {
+			t.Errorf("%s goes on with %q, want %q", in, got, want)
+		}
+	}
+}

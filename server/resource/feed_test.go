@@ -1,0 +1,180 @@
+package resource
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/mvcc/engine"
+)
+
+// loneStore is a store without a cluster: what it is to have caught up, a test
+// says.
+type loneStore struct {
+	*mvcc.Store
+	caughtUp chan struct{}
+}
+
+func newLoneStore(t *testing.T) *loneStore {
+	t.Helper()
+	s, err := mvcc.Open(mvcc.Config{Clock: clock.System(), Engine: engine.NewMemory()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return &loneStore{s, make(chan struct{})}
+}
+
+func (s *loneStore) put(key, value string) {
+	txn := s.Begin()
+	txn.Put([]byte(key), []byte(value), 0)
+	rev := txn.End().Revision
+	s.Seal(api.Index(rev), 1)
+	s.Publish()
+}
+
+func (s *loneStore) Barrier(ctx context.Context) error {
+	select {
+	case <-s.caughtUp:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *loneStore) Watch() *mvcc.WatchStream { return s.NewWatchStream() }
+
+func (s *loneStore) Commit(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
+	return nil, errors.New("nobody writes here")
+}
+
+func (s *loneStore) Grant(context.Context, int64) (api.LeaseID, error) {
+	return 0, errors.New("nobody writes here")
+}
+
+func (s *loneStore) Leads() bool { return false }
+
+func stored(name string) string {
+	return fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":%q,"namespace":"default"}}`, name)
+}
+
+// TestCatchesUpFirst: a member that was away shows nobody what it had before,
+// however little they ask for.
+func TestCatchesUpFirst(t *testing.T) {
+	s := newLoneStore(t)
+	s.put("/registry/configmaps/default/old", stored("old"))
+	fake := clock.NewFake(time.Unix(0, 0))
+	l := New(Config{Store: s, Clock: fake, Logger: slog.New(slog.DiscardHandler), Random: func(b []byte) { clear(b) }})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { l.feed.run(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+	ask := func(path string) int {
+		answer := make(chan int)
+		go func() {
+			w := httptest.NewRecorder()
+			l.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			answer <- w.Code
+		}()
+		for {
+			select {
+			case code := <-answer:
+				return code
+			case <-time.After(time.Millisecond):
+				fake.Advance(freshTimeout) // who waits gives up
+			}
+		}
+	}
+	paths := []string{"/api/v1/configmaps?resourceVersion=0", "/api/v1/namespaces/default/configmaps/old?resourceVersion=0"}
+	for _, path := range paths {
+		if code := ask(path); code != http.StatusTooManyRequests {
+			t.Errorf("%s: %d before the member has caught up", path, code)
+		}
+	}
+	close(s.caughtUp)
+	for _, path := range paths {
+		for end := time.Now().Add(time.Minute); ask(path) != http.StatusOK; {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not answered", path)
+			}
+		}
+	}
+}
+
+// TestLoadsOnce: of two that load a collection, the one with the older state does not
+// undo what the other has done and what came since.
+func TestLoadsOnce(t *testing.T) {
+	s := newLoneStore(t)
+	s.put("/registry/configmaps/default/a", stored("a"))
+	older, err := s.Read(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer older.Release()
+	s.put("/registry/configmaps/default/b", stored("b"))
+	newer, err := s.Read(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer newer.Release()
+
+	kind := &Kind{Version: "v1", Name: "ConfigMap", Plural: "configmaps", Namespaced: true, Prefix: "/registry/configmaps/"}
+	c := newCollection(kind, int64(older.At()), slog.New(slog.DiscardHandler), func() {})
+	c.unload(int64(newer.At())) // the feed begins again while the first load is under way
+	if loaded, err := c.load(older); loaded || err != nil {
+		t.Fatalf("a state that lacks what the feed passed over was taken: %v, %v", loaded, err)
+	}
+	for _, tx := range []*mvcc.ReadTxn{newer, older} {
+		if loaded, err := c.load(tx); !loaded || err != nil {
+			t.Fatalf("loaded %v, %v", loaded, err)
+		}
+	}
+	if got := c.snapshot(0); len(got.entries) != 2 || got.rev != int64(newer.At()) {
+		t.Errorf("%d entries at %d, want 2 at %d", len(got.entries), got.rev, newer.At())
+	}
+}
+
+// deadlines is a client's connection that only remembers until when it may be
+// written to.
+type deadlines struct {
+	http.ResponseWriter
+	last time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.last = t; return nil }
+func (d *deadlines) FlushError() error                  { return nil }
+
+// TestQuietWatchLives: the time that a client has to take a line does not end a
+// watch that has nothing to say.
+func TestQuietWatchLives(t *testing.T) {
+	to := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	fake := clock.NewFake(time.Unix(1000, 0))
+	out := &lineWriter{buf: bufio.NewWriterSize(to, 64), ctl: http.NewResponseController(to), clock: fake}
+	out.begin()
+	for range 3 {
+		fake.Advance(stallTimeout / 2)
+		if err := out.write(make([]byte, 80)); err != nil {
+			t.Fatal(err)
+		}
+		if want := fake.Now().Add(stallTimeout); !to.last.Equal(want) {
+			t.Errorf("while lines go out, the deadline is %v, want %v", to.last, want)
+		}
+	}
+	if err := out.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if !to.last.IsZero() {
+		t.Errorf("a deadline of %v is left when all is sent", to.last)
+	}
+}
