@@ -14,12 +14,13 @@ import (
 
 // Options say how a cluster is started.
 type Options struct {
-	Members int      // 1 or 3
-	Dir     string   // members' directories are made below it
-	Args    []string // further flags, for every member
-	NoSync  bool     // do not sync writes: for suites that compare answers only
-	Adverts string   // advertised client URL instead of the real one, for tests of it
-	Certs   *Certs   // nil: no TLS
+	Members int                  // 1 or 3
+	Dir     string               // members' directories are made below it
+	Args    []string             // further flags, for every member
+	ArgsOf  func(i int) []string // further flags of one member; nil: none
+	NoSync  bool                 // do not sync writes: for suites that compare answers only
+	Adverts string               // advertised client URL instead of the real one, for tests of it
+	Certs   *Certs               // nil: no TLS
 }
 
 // Cluster is a set of members started together.
@@ -98,8 +99,11 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 		c.Members = append(c.Members, m)
 		initial = append(initial, m.Name+"="+m.PeerURL)
 	}
-	for _, m := range c.Members {
+	for i, m := range c.Members {
 		m.Args = memberArgs(m, opt, strings.Join(initial, ","))
+		if opt.ArgsOf != nil {
+			m.Args = append(m.Args, opt.ArgsOf(i)...)
+		}
 		if err := m.Start(); err != nil {
 			return c, err
 		}

@@ -264,7 +264,7 @@ func (c *call) sendList(p *page) error {
 	b = append(append(b, p.meta()...), `,"items":[`...)
 	// Objects of built-in kinds do not say in a list what the list says already:
 	// clients that compare a list with a watch count on it.
-	bare := c.form.as == "" && !c.kind.Custom
+	bare := c.form.as != "" || !c.kind.Custom
 	for i, e := range p.entries {
 		if i > 0 {
 			b = append(b, ',')

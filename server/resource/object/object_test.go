@@ -108,7 +108,8 @@ func FuzzFind(f *testing.F) {
 func TestTypeEnd(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"apiVersion":"v1","kind":"Pod","metadata":{}}`:  `"metadata":{}}`,
-		`{"kind":"Pod","apiVersion":"v1","metadata":{}}`:  "",
+		`{"kind":"Pod","apiVersion":"v1","metadata":{}}`:  `"metadata":{}}`,
+		`{"kind":"Pod","metadata":{},"apiVersion":"v1"}`:  "",
 		`{"apiVersion":"v1","kind":"Pod", "metadata":{}}`: "",
 		`{"apiVersion":"v1","kind":"Pod"}`:                "",
 		`{"metadata":{"name":"a"}}`:                       "",

@@ -85,18 +85,18 @@ func Members(b []byte, fn func(name []byte, at, end int) bool) bool {
 }
 
 // TypeEnd returns where an encoded object goes on after its apiVersion and kind, if
-// it begins with them, as Encode has it; else 0.
+// it begins with them, without white space; else 0.
 func TypeEnd(b []byte) (end int) {
 	n := 0
 	Members(b, func(name []byte, at, _ int) bool {
 		if n == 2 {
 			if at -= len(name) + len(`"":`); b[at] == '"' && b[at-1] == ',' {
-				end = at // nothing but what Encode writes lies between
+				end = at
 			}
 			return false
 		}
 		n++
-		return nameIs(name, first[n-1])
+		return nameIs(name, "apiVersion") || nameIs(name, "kind")
 	})
 	return end
 }
