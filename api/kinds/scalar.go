@@ -94,8 +94,11 @@ func timestamp(t Type, b []byte) (any, bool, error) {
 	if t == Time {
 		return time.Unix(sec, 0).UTC().Format(time.RFC3339), false, nil
 	}
-	return time.Unix(sec, nano-nano%1000).UTC().Format("2006-01-02T15:04:05.000000Z07:00"), false, nil
+	return time.Unix(sec, nano-nano%1000).UTC().Format(microLayout), false, nil
 }
+
+// microLayout is a time with microseconds.
+const microLayout = "2006-01-02T15:04:05.000000Z07:00"
 
 // raw reads a message of 1: JSON.
 func raw(b []byte) (v any, zero bool, err error) {

@@ -21,7 +21,7 @@ import (
 // where a field belongs to the message above it, TYPE is one of Type's or a
 // message, JSON-NAME is - for what is inlined, and the flags are r (list), m (map
 // from strings), w (list in a message of its own), p (pointer), o (omitempty),
-// z (omitzero) and i (inline). API-VERSION is * for a kind of every group.
+// z (omitzero), i (inline) and n (a number of 32 bits). API-VERSION is * for a kind of every group.
 //
 //go:embed table.deflate
 var compressed []byte
@@ -58,6 +58,7 @@ type Field struct {
 	Wrapped bool // a list that is a message of its own: {1: items}
 	Inline  bool // the message's fields stand in the parent's JSON object
 	Pointer bool // absent and zero are different
+	Narrow  bool // a number of 32 bits, not 64
 
 	OmitEmpty, OmitZero bool // as encoding/json has it
 
@@ -75,7 +76,9 @@ type Field struct {
 type Message struct {
 	Name string
 	// Union says that JSON has the member that is there, with no object around it.
-	Union  bool
+	Union bool
+	// Kind says that objects of it carry apiVersion and kind.
+	Kind   bool
 	Fields []Field // by ascending number
 	number map[int]*Field
 	name   map[string]*Field
@@ -130,7 +133,9 @@ func parse(r io.Reader) (*table, error) {
 			m = t.message(words[1])
 			m.Union = len(words) > 2
 		case words[0] == "kind" && len(words) == 4:
-			t.kinds[words[1]+" "+words[2]] = t.message(words[3])
+			k := t.message(words[3])
+			k.Kind = true
+			t.kinds[words[1]+" "+words[2]] = k
 		case m != nil:
 			var f Field
 			if f, err = t.field(words); err == nil {
@@ -186,6 +191,8 @@ func (t *table) field(words []string) (f Field, err error) {
 			f.OmitZero = true
 		case 'i':
 			f.Inline = true
+		case 'n':
+			f.Narrow = true
 		default:
 			return f, fmt.Errorf("flag %q", flag)
 		}

@@ -174,6 +174,10 @@ func (t *table) field(f reflect.StructField, union bool) (string, error) {
 	typ := f.Type
 	if typ.Kind() == reflect.Pointer {
 		flags += "p"
+		typ = typ.Elem()
+	}
+	if k := typ.Kind(); k == reflect.Int32 || k == reflect.Uint32 || k == reflect.Slice && typ.Elem().Kind() == reflect.Int32 {
+		flags += "n"
 	}
 	kind, shape, err := t.kind(typ)
 	if err != nil {

@@ -32,8 +32,8 @@ func (c *call) apply(b []byte, dry bool) error {
 	if have := object.String(config, "metadata", "name"); have != "" && have != c.Name {
 		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
 	}
-	if err := c.validateFields(&sent{object: config}); err != nil {
-		return err
+	if err := c.complain(&sent{object: config}); err != nil {
+		return badRequest("%v", err)
 	}
 	object.Set(config, c.Name, "metadata", "name")
 	if c.kind.Status {
@@ -58,6 +58,9 @@ func (c *call) apply(b []byte, dry bool) error {
 	}
 	return c.sendObject(res.code(), res.json)
 }
+
+// manageNew is manage for a new object.
+func (c *call) manageNew(o object.Object) error { return c.manage(o, nil, "") }
 
 // manage changes next: it says who wrote which field of it. What is written again
 // every few seconds, or soon gone, keeps no account.

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"bytes"
+	"errors"
 	"mime"
 	"net/http"
 	"strings"
@@ -71,9 +72,22 @@ func decodeAs(media string, b []byte) (*sent, error) {
 	return &sent{o, duplicates}, nil
 }
 
-// validateFields does what fieldValidation asks for: names that come twice or
-// that the kind does not know are refused, or named in warnings.
+// validateFields makes an object what its kind's type makes of it, and refuses
+// what the type cannot have.
 func (c *call) validateFields(s *sent) error {
+	err := c.complain(s)
+	if err == nil {
+		err = c.kind.conform(s.object)
+	}
+	if err != nil {
+		return badRequest("%s in version %q cannot be handled as a %s: %v", c.kind.Name, c.kind.Version, c.kind.Name, err)
+	}
+	return nil
+}
+
+// complain does what fieldValidation asks for: names that come twice or that the
+// kind does not know are refused, or named in warnings.
+func (c *call) complain(s *sent) error {
 	mode := c.query.Get("fieldValidation")
 	if mode == "Ignore" {
 		return nil
@@ -85,12 +99,8 @@ func (c *call) validateFields(s *sent) error {
 	for _, u := range unknownFields(c.kind, s.object) {
 		complaints = append(complaints, `unknown field "`+u+`"`)
 	}
-	if len(complaints) == 0 {
-		return nil
-	}
-	if mode == "Strict" {
-		return badRequest("%s in version %q cannot be handled as a %s: strict decoding error: %s",
-			c.kind.Name, c.kind.Version, c.kind.Name, strings.Join(complaints, ", "))
+	if mode == "Strict" && len(complaints) > 0 {
+		return errors.New("strict decoding error: " + strings.Join(complaints, ", "))
 	}
 	for _, w := range complaints {
 		c.warn(w)

@@ -145,36 +145,7 @@ func unknownFields(k *Kind, o object.Object) []string {
 		}
 		return nil
 	}
-	return unknownIn(k.Layout, o, "")
-}
-
-func unknownIn(m *kinds.Message, o object.Object, path string) (out []string) {
-	for name, v := range o {
-		f := m.Field(name)
-		at := name
-		if path != "" {
-			at = path + "." + name
-		}
-		switch {
-		case f == nil:
-			if path != "" || name != "apiVersion" && name != "kind" {
-				out = append(out, at)
-			}
-		case f.Message == nil || f.Message.Union:
-		case f.List || f.Map:
-			for index, e := range object.Elements(v) {
-				if below, ok := e.(object.Object); ok {
-					out = append(out, unknownIn(f.Message, below, at+"["+index+"]")...)
-				}
-			}
-		default:
-			if below, ok := v.(object.Object); ok {
-				out = append(out, unknownIn(f.Message, below, at)...)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
+	return k.Layout.Unknown(o)
 }
 
 // decodeProtobuf reads Kubernetes' protobuf envelope as JSON.

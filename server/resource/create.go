@@ -74,11 +74,8 @@ func (l *Layer) insert(c *call, o object.Object, dry bool) (*result, error) {
 
 func (l *Layer) insertNamed(ctx context.Context, c *call, sent object.Object, dry bool) (*result, error) {
 	k := c.kind
-	o, err := prepareCreate(k, sent, l.newUID(), l.clock.Now())
+	o, err := prepareCreate(k, sent, l.newUID(), l.clock.Now(), c.manageNew)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.manage(o, nil, ""); err != nil {
 		return nil, err
 	}
 	name := object.String(o, "metadata", "name")

@@ -9,7 +9,8 @@ import (
 
 // Defaults that users and controllers see and count on. They are filled in when
 // an object is written; a kube-apiserver knows many more, which only say what
-// absence means.
+// absence means. What a server's admission adds is nobody's (admit); defaults are
+// whose object it is.
 
 // applyDefaults changes o.
 func applyDefaults(k *Kind, o object.Object) {
@@ -20,7 +21,8 @@ func applyDefaults(k *Kind, o object.Object) {
 	}
 	switch k.qualified() {
 	case "namespaces":
-		defaultNamespace(o)
+		// It can be selected by its name.
+		object.Set(o, object.String(o, "metadata", "name"), "metadata", "labels", "kubernetes.io/metadata.name")
 	case "secrets":
 		defaultSecret(o)
 	case "services":
@@ -29,11 +31,7 @@ func applyDefaults(k *Kind, o object.Object) {
 		eachPort(o)
 	case "pods":
 		defaultPodSpec(object.Map(o, "spec"))
-		if object.Map(o, "status") == nil {
-			o["status"] = object.Object{}
-		}
-		object.Default(o, "Pending", "status", "phase")
-		admitPod(o)
+		object.Default(o, true, "spec", "enableServiceLinks")
 	case "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps":
 		object.Default(o, int64(1), "spec", "replicas")
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
@@ -42,7 +40,6 @@ func applyDefaults(k *Kind, o object.Object) {
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
 	case "jobs.batch":
-		selectOwnPods(o)
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(6), "spec", "backoffLimit")
 		object.Default(o, "NonIndexed", "spec", "completionMode")
@@ -58,16 +55,29 @@ func applyDefaults(k *Kind, o object.Object) {
 		object.Default(o, int64(1), "spec", "failedJobsHistoryLimit")
 	case "persistentvolumeclaims":
 		object.Default(o, "Filesystem", "spec", "volumeMode")
-		defaultPhase(o)
 	case "persistentvolumes":
 		object.Default(o, "Retain", "spec", "persistentVolumeReclaimPolicy")
 		object.Default(o, "Filesystem", "spec", "volumeMode")
-		defaultPhase(o)
-	case "customresourcedefinitions.apiextensions.k8s.io":
-		establish(o)
 	case "storageclasses.storage.k8s.io":
 		object.Default(o, "Delete", "reclaimPolicy")
 		object.Default(o, "Immediate", "volumeBindingMode")
+	}
+}
+
+// admit changes o: it fills in what a kube-apiserver's admission and strategies do.
+func admit(k *Kind, o object.Object) {
+	switch k.qualified() {
+	case "namespaces":
+		admitNamespace(o)
+	case "pods":
+		defaultPhase(o)
+		admitPod(o)
+	case "jobs.batch":
+		selectOwnPods(o)
+	case "persistentvolumeclaims", "persistentvolumes":
+		defaultPhase(o)
+	case "customresourcedefinitions.apiextensions.k8s.io":
+		establish(o)
 	}
 }
 
@@ -78,10 +88,8 @@ func defaultPhase(o object.Object) {
 	object.Default(o, "Pending", "status", "phase")
 }
 
-// defaultNamespace: a namespace is active, holds itself until it is empty, and
-// can be selected by its name.
-func defaultNamespace(o object.Object) {
-	object.Set(o, object.String(o, "metadata", "name"), "metadata", "labels", "kubernetes.io/metadata.name")
+// admitNamespace: a namespace is active, and holds itself until it is empty.
+func admitNamespace(o object.Object) {
 	if object.String(o, "metadata", "deletionTimestamp") != "" {
 		return
 	}
@@ -167,13 +175,12 @@ func selectOwnPods(o object.Object) {
 	object.Set(o, uid, "spec", "selector", "matchLabels", owner)
 }
 
-// admitPod fills in what a kube-apiserver's admission and pod strategy do.
+// admitPod gives a pod its priority, tolerations and class of service.
 func admitPod(o object.Object) {
 	spec := object.Map(o, "spec")
 	if spec == nil {
 		return
 	}
-	object.Default(spec, true, "enableServiceLinks")
 	object.Default(spec, "PreemptLowerPriority", "preemptionPolicy")
 	object.Default(spec, int64(0), "priority")
 	for _, key := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {

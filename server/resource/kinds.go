@@ -57,6 +57,29 @@ type Kind struct {
 
 	merging sync.Once // makes mergeAs
 	mergeAs typed.ParseableType
+
+	emptying sync.Once // makes empty
+	empty    object.Object
+}
+
+// conform makes of an object what its kind's type makes of it.
+func (k *Kind) conform(o object.Object) error {
+	if k.Layout == nil {
+		return nil
+	}
+	return kinds.Conform(k.Layout, o)
+}
+
+// blank is an object of the kind of which nothing is said. It must not be changed.
+func (k *Kind) blank() object.Object {
+	k.emptying.Do(func() {
+		k.empty = object.Object{}
+		if k.conform(k.empty) != nil {
+			k.empty = object.Object{} // nothing in it can be wrong
+		}
+		k.empty["apiVersion"], k.empty["kind"] = k.APIVersion(), k.Name
+	})
+	return k.empty
 }
 
 // Scale says where a kind keeps its number of replicas.

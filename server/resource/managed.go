@@ -150,7 +150,7 @@ var errOtherVersion = fmt.Errorf("fields of another version")
 
 func updater(k *Kind) *merge.Updater {
 	v := fieldpath.APIVersion(k.APIVersion())
-	return (&merge.UpdaterBuilder{Converter: sameVersion{v}, IgnoreFilter: map[fieldpath.APIVersion]fieldpath.Filter{v: fieldpath.NewExcludeSetFilter(ownedByServer)}}).BuildUpdater()
+	return (&merge.UpdaterBuilder{Converter: sameVersion{v}}).BuildUpdater()
 }
 
 // noteUpdate changes next: by now owns what differs from old (nil: everything).
@@ -164,7 +164,7 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 		return err
 	}
 	if old == nil {
-		old = object.Object{"apiVersion": next["apiVersion"], "kind": next["kind"]}
+		old = k.blank()
 	}
 	before, err := typedValue(k, old)
 	if err != nil {
@@ -185,7 +185,7 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 func applyConfig(k *Kind, old, config object.Object, by manager, force bool, now time.Time) (object.Object, error) {
 	live := old
 	if live == nil {
-		live = object.Object{"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": object.Object{}}
+		live = object.Copy(k.blank())
 	}
 	w, err := decodeOwnership(live)
 	if err != nil {

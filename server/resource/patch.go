@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"net/http"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -53,12 +54,26 @@ func (c *call) patch() error {
 		if object.String(next, "metadata", "name") != c.Name {
 			return nil, badRequest("the name of the object (%s) does not match the name on the URL (%s)", object.String(next, "metadata", "name"), c.Name)
 		}
-		return next, c.validateFields(&sent{object: next})
+		err = c.complain(&sent{object: next})
+		if err == nil {
+			err = c.kind.conform(next)
+		}
+		if err != nil {
+			next, _ = fn(old) // it did well before
+			return nil, patchInvalid(next, err)
+		}
+		return next, nil
 	})
 	if err != nil {
 		return err
 	}
 	return c.sendObject(res.code(), res.json)
+}
+
+// patchInvalid refuses a patch: what it makes is nothing that the kind can be.
+func patchInvalid(o object.Object, err error) error {
+	why := fmt.Sprintf("Invalid value: %q: %v", object.Encode(o), err)
+	return &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: ` "" is invalid: patch: ` + why, Causes: []Cause{{causeInvalid, why, "patch"}}}
 }
 
 // patcher returns what a patch does to an object.

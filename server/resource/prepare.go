@@ -59,7 +59,10 @@ func identify(k *Kind, o object.Object, namespace string) error {
 
 // prepareCreate makes a new object of what a client sent: system fields are the
 // server's.
-func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time) (object.Object, error) {
+//
+// account notes who wrote which field, before admission adds what nobody wrote;
+// nil: nobody asks.
+func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, account func(object.Object) error) (object.Object, error) {
 	o := object.Copy(sent)
 	meta := object.Map(o, "metadata")
 	if object.String(meta, "resourceVersion") != "" {
@@ -73,10 +76,16 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time) (obje
 		meta["generation"] = int64(1)
 	}
 	if k.Status && k.Plural != "nodes" {
-		delete(o, "status") // is somebody else's; a kubelet makes its node with one
+		carry(o, k.blank(), "status") // is somebody else's; a kubelet makes its node with one
 	}
 	applyDefaults(k, o)
 	tidyMeta(meta)
+	if account != nil {
+		if err := account(o); err != nil {
+			return nil, err
+		}
+	}
+	admit(k, o)
 	return o, checkObject(k, o, nil)
 }
 
@@ -111,6 +120,7 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 		carry(meta, object.Map(old, "metadata"), "managedFields") // only an empty list resets it
 	}
 	applyDefaults(k, o)
+	admit(k, o)
 	tidyMeta(object.Map(o, "metadata"))
 	if k.Generation && changedSpec(old, o) {
 		n, _ := object.Int(old, "metadata", "generation")

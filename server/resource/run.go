@@ -56,7 +56,7 @@ func (l *Layer) ensure(ctx context.Context, k *Kind, namespace, name string, o o
 		return err
 	}
 	object.Set(o, name, "metadata", "name")
-	o, err := prepareCreate(k, o, l.newUID(), l.clock.Now())
+	o, err := prepareCreate(k, o, l.newUID(), l.clock.Now(), nil)
 	if err != nil {
 		return err
 	}

@@ -94,11 +94,8 @@ func (c *call) inserting(wanted object.Object) (*step, error) {
 	if err := c.refuseEscalation(wanted, nil); err != nil {
 		return nil, err
 	}
-	o, err := prepareCreate(c.kind, wanted, c.layer.newUID(), c.layer.clock.Now())
+	o, err := prepareCreate(c.kind, wanted, c.layer.newUID(), c.layer.clock.Now(), c.manageNew)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.manage(o, nil, ""); err != nil {
 		return nil, err
 	}
 	st := &step{store: o}
