@@ -7,7 +7,7 @@ CHAOS    ?= 1h
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint bench benchstat fuzz check sim chaos planted kinds differential k8s leaderkill clean
+.PHONY: help build run autohealing test examples lint bench resource-bench benchstat fuzz check sim chaos planted kinds differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -20,12 +20,19 @@ run: build ## start a cluster of three on loopback; Ctrl-C stops it
 	@$(GO) build -o bin/cluster ./scripts
 	@exec bin/cluster -kvd bin/kvd -dir local.kvd
 
+autohealing: build ## ten replicas stay alive while pods are deleted and leaders killed; Ctrl-C stops it
+	cd examples && $(GO) build -o ../bin/ ./autohealing
+	@exec bin/autohealing -kvd bin/kvd
+
 test: ## all tests with the race detector, 500 new inputs for each fuzz target, and check
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
 	@GO="$(GO)" FUZZTIME=500x scripts/fuzz.sh
 	$(MAKE) check
 	$(MAKE) -C compat test
+
+examples: ## vet and test the examples, a module of their own that links client-go
+	cd examples && $(GO) vet ./... && $(GO) test -race -count=1 ./...
 
 lint: ## gofmt, go vet, staticcheck, and govulncheck if its database can be reached
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt these files:"; echo "$$bad"; exit 1; fi
@@ -38,6 +45,9 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 
 bench: ## etcd and kvd side by side on this machine, with ratios
 	$(MAKE) -C compat bench
+
+resource-bench: ## the resource layer beside a kube-apiserver over etcd (the first build takes ten minutes)
+	$(MAKE) -C compat resource-bench
 
 kinds: ## write the field table of Kubernetes' kinds anew (api/kinds), from the versions in compat/kinds/go.mod
 	cd compat/kinds && $(GO) run . -o ../../api/kinds/table.deflate -objects ../../api/kinds/testdata/registry.txt
