@@ -60,30 +60,45 @@ type state struct {
 	}
 }
 
-// Follow reads the store's history from its first revision on, until ctx ends.
+// Follow reads the store's history from its first revision on, until ctx ends. A watch
+// that ends, because its member has no leader, is taken up where it was.
 func (t *Truth) Follow(ctx context.Context, c *clientv3.Client) {
 	held := map[string]*state{}
-	for resp := range c.Watch(clientv3.WithRequireLeader(ctx), registry, clientv3.WithPrefix(), clientv3.WithRev(1)) {
-		if err := resp.Err(); err != nil {
-			t.end(fmt.Errorf("the store's history: %w", err))
-			return
-		}
-		var events []event
-		for _, ev := range resp.Events {
-			key := string(ev.Kv.Key)
-			e := event{rev: ev.Kv.ModRevision, key: key, old: held[key]}
-			if ev.Type == clientv3.EventTypeDelete {
-				delete(held, key)
-			} else {
-				e.new = parseState(ev.Kv.Value)
-				e.new.rev = e.rev
-				held[key] = e.new
+	for next := int64(1); ctx.Err() == nil; next = t.Rev() + 1 {
+		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		for resp := range c.Watch(watching, registry, clientv3.WithPrefix(), clientv3.WithRev(next)) {
+			if resp.CompactRevision > 0 {
+				t.end(fmt.Errorf("the store's history: %w", resp.Err()))
+				cancel()
+				return
 			}
-			events = append(events, e)
+			if resp.Err() == nil {
+				t.take(held, resp)
+			}
 		}
-		t.add(events, resp.Header.Revision)
+		cancel()
 	}
 	t.end(ctx.Err())
+}
+
+func (t *Truth) take(held map[string]*state, resp clientv3.WatchResponse) {
+	if len(resp.Events) == 0 {
+		return
+	}
+	var events []event
+	for _, ev := range resp.Events {
+		key := string(ev.Kv.Key)
+		e := event{rev: ev.Kv.ModRevision, key: key, old: held[key]}
+		if ev.Type == clientv3.EventTypeDelete {
+			delete(held, key)
+		} else {
+			e.new = parseState(ev.Kv.Value)
+			e.new.rev = e.rev
+			held[key] = e.new
+		}
+		events = append(events, e)
+	}
+	t.add(events, events[len(events)-1].rev)
 }
 
 // parseState reads what the layer stores: JSON.

@@ -120,9 +120,9 @@ func nodeOf(pod string) string { return nodes[int(pod[len(pod)-1])%len(nodes)] }
 // writers create, change, relabel and delete objects, each its own names, and know
 // of each what was acknowledged last.
 type writers struct {
-	count  int // writers
-	names  int // of each writer, in each kind
-	kinds  [][]written // through each way to the members
+	count  int          // writers
+	names  int          // of each writer, in each kind
+	kinds  [][]written  // through each way to the members
 	acked  atomic.Int64 // changes
 	newest atomic.Int64 // revision acknowledged
 

@@ -17,7 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -47,9 +50,13 @@ func run(ctx context.Context, kubeconfig, identity string, lease, renew, retry t
 	if err != nil {
 		return err
 	}
+	lock, err := lockOf(cfg, identity, renew)
+	if err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Metrics:        metricsserver.Options{BindAddress: "0"},
-		LeaderElection: true, LeaderElectionID: control.ElectionName, LeaderElectionNamespace: control.Namespace,
+		LeaderElection: true, LeaderElectionResourceLockInterface: lock,
 		LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 	})
 	if err != nil {
@@ -65,10 +72,23 @@ func run(ctx context.Context, kubeconfig, identity string, lease, renew, retry t
 	if err := mgr.Add(leading{out}); err != nil {
 		return err
 	}
-	out.say(control.Said{What: control.SaidReady})
+	out.say(control.Said{What: control.SaidReady, Object: identity})
 	err = mgr.Start(ctx)
 	out.say(control.Said{What: control.SaidStopped})
 	return err
+}
+
+// lockOf is the lock that a manager makes by itself, but for the name that it is held
+// under.
+func lockOf(cfg *rest.Config, identity string, renew time.Duration) (resourcelock.Interface, error) {
+	cfg = rest.AddUserAgent(cfg, "leader-election")
+	cfg.Timeout = max(renew/2, time.Second) // as a manager has it: no single request may cost the lease
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return resourcelock.New(resourcelock.LeasesResourceLock, control.Namespace, control.ElectionName, client.CoreV1(), client.CoordinationV1(),
+		resourcelock.ResourceLockConfig{Identity: identity})
 }
 
 // leading says when the manager leads, and when it no longer does.
