@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ import (
 // says.
 type loneStore struct {
 	*mvcc.Store
-	caughtUp chan struct{}
+	mu    sync.Mutex
+	heard bool
+	ok    chan struct{} // closed while it hears of a cluster
 }
 
 func newLoneStore(t *testing.T) *loneStore {
@@ -33,7 +36,20 @@ func newLoneStore(t *testing.T) *loneStore {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return &loneStore{s, make(chan struct{})}
+	return &loneStore{Store: s, ok: make(chan struct{})}
+}
+
+// hears says whether the store hears of a cluster.
+func (s *loneStore) hears(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case yes && !s.heard:
+		close(s.ok)
+	case !yes && s.heard:
+		s.ok = make(chan struct{})
+	}
+	s.heard = yes
 }
 
 func (s *loneStore) put(key, value string) {
@@ -45,8 +61,11 @@ func (s *loneStore) put(key, value string) {
 }
 
 func (s *loneStore) Barrier(ctx context.Context) error {
+	s.mu.Lock()
+	ok := s.ok
+	s.mu.Unlock()
 	select {
-	case <-s.caughtUp:
+	case <-ok:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -74,13 +93,35 @@ func stored(name string) string {
 func TestCatchesUpFirst(t *testing.T) {
 	s := newLoneStore(t)
 	s.put("/registry/configmaps/default/old", stored("old"))
+	ask := loneLayer(t, s)
+	paths := []string{"/api/v1/configmaps?resourceVersion=0", "/api/v1/namespaces/default/configmaps/old?resourceVersion=0"}
+	for _, path := range paths {
+		if code := ask(path); code != http.StatusTooManyRequests {
+			t.Errorf("%s: %d before the member has caught up", path, code)
+		}
+	}
+	s.hears(true)
+	for _, path := range paths {
+		for end := time.Now().Add(time.Minute); ask(path) != http.StatusOK; {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not answered", path)
+			}
+		}
+	}
+}
+
+// loneLayer runs a layer on a store by a clock that goes on, fast, while somebody
+// waits. ask sends a request and returns the status of the answer, once that has ended.
+func loneLayer(t *testing.T, s *loneStore) (ask func(path string) int) {
+	t.Helper()
 	fake := clock.NewFake(time.Unix(0, 0))
 	l := New(Config{Store: s, Clock: fake, Logger: slog.New(slog.DiscardHandler), Random: func(b []byte) { clear(b) }})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { l.feed.run(ctx); close(done) }()
-	defer func() { cancel(); <-done }()
-	ask := func(path string) int {
+	var running sync.WaitGroup
+	running.Go(func() { l.feed.run(ctx) })
+	running.Go(func() { l.feelPulse(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return func(path string) int {
 		answer := make(chan int)
 		go func() {
 			w := httptest.NewRecorder()
@@ -96,19 +137,36 @@ func TestCatchesUpFirst(t *testing.T) {
 			}
 		}
 	}
-	paths := []string{"/api/v1/configmaps?resourceVersion=0", "/api/v1/namespaces/default/configmaps/old?resourceVersion=0"}
-	for _, path := range paths {
-		if code := ask(path); code != http.StatusTooManyRequests {
-			t.Errorf("%s: %d before the member has caught up", path, code)
-		}
+}
+
+// TestCutOff: watches of a member that does not reach the cluster end, and it takes
+// no new ones until it does.
+func TestCutOff(t *testing.T) {
+	s := newLoneStore(t)
+	s.put("/registry/configmaps/default/a", stored("a"))
+	s.hears(true)
+	ask := loneLayer(t, s)
+	watch := "/api/v1/configmaps?watch=true&resourceVersion=0&timeoutSeconds=1000000000"
+	for ask("/api/v1/configmaps?resourceVersion=0") != http.StatusOK {
+		continue // it has yet to catch up
 	}
-	close(s.caughtUp)
-	for _, path := range paths {
-		for end := time.Now().Add(time.Minute); ask(path) != http.StatusOK; {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not answered", path)
-			}
-		}
+	ended := make(chan int)
+	go func() { ended <- ask(watch) }()
+	select {
+	case code := <-ended:
+		t.Fatalf("%d: a watch of a member that hears of the cluster ended", code)
+	case <-time.After(50 * time.Millisecond): // many a pulse
+	}
+	s.hears(false)
+	if code := <-ended; code != http.StatusOK {
+		t.Errorf("the watch ended with %d", code)
+	}
+	if code := ask(watch); code != http.StatusServiceUnavailable {
+		t.Errorf("a member that is cut off answers a watch with %d", code)
+	}
+	s.hears(true)
+	if code := ask("/api/v1/configmaps?watch=true&resourceVersion=0&timeoutSeconds=1"); code != http.StatusOK {
+		t.Errorf("a member that is back answers a watch with %d", code)
 	}
 }
 

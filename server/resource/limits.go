@@ -28,6 +28,11 @@ const (
 	// freshTimeout is how long a read waits for a resource version that this
 	// member does not have yet.
 	freshTimeout = 3 * time.Second
+	// pulseEvery is how often a member looks whether it still reaches the cluster, and
+	// pulseTimeout how long that may take before its watches end: longer than any
+	// election, so that only a member that is cut off sends its watchers away.
+	pulseEvery   = 5 * time.Second
+	pulseTimeout = 20 * time.Second
 	// bookmarkEvery is how often a watcher that wants bookmarks hears of the
 	// revision when nothing else happens.
 	bookmarkEvery = time.Minute

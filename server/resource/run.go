@@ -14,6 +14,7 @@ func (l *Layer) Run(ctx context.Context) {
 	var wait sync.WaitGroup
 	wait.Go(func() { l.feed.run(ctx) })
 	wait.Go(func() { l.followDefinitions(ctx) })
+	wait.Go(func() { l.feelPulse(ctx) })
 	wait.Go(func() {
 		l.bootstrap(ctx)
 		l.control(ctx)

@@ -40,6 +40,7 @@ type Layer struct {
 	catalog atomic.Pointer[catalog]
 	places  places
 	leases  eventLeases
+	pulse   *pulse
 
 	judgement judgement
 	defining  sync.Mutex // one makes the catalog at a time
@@ -50,7 +51,7 @@ type Layer struct {
 func New(cfg Config) *Layer {
 	l := &Layer{cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Logger}
 	l.feed = newFeed(l.store, l.clock, l.log)
-	l.places = newPlaces()
+	l.places, l.pulse = newPlaces(), newPulse()
 	l.catalog.Store(newCatalog(builtinKinds()))
 	return l
 }

@@ -38,6 +38,9 @@ func (c *call) watch() error {
 	if err != nil {
 		return err
 	}
+	if err := c.layer.connected(c.ctx); err != nil {
+		return err
+	}
 	coll, err := c.layer.feed.collection(c.ctx, c.layer.storage(c.kind))
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ func (c *call) watch() error {
 
 // run sends until the watch's time is over, the client leaves, or history is gone.
 func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) error {
-	clk := w.call.layer.clock
+	clk, lost := w.call.layer.clock, w.call.layer.pulse.lost()
 	deadline := clk.NewTimer(timeout)
 	defer deadline.Stop()
 	last := clk.NewTimer(max(timeout-lastBookmark, 0))
@@ -101,6 +104,8 @@ func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) e
 			return errWatchEnds
 		case <-deadline.C():
 			return errWatchEnds
+		case <-lost:
+			return errWatchEnds // another member knows what follows
 		case <-last.C():
 		case <-every.C():
 		}
