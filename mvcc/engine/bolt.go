@@ -1,10 +1,11 @@
+//go:build !wasip1
+
 package engine
 
 import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -29,20 +30,6 @@ const keyFill = 0.9
 // what a sync of the log may have to wait for. With 8 MiB the writers' p99 was 2.6
 // times its quiet value during a rewrite of 2 GB, with this 1.6 times.
 const rewriteBatch = 512 << 10
-
-// BoltOptions says how a bbolt file is opened.
-type BoltOptions struct {
-	NoSync bool // commits do not reach the disk; for tests that need no durability
-	// ReadOnly opens without the right to commit, for inspectors.
-	ReadOnly bool
-	// LockTimeout is how long to wait for another holder of the file; 0 means
-	// one second.
-	LockTimeout time.Duration
-	Logger      *slog.Logger
-}
-
-// ErrLocked is returned by OpenBolt when another process has the file open.
-var ErrLocked = errors.New("engine: the database file is in use by another process")
 
 // Bolt is the engine on disk: one bbolt file.
 //

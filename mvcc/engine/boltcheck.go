@@ -1,3 +1,5 @@
+//go:build !wasip1
+
 package engine
 
 import (
@@ -10,9 +12,6 @@ import (
 	"os"
 	"syscall"
 )
-
-// ErrDamaged: a database file is not what bbolt wrote.
-var ErrDamaged = errors.New("the database file is damaged")
 
 // bbolt trusts its file: it follows whatever a page says, and a damaged page ends
 // in a panic, a fault of the process or, worse, in pairs that are missing. So the

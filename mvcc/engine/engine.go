@@ -21,6 +21,8 @@ package engine
 import (
 	"errors"
 	"io"
+	"log/slog"
+	"time"
 )
 
 // Bucket names one sorted byte map. The names are etcd's, so that a snapshot
@@ -44,8 +46,15 @@ const (
 // Buckets lists every bucket in the order in which a file is made.
 var Buckets = []Bucket{Key, Meta, Lease, Alarm, Auth, AuthUsers, AuthRoles, Members, MembersRemoved, Cluster}
 
-// ErrClosed is returned by calls on a closed engine.
-var ErrClosed = errors.New("engine: closed")
+// Errors that callers test for.
+var (
+	// ErrClosed is returned by calls on a closed engine.
+	ErrClosed = errors.New("engine: closed")
+	// ErrLocked is returned by OpenBolt when another process has the file open.
+	ErrLocked = errors.New("engine: the database file is in use by another process")
+	// ErrDamaged: a database file is not what bbolt wrote.
+	ErrDamaged = errors.New("the database file is damaged")
+)
 
 // Op is one change of a bucket: a put, or a delete when Value is nil.
 type Op struct {
@@ -126,4 +135,15 @@ type Engine interface {
 	Stats() Stats
 	// Close waits for no one: views must be released before.
 	Close() error
+}
+
+// BoltOptions says how a bbolt file is opened.
+type BoltOptions struct {
+	NoSync bool // commits do not reach the disk; for tests that need no durability
+	// ReadOnly opens without the right to commit, for inspectors.
+	ReadOnly bool
+	// LockTimeout is how long to wait for another holder of the file; 0 means
+	// one second.
+	LockTimeout time.Duration
+	Logger      *slog.Logger
 }
