@@ -13,6 +13,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
 
@@ -55,6 +56,7 @@ type Config struct {
 	WALDir            string // empty: inside DataDir
 	QuotaBytes        int64  // 0: the default of 2 GiB
 	LogRetentionBytes int64  // bytes of log kept behind what the store has on disk
+	LogSegmentBytes   int64  // the size of the log's files; 0: its own choice
 	UnsafeNoSync      bool   // writes are not synced; a power cut may lose all
 
 	// Raft's times.
@@ -106,8 +108,11 @@ type Config struct {
 	OnReady func()
 
 	// The world, behind interfaces, so that a simulation can replace it.
-	Clock  clock.Clock
-	FS     vfs.FS
+	Clock clock.Clock
+	FS    vfs.FS
+	Net   Network // nil: the kernel's
+	// Engine opens the database file at path; nil: bbolt does.
+	Engine func(path string) (engine.Engine, error)
 	Logger *slog.Logger
 	// Seed starts every pseudo-random sequence of this process: request ids,
 	// lease ids, election delays. It must differ between runs.

@@ -71,7 +71,7 @@ func bind(cfg *Config) (_ *listeners, err error) {
 		{"resource", "--listen-resource-urls", cfg.ListenResourceURLs, &l.objects, clients},
 	} {
 		for _, u := range group.urls {
-			one, err := listenOn(u)
+			one, err := listenOn(cfg.network(), u)
 			if err != nil {
 				return nil, fmt.Errorf("%w on %s (%s): %w", ErrListen, u.String(), group.flag, err)
 			}
@@ -158,15 +158,40 @@ func (l *listeners) closeClients() {
 	}
 }
 
-func listenOn(u url.URL) (net.Listener, error) {
+// Network is where a member's sockets come from.
+type Network interface {
+	Listen(network, address string) (net.Listener, error)
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+func (c *Config) network() Network {
+	if c.Net != nil {
+		return c.Net
+	}
+	return kernel{}
+}
+
+// kernel is the operating system's network.
+type kernel struct{}
+
+func (kernel) Listen(network, address string) (net.Listener, error) {
+	return net.Listen(network, address)
+}
+
+func (kernel) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: -1, Control: giveUpAfter(unackedTimeout)} // gRPC has its own keep-alive
+	return d.DialContext(ctx, network, address)
+}
+
+func listenOn(n Network, u url.URL) (net.Listener, error) {
 	if !isSocket(u) {
-		return net.Listen("tcp", u.Host)
+		return n.Listen("tcp", u.Host)
 	}
 	path := socketPath(u)
 	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	return net.Listen("unix", path)
+	return n.Listen("unix", path)
 }
 
 // isSocket reports whether a URL names a unix socket.
@@ -211,13 +236,12 @@ func (s *security) dialPeer(ctx context.Context, raw string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := net.Dialer{KeepAlive: -1, Control: giveUpAfter(unackedTimeout)} // gRPC has its own keep-alive
 	network, address, host := "tcp", u.Host, u.Hostname()
 	if isSocket(u) {
 		// A path is no name that a certificate could have.
 		network, address, host = "unix", socketPath(u), "localhost"
 	}
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := s.network.DialContext(ctx, network, address)
 	if err != nil || !isSecure(u) {
 		return conn, err
 	}

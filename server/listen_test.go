@@ -308,16 +308,16 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := listenOn(urls[0])
+	first, err := listenOn(kernel{}, urls[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenOn(urls[0]); err == nil {
+	if _, err := listenOn(kernel{}, urls[0]); err == nil {
 		t.Error("a socket that answers was taken over")
 	}
 	first.(*net.UnixListener).SetUnlinkOnClose(false) // as after a kill
 	first.Close()
-	second, err := listenOn(urls[0])
+	second, err := listenOn(kernel{}, urls[0])
 	if err != nil {
 		t.Fatalf("a stale socket stands in the way: %v", err)
 	}

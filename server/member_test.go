@@ -104,29 +104,31 @@ func (c *testCluster) config(name string) Config {
 	if c.change != nil {
 		c.change(&cfg)
 	}
+	cfg.LogSegmentBytes = 64 << 10
+	cfg.Engine = func(path string) (engine.Engine, error) { return c.engine(name, cfg.FS, path) }
 	return cfg
+}
+
+func (c *testCluster) engine(name string, fs vfs.FS, path string) (engine.Engine, error) {
+	file, err := fs.Open(path)
+	if errors.Is(err, vfs.ErrNotExist) {
+		c.engines[name] = c.engines[name].Crash()
+		return c.wrapped(sizedEngine{c.engines[name]}), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	e, err := engine.LoadMemory(&fileReader{file: file})
+	if err == nil {
+		c.engines[name] = e
+		err = fs.Remove(path)
+	}
+	return c.wrapped(sizedEngine{e}), err
 }
 
 func (c *testCluster) world(name string) world {
 	return world{
-		segment: 64 << 10,
-		engine: func(cfg *Config, path string) (engine.Engine, error) {
-			file, err := cfg.FS.Open(path)
-			if errors.Is(err, vfs.ErrNotExist) {
-				c.engines[name] = c.engines[name].Crash()
-				return c.wrapped(sizedEngine{c.engines[name]}), nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			defer file.Close()
-			e, err := engine.LoadMemory(&fileReader{file: file})
-			if err == nil {
-				c.engines[name] = e
-				err = cfg.FS.Remove(path)
-			}
-			return c.wrapped(sizedEngine{e}), err
-		},
 		transport: func(s *Server, _ *home) (transport.Transport, error) {
 			return c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir()), nil
 		},

@@ -187,7 +187,7 @@ func (r *Restore) copy(ctx context.Context) error {
 // rebase makes the database the state at index of the new cluster, and reads all
 // of it once.
 func (r *Restore) rebase(out *Restored, index api.Index) error {
-	e, err := real.engine(&r.Config, r.dbPath())
+	e, err := r.openEngine(r.dbPath())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSnapshotDamaged, err)
 	}

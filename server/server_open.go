@@ -40,8 +40,6 @@ type parts struct {
 
 // world is what a simulation or a test replaces beyond Config's interfaces.
 type world struct {
-	// engine opens the database file at path.
-	engine func(cfg *Config, path string) (engine.Engine, error)
 	// transport connects this member with the others.
 	transport func(s *Server, h *home) (transport.Transport, error)
 	// ask asks other members before this one has its identity.
@@ -49,15 +47,10 @@ type world struct {
 	// steady is how long a connection must last to count when the membership
 	// changes; 0 is etcd's.
 	steady time.Duration
-	// segment is the size of the log's files; 0 is the log's own choice.
-	segment int64
 }
 
-// real is the world of kvd: bbolt and gRPC between members.
+// real is the world of kvd: gRPC between members.
 var real = world{
-	engine: func(cfg *Config, path string) (engine.Engine, error) {
-		return engine.OpenBolt(path, engine.BoltOptions{NoSync: cfg.UnsafeNoSync, Logger: cfg.Logger})
-	},
 	transport: func(s *Server, h *home) (transport.Transport, error) {
 		t, err := transport.NewGRPC(transport.GRPCConfig{
 			ID: s.id, Cluster: s.cluster, Incarnation: h.identity.Incarnation, Announce: s.announce, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
@@ -173,9 +166,16 @@ func (s *Server) learn(store *mvcc.Store) (err error) {
 	return err
 }
 
+func (c *Config) openEngine(path string) (engine.Engine, error) {
+	if c.Engine != nil {
+		return c.Engine(path)
+	}
+	return engine.OpenBolt(path, engine.BoltOptions{NoSync: c.UnsafeNoSync, Logger: c.Logger})
+}
+
 // loadStore opens the database file at path.
 func (s *Server) loadStore(path string) (*mvcc.Store, engine.Engine, error) {
-	db, err := s.parts.world.engine(&s.cfg, path)
+	db, err := s.cfg.openEngine(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the database %s: %w", path, err)
 	}
@@ -240,7 +240,7 @@ func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
 		Clock: s.clock, Rand: rand.NewPCG(s.cfg.Seed, uint64(s.id)),
 		Transport: t, StateMachine: s.parts.machine,
 		TickInterval: s.cfg.HeartbeatInterval, HeartbeatTicks: 1, ElectionTicks: s.cfg.electionTicks(),
-		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.parts.world.segment,
+		RequestTimeout: s.requestTimeout(), LogRetention: s.cfg.LogRetentionBytes, SegmentSize: s.cfg.LogSegmentBytes,
 		Rebuild: s.parts.rebuild, Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
 		Logger: s.log, OnFatal: s.fail,
 	}, nil

@@ -64,12 +64,10 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Engine, cfg.LogSegmentBytes = w.Engine, w.SegmentBytes
 	s := newServer(cfg, h.id(), h.cluster(), newMembers(h.initial))
 	close(s.unserved) // the caller looks at Failure before it answers anybody
-	s.parts = parts{world: world{
-		engine:  func(_ *Config, path string) (engine.Engine, error) { return w.Engine(path) },
-		segment: w.SegmentBytes,
-	}, home: h, fatal: make(chan error, 1)}
+	s.parts = parts{home: h, fatal: make(chan error, 1)}
 	m := &Stepped{Server: s, world: w}
 	m.ctx, m.end = context.WithCancel(context.Background())
 	if err := s.openTrusted(); err != nil {

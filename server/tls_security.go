@@ -17,6 +17,7 @@ import (
 // them.
 type security struct {
 	client, peer *keyring
+	network      Network
 	gates        []*gate // set before Run
 }
 
@@ -34,7 +35,7 @@ func openSecurity(cfg *Config) (*security, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &security{}
+	s := &security{network: cfg.network()}
 	if s.client, err = openKeyring(cfg, "client", &clients); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
