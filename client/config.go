@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -49,6 +50,10 @@ type Config struct {
 	// stream to a kvd once many are made at once, which is cheaper several times
 	// over for all sides. It makes no difference to what a call does or returns.
 	NoPipeline bool
+
+	// Dial opens connections to an address, for tunnels and tests. Nil: TCP or the
+	// unix socket, by way of the proxy that the environment names.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	// DialOptions are added to the client's own, for what gRPC can do beyond
 	// this package: interceptors, tracing handlers, proxies. With them calls are

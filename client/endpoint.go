@@ -58,6 +58,9 @@ func dial(name string, cfg Config) (*endpoint, error) {
 		grpc.WithStatsHandler(passages{}),
 		grpc.WithDisableServiceConfig(),
 	}, cfg.DialOptions...)
+	if cfg.Dial != nil {
+		opts = append(opts, grpc.WithContextDialer(cfg.Dial))
+	}
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %q: %w", name, err)
