@@ -7,7 +7,7 @@ CHAOS    ?= 1h
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run autohealing test examples lint bench resource-bench benchstat fuzz check sim chaos planted kinds differential k8s leaderkill clean
+.PHONY: help build run autohealing test examples lint bench resource-bench benchstat fuzz check sim wasm chaos planted kinds differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -71,6 +71,9 @@ check: ## the simulator's saved schedules, 200 fresh seeds and fast planted bugs
 
 sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
 	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
+
+wasm: ## run SEEDS (200) clusters of whole members as WebAssembly, each from a fresh seed; some seconds of CPU a seed
+	$(GO) -C chaos/wasm run . -seeds $(SEEDS)
 
 chaos: ## break clusters of real processes for CHAOS (1h), with pairs of faults by chance; Linux, root
 	$(GO) build -o bin/chaos ./cmd/chaos
