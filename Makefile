@@ -3,6 +3,7 @@
 GO      ?= go
 FUZZTIME ?= 60s
 SEEDS    ?= 200
+WASM_SEEDS ?= 10
 CHAOS    ?= 1h
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
@@ -72,8 +73,8 @@ check: ## the simulator's saved schedules, 200 fresh seeds and fast planted bugs
 sim: ## simulate SEEDS (200) clusters with faults, each from a fresh seed
 	$(GO) run ./cmd/chaos sim -seeds $(SEEDS)
 
-wasm: ## run SEEDS (200) clusters of whole members as WebAssembly, each from a fresh seed; some seconds of CPU a seed
-	$(GO) -C chaos/wasm run . -seeds $(SEEDS)
+wasm: ## run WASM_SEEDS (10) clusters of whole members as WebAssembly, each from a fresh seed; some 20 s of CPU a seed
+	$(GO) -C chaos/wasm run . -seeds $(WASM_SEEDS)
 
 chaos: ## break clusters of real processes for CHAOS (1h), with pairs of faults by chance; Linux, root
 	$(GO) build -o bin/chaos ./cmd/chaos

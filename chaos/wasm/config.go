@@ -34,7 +34,7 @@ func Draw(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 1))
 	pick := func(of ...int) int { return of[r.IntN(len(of))] }
 	c := Config{
-		Seed: seed, Log: slog.LevelWarn, Members: 3, Safety: 15 * time.Second, Calm: 10 * time.Second,
+		Seed: seed, Log: slog.LevelWarn, Members: 3, Safety: 12 * time.Second, Calm: 8 * time.Second,
 		FaultEvery:   time.Duration(pick(700, 1500, 3000)) * time.Millisecond,
 		Election:     time.Duration(pick(300, 500, 1000)) * time.Millisecond,
 		LogRetention: int64(pick(4<<10, 32<<10, 1<<20)), LogSegment: int64(pick(16<<10, 64<<10)),
@@ -45,9 +45,9 @@ func Draw(seed uint64) Config {
 		Load:          load.Default(seed),
 	}
 	l := &c.Load
-	l.Mixed, l.Lists, l.Locks, l.Registry = pick(3, 6, 9), pick(0, 2), pick(0, 2), pick(0, 2)
-	l.Keys, l.ValueBytes, l.Watchers = pick(3, 10, 60), pick(10, 100, 1000), pick(2, 4, 6)
-	l.Pause, l.Timeout = time.Duration(pick(5, 20, 100))*time.Millisecond, time.Duration(pick(1, 3, 5))*time.Second
+	l.Mixed, l.Lists, l.Locks, l.Registry = pick(2, 4, 6), pick(0, 1), pick(0, 1), pick(0, 1)
+	l.Keys, l.ValueBytes, l.Watchers = pick(3, 10, 60), pick(10, 100, 1000), pick(1, 3, 5)
+	l.Pause, l.Timeout = time.Duration(pick(20, 50, 100))*time.Millisecond, time.Duration(pick(1, 3, 5))*time.Second
 	l.ProbeEvery, l.CompactEvery, l.KeepRevisions = 200*time.Millisecond, time.Duration(pick(300, 1000, 3000))*time.Millisecond, int64(pick(5, 50, 500))
 	return c
 }

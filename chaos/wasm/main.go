@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -79,7 +78,6 @@ func run(args []string) error {
 
 // open builds and compiles the guest.
 func (c *campaign) open(guest string) error {
-	debug.SetGCPercent(400)
 	c.commit = "unknown"
 	if out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
 		c.commit = strings.TrimSpace(string(out))

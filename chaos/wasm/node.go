@@ -33,12 +33,14 @@ type node struct {
 // may be the one that runs: then it has to end itself.
 func (w *world) lose(n *node, power bool) {
 	n.machine.dead = true
+	w.stats.Crashes++
 	for _, id := range slices.Sorted(maps.Keys(n.ends)) {
 		n.ends[id].abandon(power)
 	}
 	clear(n.ends)
 	clear(n.listeners)
 	if power {
+		w.stats.PowerCuts++
 		n.powered, n.disk = false, n.disk.CrashClone(w.rand)
 	} else {
 		n.disk = n.disk.Clone()

@@ -23,6 +23,7 @@ import (
 func report(args []string) error {
 	f := flags("report")
 	seeds := f.String("sim", "docs/results/sim.jsonl", "results of `chaos sim`, files by comma")
+	instances := f.String("wasm", "docs/results/wasm.jsonl", "results of ring B, chaos/wasm")
 	bugs := f.String("planted", "docs/results/planted.json", "results of `chaos planted`")
 	processes := f.String("real", "docs/results/real.json", "results of `chaos real`")
 	others := f.String("others", "docs/results/others.json", "figures of other reports, written by hand")
@@ -31,11 +32,14 @@ func report(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	t := total{stats: sim.Stats{Faults: map[fault.Kind]int{}}, commits: map[string]int{}, sizes: map[int]sim.Size{}, timed: map[int]sim.Size{}}
+	t, wasm := newTotal(), newTotal()
 	for _, name := range strings.Split(*seeds, ",") {
 		if err := t.read(name); err != nil {
 			return err
 		}
+	}
+	if err := wasm.read(*instances); err != nil {
+		return err
 	}
 	found, err := readHunts(*bugs)
 	if err != nil {
@@ -50,7 +54,7 @@ func report(args []string) error {
 	if err != nil {
 		return err
 	}
-	figures := figures{sim: &t, real: ring, bugs: found}
+	figures := figures{sim: t, real: ring, bugs: found}
 	if err := figures.readOthers(*others); err != nil {
 		return err
 	}
@@ -62,6 +66,7 @@ func report(args []string) error {
 	fmt.Fprint(w, begin)
 	figures.writeGoals(w)
 	t.write(w, track)
+	wasm.writeWasm(w, track)
 	ring.write(w, track)
 	figures.writeRows(w)
 	writeHunts(w, found)
@@ -77,6 +82,10 @@ type total struct {
 	stats    sim.Stats
 	commits  map[string]int
 	failures []string
+}
+
+func newTotal() *total {
+	return &total{stats: sim.Stats{Faults: map[fault.Kind]int{}}, commits: map[string]int{}, sizes: map[int]sim.Size{}, timed: map[int]sim.Size{}}
 }
 
 func (t *total) read(name string) error {
@@ -118,7 +127,8 @@ func (t *total) add(r sim.Record) {
 const begin = `# Reliability
 
 This page is written by ` + "`go run ./cmd/chaos report`" + ` from the files in docs/results. What the words mean: the package docs of chaos/sim,
-chaos/real and chaos/oracle. A ring is a way to run a cluster: the simulator is ring A, real processes are ring C.
+chaos/real and chaos/oracle. A ring is a way to run a cluster: the simulator is ring A, whole members as
+WebAssembly are ring B, real processes are ring C.
 
 `
 
