@@ -1,16 +1,13 @@
 package resource
 
 import (
-	"bufio"
 	"compress/gzip"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
@@ -102,54 +99,4 @@ func (s *stream) end(b []byte) error {
 		gzips.Put(s.zip)
 	}
 	return nil
-}
-
-// stallTimeout ends a watch whose client takes nothing for that long.
-const stallTimeout = time.Minute
-
-// lineWriter writes a watch's lines. What is buffered goes out with flush.
-type lineWriter struct {
-	buf   *bufio.Writer
-	ctl   *http.ResponseController
-	clock clock.Clock
-	dirty bool
-}
-
-func (c *call) lines() *lineWriter {
-	h := c.w.Header()
-	h.Set("Content-Type", jsonType)
-	h.Set("Cache-Control", "no-cache, private")
-	c.w.WriteHeader(http.StatusOK)
-	out := &lineWriter{buf: bufio.NewWriterSize(c.w, 4<<10), ctl: http.NewResponseController(c.w), clock: c.layer.clock}
-	out.begin() // of the headers
-	return out
-}
-
-// begin gives the client a time to take what follows.
-func (l *lineWriter) begin() {
-	l.dirty = true
-	l.ctl.SetWriteDeadline(l.clock.Now().Add(stallTimeout)) //nolint:errcheck // then there is none
-}
-
-func (l *lineWriter) write(line []byte) error {
-	if !l.dirty || l.buf.Available() < len(line) {
-		l.begin() // what follows goes out, some of it now
-	}
-	_, err := l.buf.Write(line)
-	return err
-}
-
-// flush sends what was written. A deadline that passes while a watch is quiet would
-// end it: HTTP/2 resets the stream, HTTP/1.1 cannot write its end.
-func (l *lineWriter) flush() error {
-	if !l.dirty {
-		return nil
-	}
-	l.dirty = false
-	if err := l.buf.Flush(); err != nil {
-		return err
-	}
-	err := l.ctl.Flush()
-	l.ctl.SetWriteDeadline(time.Time{}) //nolint:errcheck // as in begin
-	return err
 }

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -200,39 +199,5 @@ func TestLoadsOnce(t *testing.T) {
 	}
 	if got := c.snapshot(0); len(got.entries) != 2 || got.rev != int64(newer.At()) {
 		t.Errorf("%d entries at %d, want 2 at %d", len(got.entries), got.rev, newer.At())
-	}
-}
-
-// deadlines is a client's connection that only remembers until when it may be
-// written to.
-type deadlines struct {
-	http.ResponseWriter
-	last time.Time
-}
-
-func (d *deadlines) SetWriteDeadline(t time.Time) error { d.last = t; return nil }
-func (d *deadlines) FlushError() error                  { return nil }
-
-// TestQuietWatchLives: the time that a client has to take a line does not end a
-// watch that has nothing to say.
-func TestQuietWatchLives(t *testing.T) {
-	to := &deadlines{ResponseWriter: httptest.NewRecorder()}
-	fake := clock.NewFake(time.Unix(1000, 0))
-	out := &lineWriter{buf: bufio.NewWriterSize(to, 64), ctl: http.NewResponseController(to), clock: fake}
-	out.begin()
-	for range 3 {
-		fake.Advance(stallTimeout / 2)
-		if err := out.write(make([]byte, 80)); err != nil {
-			t.Fatal(err)
-		}
-		if want := fake.Now().Add(stallTimeout); !to.last.Equal(want) {
-			t.Errorf("while lines go out, the deadline is %v, want %v", to.last, want)
-		}
-	}
-	if err := out.flush(); err != nil {
-		t.Fatal(err)
-	}
-	if !to.last.IsZero() {
-		t.Errorf("a deadline of %v is left when all is sent", to.last)
 	}
 }

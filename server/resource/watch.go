@@ -63,6 +63,7 @@ func (c *call) watch() error {
 		timeout = minWatchTimeout + time.Duration(c.layer.random64()%uint64(minWatchTimeout))
 	}
 	w.out = c.lines()
+	defer w.out.close()
 	end := w.run(initial.within(sel), o, timeout)
 	w.tell(end)
 	return nil
