@@ -21,7 +21,9 @@ run: build ## start a cluster of three on loopback; Ctrl-C stops it
 	@$(GO) build -o bin/cluster ./scripts
 	@exec bin/cluster -kvd bin/kvd -dir local.kvd
 
-autohealing: build ## ten replicas stay alive while pods are deleted and leaders killed; Ctrl-C stops it
+autohealing: ## ten replicas stay alive while pods are deleted and leaders killed; Ctrl-C stops it
+	@mkdir -p bin
+	$(GO) build -o bin/ ./cmd/kvd
 	cd examples && $(GO) build -o ../bin/ ./autohealing
 	@exec bin/autohealing -kvd bin/kvd
 

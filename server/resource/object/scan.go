@@ -85,20 +85,31 @@ func Members(b []byte, fn func(name []byte, at, end int) bool) bool {
 }
 
 // TypeEnd returns where an encoded object goes on after its apiVersion and kind, if
-// it begins with them, without white space; else 0.
+// it begins with them, without white space; else 0. It does not look further: lists
+// ask it of each object.
 func TypeEnd(b []byte) (end int) {
-	n := 0
-	Members(b, func(name []byte, at, _ int) bool {
-		if n == 2 {
-			if at -= len(name) + len(`"":`); b[at] == '"' && b[at-1] == ',' {
-				end = at
-			}
-			return false
+	if len(b) == 0 || b[0] != '{' {
+		return 0
+	}
+	i := 1
+	for range 2 {
+		colon := skip(b, i)
+		if colon < 0 || colon >= len(b) || b[i] != '"' || b[colon] != ':' {
+			return 0
 		}
-		n++
-		return nameIs(name, "apiVersion") || nameIs(name, "kind")
-	})
-	return end
+		if name := b[i+1 : colon-1]; !nameIs(name, "apiVersion") && !nameIs(name, "kind") {
+			return 0
+		}
+		comma := skip(b, colon+1)
+		if comma < 0 || comma >= len(b) || b[comma] != ',' {
+			return 0
+		}
+		i = comma + 1
+	}
+	if i < len(b) && b[i] == '"' {
+		return i
+	}
+	return 0
 }
 
 func nameIs(written []byte, name string) bool {
