@@ -77,48 +77,60 @@ func openDiscard(tb testing.TB) *Store {
 }
 
 // BenchmarkPut overwrites random keys of 256 bytes; batch is how many
-// transactions are sealed together.
+// transactions are sealed together, read says that somebody reads each state.
 func BenchmarkPut(b *testing.B) {
 	for _, keys := range []int{1_000, 100_000, 1_000_000} {
-		for _, batch := range []int{1, 16} {
-			b.Run(fmt.Sprintf("keys=%d/batch=%d", keys, batch), func(b *testing.B) {
-				s := openDiscard(b)
-				fill(b, s, keys, 16)
-				value := make([]byte, 256)
-				order := rand.New(rand.NewSource(3)).Perm(keys)
-				names := make([][]byte, min(keys, 1<<16))
-				for i := range names {
-					names[i] = benchKey(order[i])
-				}
-				b.ReportAllocs()
-				b.ResetTimer()
-				start := cpu(b)
-				for i := range b.N {
-					t := s.Begin()
-					t.Put(names[i%len(names)], value, 0)
-					t.End()
-					if i%batch == 0 {
-						s.Seal(1, 1)
-						s.Publish()
-					}
-					if i%(1<<17) == 0 { // history is not what is measured
-						b.StopTimer()
-						stopped := cpu(b)
-						t := s.Begin()
-						t.Compact(t.Revision())
-						t.End()
-						s.Seal(1, 1)
-						s.Publish()
-						for more := true; more; {
-							more, _ = s.CompactStep()
-						}
-						start += cpu(b) - stopped
-						b.StartTimer()
-					}
-				}
-				reportCPU(b, start)
-			})
+		for _, batch := range []int{1, 16, 256} {
+			name := fmt.Sprintf("keys=%d/batch=%d", keys, batch)
+			b.Run(name, func(b *testing.B) { benchmarkPut(b, keys, batch, false) })
+			b.Run(name+"/read", func(b *testing.B) { benchmarkPut(b, keys, batch, true) })
 		}
+	}
+}
+
+func benchmarkPut(b *testing.B, keys, batch int, read bool) {
+	s := openDiscard(b)
+	fill(b, s, keys, 16)
+	value := make([]byte, 256)
+	order := rand.New(rand.NewSource(3)).Perm(keys)
+	names := make([][]byte, min(keys, 1<<16))
+	for i := range names {
+		names[i] = benchKey(order[i])
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := cpu(b)
+	for i := range b.N {
+		t := s.Begin()
+		t.Put(names[i%len(names)], value, 0)
+		t.End()
+		if i%batch == 0 {
+			s.Seal(1, 1)
+			s.Publish()
+			if read {
+				mustRead(b, s).Release()
+			}
+		}
+		if i%(1<<17) == 0 { // history is not what is measured
+			b.StopTimer()
+			stopped := cpu(b)
+			compactAll(s)
+			start += cpu(b) - stopped
+			b.StartTimer()
+		}
+	}
+	reportCPU(b, start)
+}
+
+// compactAll gives up all history.
+func compactAll(s *Store) {
+	t := s.Begin()
+	t.Compact(t.Revision())
+	t.End()
+	s.Seal(1, 1)
+	s.Publish()
+	for more := true; more; {
+		more, _ = s.CompactStep()
 	}
 }
 

@@ -171,9 +171,10 @@ func (s *Store) exposeTrimmed() {
 	if s.mu.touched || s.sealed != nil {
 		return
 	}
-	st := *s.state.Load()
-	st.root = s.mu.tree.freeze()
-	s.state.Store(&st)
+	if st := *s.state.Load(); st.root != nil {
+		st.root, st.exact = s.mu.tree.freeze(), true
+		s.state.Store(&st)
+	}
 }
 
 // deleteSome deletes a batch of the doomed records. With the last one the

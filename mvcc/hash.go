@@ -37,7 +37,7 @@ func (s *Store) HashKV(ctx context.Context, at api.Revision) (KVHash, api.Revisi
 	if h, ok := s.hashes.find(at); ok {
 		return h, s.Revision(), nil
 	}
-	st, err := s.acquire()
+	st, err := s.indexed()
 	if err != nil {
 		return KVHash{}, 0, err
 	}

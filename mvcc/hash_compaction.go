@@ -19,7 +19,7 @@ func (s *Store) startHash(c *compaction) {
 	if !s.cfg.HashCompactions {
 		return
 	}
-	st, err := s.acquire()
+	st, err := s.indexed()
 	if err != nil {
 		return // closed: the compaction will not go on either
 	}

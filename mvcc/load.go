@@ -78,7 +78,7 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 	s.mu.engine, s.mu.view, s.mu.durable = e, view, l.index
 	s.state.Store(&state{
 		rev: l.rev, compact: l.compact(), index: l.index, term: l.term,
-		root: l.tree.freeze(), view: view, chain: l.rolling.value,
+		view: view, chain: l.rolling.value,
 	})
 }
 

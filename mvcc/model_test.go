@@ -152,12 +152,16 @@ func inRange(k, key, end string) bool {
 // applyTo brings a command to a store, as the server does.
 func (c command) applyTo(t *testing.T, s *Store, index api.Index) {
 	t.Helper()
+	c.change(t, s)
+	s.Seal(index, 1)
+	s.Publish()
+}
+
+// change is the part of it that readers do not see yet.
+func (c command) change(t *testing.T, s *Store) {
+	t.Helper()
 	x := s.Begin()
-	defer func() {
-		x.End()
-		s.Seal(index, 1)
-		s.Publish()
-	}()
+	defer x.End()
 	switch c.kind {
 	case "txn":
 		for _, op := range c.ops {
@@ -420,6 +424,14 @@ func mustCheck(t testing.TB, s *Store) {
 	}
 }
 
+// unread makes the store believe that nobody has read for long.
+func unread(s *Store) {
+	s.asked.Store(false)
+	s.mu.Lock()
+	s.mu.kept = 0
+	s.mu.Unlock()
+}
+
 func openOn(t testing.TB, e engine.Engine, batch int) *Store {
 	t.Helper()
 	s, err := Open(Config{Clock: clock.System(), Engine: e, CompactionBatch: batch})
@@ -443,8 +455,22 @@ func TestModel(t *testing.T) {
 			for i := 0; i < 400; i++ {
 				c := randomCommand(r, m)
 				log = append(log, c)
+				// A reader may come at any moment, while states have their index
+				// ready for it or not.
+				peek := func() {
+					if r.Intn(12) == 0 {
+						compareAt(t, s, m, max(0, m.rev-api.Revision(r.Intn(6))), r)
+					}
+					if r.Intn(3) == 0 {
+						unread(s)
+					}
+				}
+				c.change(t, s)
+				peek()
+				s.Seal(api.Index(len(log)), 1)
+				peek()
 				m.apply(c)
-				c.applyTo(t, s, api.Index(len(log)))
+				s.Publish()
 				switch r.Intn(12) {
 				case 0:
 					if err := s.Flush(); err != nil {

@@ -16,7 +16,7 @@ type ReadTxn struct {
 // Read starts reading at a revision; 0 is the latest. It returns
 // ErrFutureRevision, ErrCompacted or, at shutdown, ErrClosed.
 func (s *Store) Read(at api.Revision) (*ReadTxn, error) {
-	st, err := s.acquire()
+	st, err := s.indexed()
 	if err != nil {
 		return nil, err
 	}
@@ -25,13 +25,13 @@ func (s *Store) Read(at api.Revision) (*ReadTxn, error) {
 		return nil, err
 	}
 	t := &ReadTxn{s: s, st: st, own: lookups{tail: st.tail, view: st.view}}
-	t.reader = reader{root: st.root, at: at, exact: true, lookups: &t.own}
+	t.reader = reader{root: st.root, at: at, exact: st.exact, lookups: &t.own}
 	if at <= 0 {
 		t.at = st.rev
 	}
-	if t.at < st.rev {
+	if t.at < st.rev || !st.exact {
 		if root := s.pins.get(t.at); root != nil {
-			t.root = root
+			t.root, t.exact = root, true
 		} else {
 			t.exact = false
 		}

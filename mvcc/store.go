@@ -29,6 +29,8 @@ type Store struct {
 
 	// state is what readers see. It is replaced under mu.
 	state atomic.Pointer[state]
+	// asked says that the index was read since the last Seal.
+	asked atomic.Bool
 	// kick wakes the flusher before its time.
 	kick chan struct{}
 	// failed is closed when the store cannot go on; failure is set before.
@@ -67,6 +69,7 @@ type working struct {
 	rev     api.Revision
 	compact api.Revision
 	touched bool // something changed since the last Seal
+	kept    int  // how many more Seals keep the index for readers
 
 	events  []*Event // since the last Seal
 	changes []LeaseChange
@@ -90,13 +93,14 @@ type working struct {
 
 // state is one state of the store, fixed when it is exposed. The three sources
 // of records agree: each record that root names at compact or later is in tail
-// or in view.
+// or in view, or was made after the state.
 type state struct {
 	rev     api.Revision
 	compact api.Revision
 	index   api.Index
 	term    api.Term
-	root    node
+	root    node   // the index; nil until somebody asks, see indexed
+	exact   bool   // root is of this very state, not of a later one
 	opsEnd  int64  // number of the first op that is not part of the state
 	chain   uint64 // the rolling hash at rev
 
@@ -171,6 +175,55 @@ func (s *Store) acquire() (*state, error) {
 	}
 }
 
+// keptSeals is for how many Seals after a read each state has its index at once.
+const keptSeals = 64
+
+// indexed is acquire for those who read the index, too. An index that has been
+// handed out must not change, so the writes after it copy the nodes that they
+// touch: half of what a write costs. Where nobody reads, as under many writes of
+// controllers that read from caches of their own, none is handed out.
+func (s *Store) indexed() (*state, error) {
+	if !s.asked.Load() {
+		s.asked.Store(true)
+	}
+	for {
+		st, err := s.acquire()
+		if err != nil || st.root != nil {
+			return st, err
+		}
+		st.view.release()
+		s.handOut()
+	}
+}
+
+// handOut gives the exposed state its index. What was written since is in there as
+// well: it is told from the state by its revisions, as it is for reads of an
+// older revision. Nothing that the state can see is missing, because compaction
+// takes from the index only what an exposed state has given up.
+func (s *Store) handOut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := *s.state.Load()
+	if st.root == nil {
+		st.root, st.exact = s.mu.tree.freeze(), !s.mu.touched && s.sealed == nil
+		s.state.Store(&st)
+	}
+}
+
+// indexForReadersLocked is the index of the state that is being sealed, or nil when
+// nobody has read for a while.
+func (s *Store) indexForReadersLocked() node {
+	w := &s.mu.working
+	if s.asked.Swap(false) {
+		w.kept = keptSeals
+	}
+	if w.kept == 0 {
+		return nil
+	}
+	w.kept--
+	return w.tree.freeze()
+}
+
 // Applied returns the position in the log of the exposed state.
 func (s *Store) Applied() (api.Index, api.Term) {
 	st := s.state.Load()
@@ -200,7 +253,7 @@ func (s *Store) Seal(index api.Index, term api.Term) {
 	w := &s.mu.working
 	s.sealed = &state{
 		rev: w.rev, compact: w.compact, index: index, term: term,
-		root: w.tree.freeze(), opsEnd: w.opsBase + int64(len(w.ops)), chain: w.chain.value,
+		root: s.indexForReadersLocked(), exact: true, opsEnd: w.opsBase + int64(len(w.ops)), chain: w.chain.value,
 	}
 	w.touched = false
 	s.sealedEvents = append(s.sealedEvents, w.events...)

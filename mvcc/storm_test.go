@@ -185,6 +185,7 @@ func runReadStorm(t *testing.T, s *Store) {
 		})
 	}
 	background(1, func(*rand.Rand) error { return stormRead(s, 0, false) })
+	background(0, func(*rand.Rand) error { unread(s); return nil })
 	background(2, func(r *rand.Rand) error {
 		// Revision 1 is the empty store.
 		return stormRead(s, max(2, s.Revision()-api.Revision(r.Intn(50))), r.Intn(2) == 0)
