@@ -36,7 +36,8 @@ func Rows() []Row {
 		listRow(), pageRow(), countRow(), writersRow(),
 		overloadRow(noiseLists, "a client that lists 10,000 × 4 KB without end, 4 at a time"),
 		overloadRow(noiseWrites, "a client that writes without end, 64 at a time"),
-		watchPrefixRow(), watchKeysRow(), millionRow(), failoverRow(), defragRow(),
+		watchPrefixRow(), watchKeysRow(), millionRow(), bigRow(), failoverRow(),
+		flatListRow(), flatCompactRow(), flatSnapshotRow(), defragRow(),
 	}
 }
 
@@ -54,7 +55,11 @@ type target struct {
 const connections = 100
 
 func newTarget(ctx context.Context, sys cluster.System, dir string) (*target, error) {
-	c, err := cluster.Start(ctx, sys, cluster.Options{Members: 3, Dir: dir, Args: flags})
+	return newTargetOf(ctx, sys, dir, 3)
+}
+
+func newTargetOf(ctx context.Context, sys cluster.System, dir string, members int) (*target, error) {
+	c, err := cluster.Start(ctx, sys, cluster.Options{Members: members, Dir: dir, Args: flags})
 	t := &target{system: sys, cluster: c, dir: dir, state: map[string]any{}}
 	if err != nil {
 		return t, err

@@ -4,65 +4,25 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-
-	"github.com/keelson-io/keelson/compat/cluster"
 )
 
 // defragRow: a store of 2 GB, two fifths of it free, is rewritten while clients
 // write.
 func defragRow() Row {
-	const writers = 10
-	return Row{
-		Name: "defragment", Title: "10 writers while a store of 2 GB is defragmented, one member", Own: true,
-		Metrics: []Metric{
-			{Name: "quiet", Unit: "ms p99"}, {Name: "during", Unit: "ms p99"}, {Name: "ratio", Unit: "×"},
-			{Name: "longest", Unit: "ms"}, {Name: "failed", Unit: "puts"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
+	return flatRow(flat{
+		name: "defragment", title: "10 writers while a store of 2 GB is defragmented, one member", members: 1,
+		prepare: func(ctx context.Context, t *target) error { return fillWithGaps(ctx, t.leader) },
+		disturb: func(ctx context.Context, t *target, _ time.Duration) error {
+			_, err := pb.NewMaintenanceClient(t.leader).Defragment(ctx, &pb.DefragmentRequest{})
+			return err
 		},
-		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			c, err := cluster.Start(ctx, t.system, cluster.Options{Members: 1, Dir: filepath.Join(t.dir, "defragment"), Args: flags})
-			if err != nil {
-				return nil, err
-			}
-			defer c.Close()
-			conn, err := c.Members[0].Dial()
-			if err != nil {
-				return nil, err
-			}
-			defer conn.Close()
-			if err := fillWithGaps(ctx, conn); err != nil {
-				return nil, fmt.Errorf("fill: %w", err)
-			}
-			before, err := c.Members[0].Status(ctx)
-			if err != nil {
-				return nil, err
-			}
-			put := (&target{conns: []*grpc.ClientConn{conn}}).put("defragment")
-			quiet, err := drive(ctx, writers, d, c.CPU, put)
-			if err != nil {
-				return nil, err
-			}
-			during, failed, err := driveDuring(ctx, writers, put, func(ctx context.Context) error {
-				_, err := pb.NewMaintenanceClient(conn).Defragment(ctx, &pb.DefragmentRequest{})
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
-			after, err := c.Members[0].Status(ctx)
-			return map[string]float64{
-				"quiet": quiet.quantile(0.99), "during": during.quantile(0.99), "ratio": during.quantile(0.99) / quiet.quantile(0.99),
-				"longest": during.quantile(1), "failed": float64(failed), "took": during.took.Seconds(),
-				"before": float64(before.DbSize) / (1 << 20), "after": float64(after.GetDbSize()) / (1 << 20),
-			}, err
-		},
-	}
+	})
 }
 
 // fillWithGaps writes 2 GB of keys and deletes two of five batches: less than what
