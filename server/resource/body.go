@@ -63,7 +63,7 @@ func decodeAs(media string, b []byte) (*sent, error) {
 		}
 		b = j
 	case media != jsonType:
-		return nil, unsupportedMedia(media, []string{jsonType, yamlType, protobufType})
+		return nil, unsupportedMedia([]string{jsonType, yamlType, protobufType})
 	}
 	o, duplicates, err := object.Decode(b)
 	if err != nil {

@@ -23,6 +23,8 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 			Status: slices.Contains(r.Subresources, "status"),
 		}
 		switch {
+		case versionRank(r.Version)[0] < stable || r.Group == "storagemigration.k8s.io":
+			continue // as in a kube-apiserver, unless it is told to
 		case answers[k.qualified()]:
 			k.Verbs = []string{"create"}
 		case r.Prefix == "":

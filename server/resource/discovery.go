@@ -234,13 +234,16 @@ func compareVersions(a, b string) int {
 	return slices.Compare(an[:], bn[:])
 }
 
+// stable is the rank of versions that are neither alpha nor beta.
+const stable = 3
+
 // versionRank is stability, major and minor number of a version's name.
 func versionRank(v string) (rank [3]int) {
 	rest, ok := strings.CutPrefix(v, "v")
 	if !ok {
 		return rank
 	}
-	rank[0] = 3
+	rank[0] = stable
 	for i, stage := range []string{"alpha", "beta"} {
 		if major, minor, ok := strings.Cut(rest, stage); ok {
 			rank[0], rest = i+1, major

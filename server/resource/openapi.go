@@ -122,10 +122,28 @@ func describeMessage(m *kinds.Message, schemas object.Object) {
 	}
 	schema := object.Object{"type": "object"}
 	schemas[m.Name] = schema
+	descriptions()[m.Name].describe(schema)
 	properties := object.Object{}
 	addProperties(m, properties, schemas)
+	// Objects carry what they are, although protobuf has it outside.
+	for _, name := range []string{"apiVersion", "kind"} {
+		if m.Kind && properties[name] == nil {
+			properties[name] = object.Object{"type": "string"}
+		}
+	}
+	var required []any
+	for name, v := range object.Sorted(properties) {
+		d := descriptions()[m.Name+" "+name]
+		d.describe(v.(object.Object))
+		if d.required {
+			required = append(required, name)
+		}
+	}
 	if len(properties) > 0 {
 		schema["properties"] = properties
+	}
+	if required != nil {
+		schema["required"] = required
 	}
 }
 
@@ -137,10 +155,6 @@ func addProperties(m *kinds.Message, properties, schemas object.Object) {
 			continue
 		}
 		properties[f.Name] = fieldSchema(f, schemas)
-	}
-	// Objects carry what they are, although protobuf has it outside.
-	if slices.ContainsFunc(m.Fields, func(f kinds.Field) bool { return f.Name == "metadata" && f.Number == 1 }) && properties["kind"] == nil {
-		properties["kind"], properties["apiVersion"] = object.Object{"type": "string"}, object.Object{"type": "string"}
 	}
 }
 
@@ -177,9 +191,11 @@ func valueSchema(f *kinds.Field, schemas object.Object) object.Object {
 	switch f.Type {
 	case kinds.Struct:
 		describeMessage(f.Message, schemas)
-		// A reference stands alone in OpenAPI 3.0: what else is said needs allOf.
-		return object.Object{"allOf": []any{object.Object{"$ref": "#/components/schemas/" + f.Message.Name}}, "default": object.Object{}}
+		return reference(f.Message.Name)
 	case kinds.Int, kinds.Uint:
+		if f.Narrow {
+			return object.Object{"type": "integer", "format": "int32"}
+		}
 		return object.Object{"type": "integer", "format": "int64"}
 	case kinds.Bool:
 		return object.Object{"type": "boolean"}
@@ -187,14 +203,36 @@ func valueSchema(f *kinds.Field, schemas object.Object) object.Object {
 		return object.Object{"type": "number", "format": "double"}
 	case kinds.Bytes:
 		return object.Object{"type": "string", "format": "byte"}
-	case kinds.Time, kinds.Micro:
-		return object.Object{"type": "string", "format": "date-time"}
-	case kinds.Quantity, kinds.IntStr:
-		return object.Object{"oneOf": []any{object.Object{"type": "string"}, object.Object{"type": "integer"}}}
+	case kinds.Time:
+		return namedScalar("io.k8s.apimachinery.pkg.apis.meta.v1.Time", object.Object{"type": "string", "format": "date-time"}, schemas)
+	case kinds.Micro:
+		return namedScalar("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", object.Object{"type": "string", "format": "date-time"}, schemas)
+	case kinds.Quantity:
+		return namedScalar("io.k8s.apimachinery.pkg.api.resource.Quantity",
+			object.Object{"oneOf": []any{object.Object{"type": "string"}, object.Object{"type": "number"}}}, schemas)
+	case kinds.IntStr:
+		return namedScalar("io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+			object.Object{"format": "int-or-string", "oneOf": []any{object.Object{"type": "integer"}, object.Object{"type": "string"}}}, schemas)
 	case kinds.Raw:
 		return object.Object{"type": "object"}
 	}
 	return object.Object{"type": "string"}
+}
+
+// reference stands alone in OpenAPI 3.0: what else is said needs allOf.
+func reference(name string) object.Object {
+	return object.Object{"allOf": []any{object.Object{"$ref": "#/components/schemas/" + name}}, "default": object.Object{}}
+}
+
+// namedScalar is a reference to a type that is no message.
+func namedScalar(name string, schema, schemas object.Object) object.Object {
+	if _, done := schemas[name]; !done {
+		descriptions()[name].describe(schema)
+		schemas[name] = schema
+	}
+	r := reference(name)
+	delete(r, "default")
+	return r
 }
 
 // schemaName is the name of a custom kind's schema: its group turned around.
@@ -213,8 +251,14 @@ func (k *Kind) openSchema() object.Object {
 	if object.Map(s, "properties") == nil {
 		s["properties"] = object.Object{}
 	}
-	object.Set(s, object.Object{"type": "string"}, "properties", "apiVersion")
-	object.Set(s, object.Object{"type": "string"}, "properties", "kind")
-	object.Set(s, object.Object{"allOf": []any{object.Object{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}}}, "properties", "metadata")
+	// What every object has is described as it is of any built-in kind.
+	like := kinds.Lookup("v1", "ConfigMap").Name
+	for name, v := range map[string]object.Object{
+		"apiVersion": {"type": "string"}, "kind": {"type": "string"},
+		"metadata": {"allOf": []any{object.Object{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}}},
+	} {
+		descriptions()[like+" "+name].describe(v)
+		object.Set(s, v, "properties", name)
+	}
 	return s
 }

@@ -83,7 +83,7 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return jsonPatcher(b)
 	case mergePatchType, strategicPatchType:
 	default:
-		return nil, unsupportedMedia(media, patchTypes(k))
+		return nil, unsupportedMedia(patchTypes(k))
 	}
 	p, err := decodePatch(b)
 	if err != nil {
@@ -93,7 +93,7 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return func(o object.Object) (object.Object, error) { return object.Merge(o, p), nil }, nil
 	}
 	if k.Custom {
-		return nil, unsupportedMedia(media, patchTypes(k))
+		return nil, unsupportedMedia(patchTypes(k))
 	}
 	return func(o object.Object) (object.Object, error) {
 		next, err := object.MergeStrategic(o, p, k.Rules)

@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"encoding/json"
 	"net/http"
+	"runtime"
 	"strings"
 
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -28,11 +30,7 @@ func (c *call) servePath() error {
 		strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/"):
 		return c.health(path)
 	case path == "/version":
-		return c.send(http.StatusOK, object.Encode(object.Object{
-			"major": kubernetesMajor, "minor": kubernetesMinor, "emulationMajor": kubernetesMajor, "emulationMinor": kubernetesMinor,
-			"minCompatibilityMajor": kubernetesMajor, "minCompatibilityMinor": "35", "gitVersion": kubernetesVersion + "+keelson",
-			"gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "gc", "platform": "linux/amd64",
-		}))
+		return c.sendVersion()
 	case path == "":
 		return c.send(http.StatusOK, object.Encode(object.Object{"paths": object.Anys(c.layer.paths())}))
 	case path == "/api" || path == "/apis" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/"):
@@ -41,6 +39,32 @@ func (c *call) servePath() error {
 		return c.openAPI(strings.TrimPrefix(path, "/openapi/v3"))
 	}
 	return noSuchPath()
+}
+
+// sendVersion answers in a kube-apiserver's form: people read it, too.
+func (c *call) sendVersion() error {
+	b, err := json.MarshalIndent(struct {
+		Major                 string `json:"major"`
+		Minor                 string `json:"minor"`
+		EmulationMajor        string `json:"emulationMajor"`
+		EmulationMinor        string `json:"emulationMinor"`
+		MinCompatibilityMajor string `json:"minCompatibilityMajor"`
+		MinCompatibilityMinor string `json:"minCompatibilityMinor"`
+		GitVersion            string `json:"gitVersion"`
+		GitCommit             string `json:"gitCommit"`
+		GitTreeState          string `json:"gitTreeState"`
+		BuildDate             string `json:"buildDate"`
+		GoVersion             string `json:"goVersion"`
+		Compiler              string `json:"compiler"`
+		Platform              string `json:"platform"`
+	}{
+		kubernetesMajor, kubernetesMinor, kubernetesMajor, kubernetesMinor, kubernetesMajor, "35",
+		kubernetesVersion + "+keelson", "", "", "1970-01-01T00:00:00Z", runtime.Version(), runtime.Compiler, runtime.GOOS + "/" + runtime.GOARCH,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, b)
 }
 
 // paths lists what / names.

@@ -140,9 +140,9 @@ func badRequest(format string, args ...any) *Failure {
 	return &Failure{Code: http.StatusBadRequest, Reason: "BadRequest", Message: fmt.Sprintf(format, args...)}
 }
 
-func unsupportedMedia(got string, know []string) *Failure {
+func unsupportedMedia(know []string) *Failure {
 	return &Failure{Code: http.StatusUnsupportedMediaType, Reason: "UnsupportedMediaType",
-		Message: fmt.Sprintf("the body of the request was in an unknown format (%s) - accepted media types include: %s", got, strings.Join(know, ", "))}
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(know, ", ")}
 }
 
 func notAllowed(message string) *Failure {
