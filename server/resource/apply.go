@@ -32,9 +32,6 @@ func (c *call) apply(b []byte, dry bool) error {
 	if have := object.String(config, "metadata", "name"); have != "" && have != c.Name {
 		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
 	}
-	if err := c.complain(&sent{object: config}); err != nil {
-		return badRequest("%v", err)
-	}
 	object.Set(config, c.Name, "metadata", "name")
 	if c.kind.Status {
 		if c.Sub == "status" {
@@ -42,9 +39,6 @@ func (c *call) apply(b []byte, dry bool) error {
 		} else {
 			delete(config, "status")
 		}
-	}
-	if c.kind.Schema != nil {
-		c.kind.Schema.prune(config)
 	}
 	by := manager{name, operationApply, c.kind.APIVersion(), c.Sub}
 	res, err := c.change(dry, func(old object.Object) (object.Object, error) {

@@ -43,3 +43,47 @@ func TestApply(t *testing.T) {
 		t.Errorf("without a manager: %d", a.code)
 	}
 }
+
+// TestApplyAfterClientSide: what kubectl applied on the client, and is still so, is
+// no conflict for kubectl; for others it is.
+func TestApplyAfterClientSide(t *testing.T) {
+	m := newMember(t)
+	const path = "/api/v1/namespaces/default/configmaps/a"
+	m.must("POST", "/api/v1/namespaces/default/configmaps?fieldManager=kubectl-client-side-apply", `{"metadata":{"name":"a","annotations":{
+		"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"data\":{\"x\":\"1\",\"y\":\"1\"}}"}},"data":{"x":"1","y":"1"}}`)
+	m.must("PATCH", path+"?fieldManager=editor", typed{"application/merge-patch+json", []byte(`{"data":{"y":"2"}}`)})
+	apply := func(manager, data string) answer {
+		return m.do("PATCH", path+"?fieldManager="+manager, typed{"application/apply-patch+yaml", []byte(`{"apiVersion":"v1","kind":"ConfigMap","data":` + data + `}`)})
+	}
+	if a := apply("other", `{"x":"3"}`); a.code != 409 {
+		t.Errorf("another manager: %d %s", a.code, a.raw)
+	}
+	if a := apply("kubectl", `{"x":"3","y":"3"}`); a.code != 409 || strings.Contains(a.str("message"), ".data.x") {
+		t.Errorf("what the editor wrote: %d %s", a.code, a.raw)
+	}
+	if a := apply("kubectl", `{"x":"3"}`); a.code != 200 || a.str2("data", "x") != "3" {
+		t.Errorf("its own: %d %s", a.code, a.raw)
+	}
+	if a := apply("kubectl", `{"x":3}`); a.code != 500 || !strings.Contains(a.str("message"), "default/a; /v1, Kind=ConfigMap): .data.x: expected string") {
+		t.Errorf("of another type: %d %s", a.code, a.raw)
+	}
+}
+
+// TestTypes: values that a kind's type does not take are refused, and what it does
+// not have is gone.
+func TestTypes(t *testing.T) {
+	m := newMember(t)
+	const all = "/api/v1/namespaces/default/configmaps"
+	if a := m.do("POST", all, `{"metadata":{"name":"a"},"data":{"x":1}}`); a.code != 400 || !strings.Contains(a.str("message"), "cannot unmarshal number into Go struct field ConfigMap.data of type string") {
+		t.Errorf("a number: %d %s", a.code, a.raw)
+	}
+	if a := m.do("POST", all, `{"metadata":{"name":"a"},"data":{"x":"1"},"other":true}`); a.code != 201 || a.body["other"] != nil {
+		t.Errorf("an unknown field: %d %s", a.code, a.raw)
+	}
+	if a := m.do("PATCH", all+"/a", typed{"application/merge-patch+json", []byte(`{"data":{"x":1}}`)}); a.code != 422 || !strings.Contains(a.str("message"), "patch: Invalid value") {
+		t.Errorf("a patch: %d %s", a.code, a.raw)
+	}
+	if a := m.do("POST", "/apis/apps/v1/namespaces/default/deployments", `{"metadata":{"name":"a"},"spec":{"replicas":-1}}`); a.code != 422 {
+		t.Errorf("fewer than none: %d %s", a.code, a.raw)
+	}
+}

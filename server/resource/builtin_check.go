@@ -14,6 +14,16 @@ func checkBuiltin(k *Kind, o, old object.Object) []Cause {
 		return checkDefinition(o, old)
 	case k.Group == "" && k.Plural == "pods" && old == nil:
 		return checkContainers(o)
+	case k.Scale == builtinScale:
+		return checkReplicas(o)
+	}
+	return nil
+}
+
+// checkReplicas: controllers do not expect fewer than none.
+func checkReplicas(o object.Object) []Cause {
+	if n, ok := object.Int(o, "spec", "replicas"); ok && n < 0 {
+		return []Cause{{causeInvalid, fmt.Sprintf("Invalid value: %d: must be greater than or equal to 0", n), "spec.replicas"}}
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ func applyDefaults(k *Kind, o object.Object) {
 		}
 		object.Default(o, int64(1), "spec", "parallelism")
 	case "cronjobs.batch":
+		defaultPodSpec(object.Map(o, "spec", "jobTemplate", "spec", "template", "spec"))
 		object.Default(o, "Allow", "spec", "concurrencyPolicy")
 		object.Default(o, false, "spec", "suspend")
 		object.Default(o, int64(3), "spec", "successfulJobsHistoryLimit")

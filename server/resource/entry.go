@@ -153,6 +153,9 @@ func selectionOf(k *Kind, namespace, labelSelector, fieldSelector string) (*Sele
 	}
 	for _, r := range sel.Requirements() {
 		if !k.selectable(r.Field) {
+			if len(k.Fields) == 0 && !k.Custom {
+				return nil, badRequest("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", r.Field)
+			}
 			return nil, badRequest("field label not supported: %s", r.Field)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -210,9 +211,19 @@ func applyConfig(k *Kind, old, config object.Object, by manager, force bool, now
 	}
 	configValue, err := typedValue(k, config)
 	if err != nil {
-		return nil, badRequest("failed to create typed patch object: %v", err)
+		meta := object.Map(config, "metadata")
+		return nil, &Failure{Code: http.StatusInternalServerError, Message: fmt.Sprintf("failed to create typed patch object (%s/%s; %s/%s, Kind=%s): %v",
+			object.String(meta, "namespace"), object.String(meta, "name"), k.Group, k.Version, k.Name, err)}
 	}
-	merged, sets, err := updater(k).Apply(liveValue, configValue, fieldpath.APIVersion(k.APIVersion()), w.sets.Copy(), by.key(), force)
+	apply := func(force bool) (*typed.TypedValue, fieldpath.ManagedFields, error) {
+		return updater(k).Apply(liveValue, configValue, fieldpath.APIVersion(k.APIVersion()), w.sets.Copy(), by.key(), force)
+	}
+	merged, sets, err := apply(force)
+	if conflicts, ok := err.(merge.Conflicts); ok && by.name == upgrader {
+		if err = stillConflicts(k, live, liveValue, conflicts); err == nil {
+			merged, sets, err = apply(true)
+		}
+	}
 	if err != nil {
 		return nil, w.refusal(k, object.String(config, "metadata", "name"), err)
 	}
@@ -222,6 +233,44 @@ func applyConfig(k *Kind, old, config object.Object, by manager, force bool, now
 		next = object.Copy(next)
 	}
 	return next, w.encode(next, sets, by, now)
+}
+
+// upgrader is the manager that goes on with what kubectl applied on the client.
+const upgrader = "kubectl"
+
+// lastApplied is the annotation in which kubectl keeps what it applied.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// stillConflicts are the conflicts about fields that kubectl has not applied before,
+// on the client, as they are; nil: there are none.
+func stillConflicts(k *Kind, live object.Object, liveValue *typed.TypedValue, conflicts merge.Conflicts) error {
+	before, _, err := object.Decode([]byte(object.String(live, "metadata", "annotations", lastApplied)))
+	if err != nil {
+		return conflicts
+	}
+	value, err := typedValue(k, before)
+	if err != nil {
+		return conflicts
+	}
+	own, err := value.ToFieldSet()
+	if err != nil {
+		return conflicts
+	}
+	differs, err := value.Compare(liveValue)
+	if err != nil {
+		return conflicts
+	}
+	own = own.Difference(differs.Modified).Difference(differs.Added).Difference(differs.Removed)
+	var left merge.Conflicts
+	for _, c := range conflicts {
+		if !own.Has(c.Path) {
+			left = append(left, c)
+		}
+	}
+	if left == nil {
+		return nil
+	}
+	return left
 }
 
 // refusal is what a conflict tells the client.

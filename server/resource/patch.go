@@ -1,8 +1,10 @@
 package resource
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"sigs.k8s.io/yaml"
@@ -86,6 +88,9 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return nil, unsupportedMedia(patchTypes(k))
 	}
 	p, err := decodePatch(b)
+	if f := asFailure(err); f != nil && media == strategicPatchType {
+		f.Message = strings.TrimPrefix(f.Message, "error decoding patch: ")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -118,20 +123,23 @@ func decodePatch(b []byte) (object.Object, error) {
 	if err == nil {
 		return p, nil
 	}
-	j, yamlErr := yaml.YAMLToJSON(b)
-	if yamlErr != nil {
-		return nil, badRequest("error decoding patch: %v", err)
+	if j, yamlErr := yaml.YAMLToJSON(b); yamlErr == nil {
+		if p, _, err = object.Decode(j); err == nil {
+			return p, nil
+		}
+		b = j
 	}
-	if p, _, err = object.Decode(j); err != nil {
-		return nil, badRequest("error decoding patch: %v", err)
+	var o map[string]any
+	if other := json.Unmarshal(b, &o); other != nil {
+		err = other // in the words that clients know
 	}
-	return p, nil
+	return nil, badRequest("error decoding patch: %v", err)
 }
 
 func jsonPatcher(b []byte) (func(object.Object) (object.Object, error), error) {
 	ops, err := jsonpatch.DecodePatch(b)
 	if err != nil {
-		return nil, badRequest("error decoding patch: %v", err)
+		return nil, badRequest("error decoding patch: %s", strings.ReplaceAll(err.Error(), "jsonpatch.Patch", "[]handlers.jsonPatchOp"))
 	}
 	if len(ops) > maxPatchOps {
 		return nil, tooLong("The allowed maximum operations in a JSON patch is 10000")

@@ -40,7 +40,10 @@ func (f *Failure) status() object.Object {
 	}
 	o := object.Object{
 		"kind": "Status", "apiVersion": "v1", "metadata": meta, "status": "Failure",
-		"message": f.Message, "reason": f.Reason, "code": f.Code,
+		"message": f.Message, "code": f.Code,
+	}
+	if f.Reason != "" {
+		o["reason"] = f.Reason
 	}
 	details := object.Object{}
 	for name, v := range map[string]string{"name": f.Name, "group": f.Group, "kind": f.Kind, "uid": f.UID} {
