@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,12 +13,16 @@ var masks = []struct {
 	re *regexp.Regexp
 	to string
 }{
-	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
+	{regexp.MustCompile(`\b(127\.0\.0|192\.0\.2)\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`\b10\.0\.\d+\.\d+\b`), "CLUSTERIP"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d{4}|Z)?( UTC)?`), "TIME"},
 	{regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},
 	{regexp.MustCompile(`(resourceVersion\\*"?:\s*|Resource Version:\s*)\\*"?\d+\\*"?`), "${1}RV"},
+	// What a server is built of.
+	{regexp.MustCompile(`"(gitVersion|gitCommit|goVersion)": "[^"]*"`), `"$1": "BUILD"`},
+	// The object that a refused patch makes: its fields have no order.
+	{regexp.MustCompile(`patch: Invalid value: "(\\.|[^"\\])*"`), "patch: Invalid value: OBJECT"},
 	// How often a rollout is seen on its way, and so how often its controller acts.
 	{regexp.MustCompile(`(?m)^Waiting for deployment .*\n`), ""},
 	{regexp.MustCompile(`(?m)^ +Normal +ScalingReplicaSet .*\n`), ""},
@@ -45,6 +50,9 @@ var met = regexp.MustCompile(`(?m)^.* condition met\n`)
 // MaskStep is Mask for what a step printed. Discovery has no order that means
 // something, and an object that is waited for may have gone before.
 func MaskStep(s Step, printed string) string {
+	if strings.HasPrefix(s.Line, "get --raw") {
+		printed = ordered(printed)
+	}
 	printed = Mask(printed)
 	if strings.HasPrefix(s.Line, "wait --for=delete") {
 		printed = met.ReplaceAllString(printed, "")
@@ -55,4 +63,25 @@ func MaskStep(s Step, printed string) string {
 		printed = strings.Join(lines, "")
 	}
 	return printed
+}
+
+// ordered is JSON with the fields of objects in one order, as clients read it. Items
+// of a list say what they are on one side only: it is the list that says it.
+func ordered(printed string) string {
+	var o map[string]any
+	if json.Unmarshal([]byte(printed), &o) != nil {
+		return printed
+	}
+	items, _ := o["items"].([]any)
+	for _, v := range items {
+		if item, ok := v.(map[string]any); ok {
+			delete(item, "apiVersion")
+			delete(item, "kind")
+		}
+	}
+	b, err := json.MarshalIndent(o, "", "  ")
+	if err != nil {
+		return printed
+	}
+	return string(b) + "\n"
 }
