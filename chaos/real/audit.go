@@ -114,7 +114,7 @@ var cries = []string{"panic:", "fatal error:", "DATA RACE", "goroutine "}
 // audit is O12 and O11: how processes ended, and what they printed.
 func (r *Run) audit() error {
 	var errs []error
-	for _, m := range r.members() {
+	for _, m := range r.everybody() {
 		for _, e := range m.exits() {
 			if e.Why == "" && (e.Code != 0 || e.Signal != "") {
 				errs = append(errs, fmt.Errorf("O12: %s ended at %v with code %d %s and no fault explains it: %s", e.Member, e.At, e.Code, e.Signal, e.Last))
@@ -179,7 +179,7 @@ func acknowledged(h *history.History) error {
 func (r *Run) keep() {
 	to := filepath.Join(r.Keep, fmt.Sprintf("%s-%x", r.result.Fault, r.Seed))
 	err := os.MkdirAll(to, 0o755)
-	for _, m := range r.members() {
+	for _, m := range r.everybody() {
 		var text strings.Builder
 		for _, l := range m.lines() {
 			fmt.Fprintf(&text, "%9.3fs %s\n", l.At.Seconds(), l.Raw)

@@ -19,14 +19,20 @@ type Fault struct {
 	Inject func(*Run) error // once, healed when it returns; members that are down are started by the run
 }
 
+// NeedsOlder reports whether the fault is one between two builds.
+func (f *Fault) NeedsOlder() bool { return f.Name == upgradeName }
+
+// upgradeName is the fault that changes the members' program.
+const upgradeName = "upgrade"
+
 // Classes in the order of the catalogue.
-var Classes = []string{"process", "network", "disk", "time", "membership", "semantics", "load", "resources"}
+var Classes = []string{"process", "network", "disk", "time", "membership", "semantics", "load", "operations", "resources"}
 
 // Catalogue lists all faults, by class and row.
 func Catalogue() []*Fault {
 	var all []*Fault
 	for i, faults := range [][]*Fault{
-		processFaults, networkFaults, diskFaults, timeFaults, membershipFaults, semanticsFaults, loadFaults, resourceFaults,
+		processFaults, networkFaults, diskFaults, timeFaults, membershipFaults, semanticsFaults, loadFaults, operationsFaults, resourceFaults,
 	} {
 		for _, f := range faults {
 			f.Class = Classes[i]

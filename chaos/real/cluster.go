@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -80,9 +82,12 @@ type Cluster struct {
 	begin time.Time
 	args  []string
 	rand  *rand.Rand // of the nemesis
+	certs *authority // nil: nothing is encrypted
+	user  string     // whose name clients use, and its password; empty: nobody's
 
-	mu      sync.Mutex // guards Members and out
+	mu      sync.Mutex // guards what follows
 	Members []*Member
+	former  []*Member // that were removed
 	out     io.Writer // nil: nobody wants to know
 	conns   map[string]*grpc.ClientConn
 }
@@ -99,23 +104,39 @@ func (c *Cluster) note(format string, args ...any) {
 	}
 }
 
-// newMember takes a seat.
+// newMember takes a seat for a member of the cluster.
 func (c *Cluster) newMember(n int, binary string, diskBytes int64) (*Member, error) {
+	m, err := c.seat(n, binary, diskBytes)
+	if err == nil {
+		c.mu.Lock()
+		c.Members = append(c.Members, m)
+		c.mu.Unlock()
+	}
+	return m, err
+}
+
+// seat gives a process its place, whether it is a member or not.
+func (c *Cluster) seat(n int, binary string, diskBytes int64) (*Member, error) {
 	disk, err := newDisk(filepath.Join(c.dir, fmt.Sprint("m", n)), diskBytes)
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{c: c, seat: n, Name: fmt.Sprint("m", n), Addr: address(n), Disk: disk, binary: binary, joins: "new"}
-	c.mu.Lock()
-	c.Members = append(c.Members, m)
-	c.mu.Unlock()
-	return m, nil
+	if c.certs != nil {
+		if err := c.certs.issue(n, good); err != nil {
+			return nil, err
+		}
+	}
+	return &Member{c: c, seat: n, Name: fmt.Sprint("m", n), Addr: address(n), Disk: disk, binary: binary, joins: "new"}, nil
 }
 
-// initial is --initial-cluster for a member: all that have a seat.
-func (c *Cluster) initial(*Member) string {
+// initial is --initial-cluster for a member: itself and all others.
+func (c *Cluster) initial(own *Member) string {
+	all := c.members()
+	if !slices.Contains(all, own) {
+		all = append(all, own)
+	}
 	var parts []string
-	for _, m := range c.members() {
+	for _, m := range all {
 		parts = append(parts, m.Name+"="+m.peerURL())
 	}
 	return strings.Join(parts, ",")
@@ -125,6 +146,21 @@ func (c *Cluster) members() []*Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]*Member(nil), c.Members...)
+}
+
+// retire takes a member off the list.
+func (c *Cluster) retire(m *Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Members = slices.DeleteFunc(c.Members, func(o *Member) bool { return o == m })
+	c.former = append(c.former, m)
+}
+
+// everybody is all members that there ever were.
+func (c *Cluster) everybody() []*Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Concat(c.Members, c.former)
 }
 
 func (c *Cluster) endpoints() (out []string) {
@@ -142,7 +178,11 @@ func (c *Cluster) dial(target string) (*grpc.ClientConn, error) {
 	if conn := c.conns[target]; conn != nil {
 		return conn, nil
 	}
-	conn, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
+	secret := insecure.NewCredentials()
+	if c.certs != nil {
+		secret = credentials.NewTLS(c.certs.client)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(secret), grpc.WithDisableRetry(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.3, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}))
 	if err == nil {
@@ -299,7 +339,7 @@ func (c *Cluster) close() error {
 	for _, conn := range c.conns {
 		errs = append(errs, conn.Close())
 	}
-	for _, m := range c.members() {
+	for _, m := range c.everybody() {
 		if !m.down() {
 			m.expect("the end of the run")
 			m.signal(unix.SIGKILL) // one that ends at the same time is no error

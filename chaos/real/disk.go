@@ -5,6 +5,7 @@ package real
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,8 +163,11 @@ func (d *Disk) fill(left int64) (free func(), err error) {
 	return func() { os.Remove(name) }, err
 }
 
-// close gives everything back.
+// close gives everything back. It may be called twice.
 func (d *Disk) close() error {
 	err := d.unmount()
-	return errors.Join(err, os.Remove(d.image))
+	if e := os.Remove(d.image); !errors.Is(e, fs.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	return err
 }

@@ -37,15 +37,15 @@
 // # What it does not reach yet
 //
 // Rows of the catalogue without a fault here: 37 (clocks that differ need a kernel
-// a member), 39, 41 to 43 (changes of the membership, snapshots to members that
-// lag), 46, 47, 49 (leases, quota, slow watchers), 52 to 56 (locks, certificates,
-// rights, upgrades, backups). A failing call is one that strace fails, so that the
-// page cache still holds what the disk would have lost, until a power cut.
+// a member), 42 and 43 (snapshots to members that lag), 46, 47, 49 (leases, quota,
+// slow watchers), 52 (locks); the simulator has them. A failing call is one that
+// strace fails, so that the page cache still holds what the disk would have lost,
+// until a power cut.
 //
 // # Order to read the files in
 //
 // sandbox.go, netns.go, switch.go, packet.go, disk.go, cgroup.go: the world.
-// member.go, cluster.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, watcher.go: what clients do.
-// run.go, nemesis.go, remains.go, audit.go: a run and its judgement. The faults_*.go files
+// member.go, cluster.go, membership.go, certs.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, watcher.go: what clients do.
+// run.go, nemesis.go, remains.go, audit.go: a run and its judgement; tally.go adds runs up. The faults_*.go files
 // are the catalogue, by class; catalogue.go lists them.
 package real

@@ -26,16 +26,20 @@ var diskFaults = []*Fault{
 	{Name: "power-cut-all", Row: 27, About: "all lose power at once", Times: 5, Inject: powerCutAll},
 	{Name: "power-cut-journal", Row: 28, About: "a member loses power and its disk the journal's newest names", Times: 5, Inject: powerCutJournal},
 	{Name: "torn-tail", Row: 29, About: "a write to the log was cut short", Inject: tornTail},
-	{Name: "flip-log", Row: 30, About: "a bit of the synced log is flipped", Inject: flipLog},
+	{Name: "flip-log", Row: 30, About: "a bit of the synced log is flipped", DiskBytes: roomy, Inject: flipLog},
 	{Name: "zero-sector", Row: 31, About: "a sector of the synced log is zeroed, while another member lags", Times: 2, Inject: zeroSector},
 	{Name: "damage-store", Row: 32, About: "the database is damaged", Logs: []string{"is damaged"}, Inject: damageStore},
-	{Name: "damage-snapshot", Row: 33, About: "bits of a state are flipped on their way, past TCP's checksum", Times: 2, Inject: damageSnapshot},
+	{Name: "damage-snapshot", Row: 33, About: "bits of a state are flipped on their way, past TCP's checksum", Times: 2, DiskBytes: roomy, Logs: []string{"bytes that make no sense"}, Inject: damageSnapshot},
 	{Name: "delete-store", Row: 34, About: "the database is deleted", Inject: deleteStore},
 	{Name: "delete-segment", Row: 34, About: "the newest file of the log is deleted", Inject: deleteSegment},
 	{Name: "delete-all", Row: 34, About: "the data directory is gone; the member must not come back as itself", Times: 2, Logs: []string{"lost the data directory"}, Inject: deleteAll},
 	{Name: "read-only", Row: 35, About: "the disk cannot be written", Inject: readOnlyDisk},
 	{Name: "blocked-log", Row: 36, About: "nobody reads the leader's standard error", Times: 2, Args: []string{"--log-level=debug"}, Inject: blockedLog},
 }
+
+// roomy is a disk for members that keep many damaged logs, of a segment's 64 MiB
+// each.
+const roomy = 2 << 30
 
 // crashAtCall kills a member where its disk is between two states.
 func crashAtCall(r *Run) error {
@@ -82,12 +86,20 @@ func stallLeader(r *Run) error {
 	return r.stall(m, 1500*time.Millisecond, 3*time.Second)
 }
 
+// hangLeader demands that somebody else leads. That it happened shows in that: of a
+// call that does not return strace tells nothing.
 func hangLeader(r *Run) error {
 	m, err := r.awaitLeader(patience)
 	if err != nil {
 		return err
 	}
-	return r.stall(m, 5*time.Minute, 6*r.Election)
+	t, err := r.tamper(m, callsOfSync, fmt.Sprint("delay_enter=", (5*time.Minute).Microseconds()))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(r.newLeader(m), r.serves())
+	m.expect("the disk hangs") // and does not come back
+	return errors.Join(err, t.end(), m.kill("the disk hangs"))
 }
 
 // stall holds the syncs of a member back, and demands that others go on.
@@ -99,12 +111,7 @@ func (r *Run) stall(m *Member, each, d time.Duration) error {
 	begin := r.now()
 	err = r.serves()
 	time.Sleep(max(0, d-(r.now()-begin)))
-	err = errors.Join(err, t.end(), t.await(time.Second))
-	if each > time.Minute && err == nil { // what hangs is not coming back
-		m.expect("the disk hangs")
-		return m.kill("the disk hangs")
-	}
-	return err
+	return errors.Join(err, t.end(), t.await(time.Second))
 }
 
 // diskFull takes a member's space while large values come.

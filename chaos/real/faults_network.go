@@ -250,9 +250,16 @@ func damagedPackets(r *Run) error {
 	return r.while(r.between(time.Second, 2*time.Second), r.net.Counts.Damaged.Load)
 }
 
+// thinState is how many values of 128 KiB the state has at least: some ten seconds
+// of such a line.
+const thinState = 8
+
 // thinLine damages a follower's log, so that it needs everything, over a line that
 // is too thin for it. Heartbeats must not starve: nobody else has a reason to vote.
 func thinLine(r *Run) error {
+	for i := range thinState {
+		r.mine.do(r.mine.big(fmt.Sprint("big/", i), 128<<10))
+	}
 	m, err := r.follower()
 	if err != nil {
 		return err
@@ -273,8 +280,15 @@ func thinLine(r *Run) error {
 	if err := m.start(); err != nil {
 		return err
 	}
-	if err := within(patience, r.together); err != nil {
-		return fmt.Errorf("O9: over 1 Mbit/s: %w", err)
+	lines := len(m.lines())
+	err = within(patience, func() error { // not until it has caught up: the load is as thick as the line
+		if !mentions(m, lines, "repaired the stored data") {
+			return fmt.Errorf("O9: %s did not get the state over 1 Mbit/s", m.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	after, err := r.term()
 	if err == nil && after > before+1 {

@@ -23,10 +23,6 @@ var timeFaults = []*Fault{
 	{Name: "machine-pause", Row: 38, About: "the leader's machine stands still for 10 s", Times: 1, Inject: machinePause},
 }
 
-var membershipFaults = []*Fault{
-	{Name: "early-promotion", Row: 40, About: "a learner that never started is to be promoted", Times: 1, Inject: earlyPromotion},
-}
-
 var semanticsFaults = []*Fault{
 	{Name: "compaction", Row: 44, About: "history is compacted every 100 ms", Times: 4, Inject: compaction},
 	{Name: "defragmentation", Row: 45, About: "every member is defragmented under load", Inject: defragmentation},
@@ -60,30 +56,6 @@ func (r *Run) admin(m *Member, f func(context.Context, pb.ClusterClient, pb.Main
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	return f(ctx, pb.NewClusterClient(conn), pb.NewMaintenanceClient(conn), pb.NewKVClient(conn))
-}
-
-// earlyPromotion adds a learner at a seat where nobody is. It must stay one.
-func earlyPromotion(r *Run) error {
-	return r.admin(r.some(), func(ctx context.Context, c pb.ClusterClient, _ pb.MaintenanceClient, _ pb.KVClient) error {
-		url := fmt.Sprintf("http://%s:2380", address(seats))
-		var id uint64
-		err := within(patience, func() error { // a young cluster refuses changes
-			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-			defer cancel()
-			got, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{url}, IsLearner: true})
-			id = got.GetMember().GetID()
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		_, promoted := c.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: id})
-		_, err = c.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: id})
-		if promoted == nil {
-			return fmt.Errorf("O6: a learner that never started was promoted")
-		}
-		return err
-	})
 }
 
 // compaction leaves a second or so of history, so that watches are not overtaken.

@@ -74,10 +74,15 @@ func (l *load) caller(n int, seed uint64) *caller {
 }
 
 func newClient(c *Cluster) (*client.Client, error) {
-	return client.New(client.Config{
+	cfg := client.Config{
 		Endpoints: c.endpoints(), Timeout: callTimeout, DialTimeout: time.Second,
 		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(catch)},
-	})
+		Username:    c.user, Password: c.user,
+	}
+	if c.certs != nil {
+		cfg.TLS = c.certs.client
+	}
+	return client.New(cfg)
 }
 
 // answer is what a member said on the wire, for those calls of the library that
@@ -92,6 +97,15 @@ func catch(ctx context.Context, method string, req, reply any, conn *grpc.Client
 		a.resp = reply.(proto.Message)
 	}
 	return err
+}
+
+// point tells the clients which members there are.
+func (l *load) point() error {
+	var errs []error
+	for _, cl := range l.clients {
+		errs = append(errs, cl.SetEndpoints(l.c.endpoints()...))
+	}
+	return errors.Join(errs...)
 }
 
 // finish ends the calls and waits for them.

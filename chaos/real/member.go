@@ -72,8 +72,8 @@ type logLine struct {
 
 func (m *Member) dataDir() string { return filepath.Join(m.Disk.dir, "data") }
 
-func (m *Member) clientURL() string { return fmt.Sprintf("http://%s:2379", m.Addr) }
-func (m *Member) peerURL() string   { return fmt.Sprintf("http://%s:2380", m.Addr) }
+func (m *Member) clientURL() string { return fmt.Sprintf("%s://%s:2379", m.c.scheme(), m.Addr) }
+func (m *Member) peerURL() string   { return fmt.Sprintf("%s://%s:2380", m.c.scheme(), m.Addr) }
 
 // endpoint is what clients dial.
 func (m *Member) endpoint() string { return fmt.Sprintf("%s:2379", m.Addr) }
@@ -85,6 +85,9 @@ func (m *Member) start(more ...string) error {
 		"--listen-peer-urls=" + m.peerURL(), "--initial-advertise-peer-urls=" + m.peerURL(),
 		"--listen-client-urls=" + m.clientURL(), "--advertise-client-urls=" + m.clientURL(),
 	}, m.c.args...)
+	if m.c.certs != nil {
+		args = append(args, m.c.certs.args(m.seat)...)
+	}
 	args = append(append(args, m.args...), more...)
 	cmd := exec.Command(m.binary, args...)
 	cmd.Dir = m.c.dir

@@ -168,6 +168,7 @@ func (m *Member) entries(upTo api.Index) (out []*raftpb.Entry, err error) {
 
 // readLog is the log in the words of a history, without times.
 func readLog(entries []*raftpb.Entry) (log []history.Entry, err error) {
+	replay := server.NewReplay()
 	for _, e := range entries {
 		x, err := raft.ReadEntry(e)
 		if err != nil {
@@ -175,9 +176,12 @@ func readLog(entries []*raftpb.Entry) (log []history.Entry, err error) {
 		}
 		out := history.Entry{Index: uint64(x.Index), Term: uint64(x.Term)}
 		for _, c := range x.Commands {
-			logged, err := server.ReadCommand(c)
+			logged, refused, err := replay.Read(c)
 			if err != nil {
 				return nil, fmt.Errorf("entry %d: %w", x.Index, err)
+			}
+			if refused != nil {
+				continue // it had no effect, and may have been proposed again
 			}
 			h := history.Command{ID: c.ID, Request: logged.Request, Leader: uint64(logged.Term)}
 			for _, l := range logged.Expire {

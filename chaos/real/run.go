@@ -50,6 +50,7 @@ type Run struct {
 	mine     *caller // for what faults ask themselves
 	probe    *prober
 	watchers []*watcher
+	watch    func(*watcher) // starts one more
 	library  *library
 	result   Result
 	stop     context.CancelFunc // of watchers and probes
@@ -189,13 +190,14 @@ func (r *Run) startLoad() (err error) {
 	r.mine = r.load.caller(loadClients, r.Seed)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for n, m := range r.members() {
-		r.watchers = append(r.watchers, &watcher{n: 100 + n, c: r.Cluster, rec: r.rec, at: m})
-	}
-	r.watchers = append(r.watchers, &watcher{n: 199, c: r.Cluster, rec: r.rec})
-	for _, w := range r.watchers {
+	r.watch = func(w *watcher) {
+		r.watchers = append(r.watchers, w)
 		r.watching.Go(func() { w.run(ctx) })
 	}
+	for n, m := range r.members() {
+		r.watch(&watcher{n: 100 + n, c: r.Cluster, rec: r.rec, at: m})
+	}
+	r.watch(&watcher{n: 199, c: r.Cluster, rec: r.rec})
 	r.library = &library{n: 200, cl: r.load.clients[0], rec: r.rec, errs: make(chan error, 1)}
 	r.watching.Go(func() { r.library.run(ctx) })
 	r.probe = &prober{c: r.Cluster, rec: r.rec}
@@ -347,8 +349,13 @@ func (r *Run) rest(failed error) error {
 	return nil
 }
 
-// watchDelay is how long watches may take to have everything.
-const watchDelay = 5 * time.Second
+// watchDelay is how long watches may take to have everything. That of the library
+// may first have to find out that its member lost power: nobody tells it, and gRPC
+// asks after ten quiet seconds at the earliest.
+const (
+	watchDelay   = 5 * time.Second
+	libraryDelay = watchDelay + 15*time.Second
+)
 
 // quiet waits until members are equal and watches have caught up.
 func (r *Run) quiet() error {
@@ -366,11 +373,14 @@ func (r *Run) quiet() error {
 				return fmt.Errorf("O3: the watch on %s stands at revision %d, %v after the last write at %d", w.at.Name, w.seen.Load(), watchDelay, rev)
 			}
 		}
-		if r.library.seen.Load() < rev {
-			return fmt.Errorf("O3: the client's watch stands at revision %d, %v after the last write at %d", r.library.seen.Load(), watchDelay, rev)
-		}
 		return nil
 	})
+	err = errors.Join(err, within(libraryDelay, func() error {
+		if r.library.seen.Load() < rev {
+			return fmt.Errorf("O3: the client's watch stands at revision %d, %v after the last write at %d", r.library.seen.Load(), libraryDelay, rev)
+		}
+		return nil
+	}))
 	select {
 	case e := <-r.library.errs:
 		return errors.Join(err, e)

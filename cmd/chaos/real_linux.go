@@ -23,6 +23,7 @@ type realRun struct {
 	fault   string
 	class   string
 	kvd     string
+	older   string
 	race    bool
 	results string
 	seeds   int
@@ -42,6 +43,7 @@ func realProcesses(args []string) error {
 	f.IntVar(&o.plan.Times, "times", 0, "how often a fault happens in a run; 0: the fault's own number")
 	f.DurationVar(&o.plan.Election, "election", 0, "election timeout; 0: drawn from the seed")
 	f.StringVar(&o.kvd, "kvd", "", "the member's program; empty: it is built")
+	f.StringVar(&o.older, "older", "HEAD~50", "the commit of the earlier build, for upgrades")
 	f.BoolVar(&o.race, "race", false, "build it with the race detector")
 	f.StringVar(&o.results, "results", "", "add what each run was to the sums in this file")
 	f.StringVar(&o.plan.Keep, "keep", "", "folder for what failing runs leave")
@@ -125,6 +127,11 @@ func (o *realRun) prepare(dir string) error {
 			os.Setenv(real.CommitEnv, strings.TrimSpace(string(out)))
 		}
 	}
+	if slices.ContainsFunc(o.plan.Rounds, func(round []*real.Fault) bool { return slices.ContainsFunc(round, (*real.Fault).NeedsOlder) }) {
+		if err := buildOlder(o.older, dir); err != nil {
+			fmt.Fprintln(os.Stderr, "chaos: upgrades are left out:", err)
+		}
+	}
 	if o.kvd != "" {
 		path, err := filepath.Abs(o.kvd)
 		if err != nil {
@@ -144,11 +151,33 @@ func (o *realRun) prepare(dir string) error {
 	return nil
 }
 
+// olderKvd is the earlier build in the sandbox's folder.
+const olderKvd = "kvd-older"
+
+// buildOlder builds the member's program of another commit, in a checkout of its
+// own.
+func buildOlder(commit, dir string) error {
+	tree := filepath.Join(dir, "older")
+	if out, err := exec.Command("git", "worktree", "add", "--quiet", "--detach", tree, commit).CombinedOutput(); err != nil {
+		return fmt.Errorf("check %s out: %w: %s", commit, err, out)
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, olderKvd), "./cmd/kvd")
+	cmd.Dir = tree
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("build %s: %w: %s", commit, err, out)
+	}
+	return errors.Join(err, exec.Command("git", "worktree", "remove", "--force", tree).Run())
+}
+
 // run is the part inside the sandbox.
 func (o *realRun) run(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o.plan.Binary, o.plan.Out = filepath.Join(dir, "kvd"), os.Stdout
+	if older := filepath.Join(dir, olderKvd); exists(older) {
+		o.plan.Older = older
+	}
 	if o.verbose {
 		o.plan.Log = os.Stdout
 	}
@@ -180,4 +209,9 @@ func (o *realRun) run(dir string) error {
 		return fmt.Errorf("%d of %d runs failed", failed, runs)
 	}
 	return ctx.Err()
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
