@@ -164,7 +164,7 @@ Made by `+"`go run ./cmd/chaos sim -seeds N -results FILE`"+` with %s on %s/%s; 
 func writeFailures(w io.Writer, lines []string, track string) {
 	for _, line := range lines {
 		if seed := seedOf.FindString(line); seed != "" && strings.Contains(track, seed) {
-			line += " (see the track record; it passes since)"
+			line += " (see the track record)"
 		}
 		fmt.Fprintf(w, "- %s\n", line)
 	}
