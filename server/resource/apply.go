@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
@@ -33,6 +34,12 @@ func (c *call) apply(b []byte, dry bool) error {
 		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
 	}
 	object.Set(config, c.Name, "metadata", "name")
+	meta := object.Map(config, "metadata")
+	for name := range meta {
+		if objectMeta().Field(name) == nil {
+			delete(meta, name) // metadata is read into its type, whatever the kind
+		}
+	}
 	if c.kind.Status {
 		if c.Sub == "status" {
 			object.Remove(config, "spec")
@@ -52,6 +59,9 @@ func (c *call) apply(b []byte, dry bool) error {
 	}
 	return c.sendObject(res.code(), res.json)
 }
+
+// objectMeta is the layout of all objects' metadata.
+func objectMeta() *kinds.Message { return kinds.Lookup("v1", "ConfigMap").Field("metadata").Message }
 
 // manageNew is manage for a new object.
 func (c *call) manageNew(o object.Object) error { return c.manage(o, nil, "") }

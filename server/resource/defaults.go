@@ -75,6 +75,9 @@ func admit(k *Kind, o object.Object) {
 		admitPod(o)
 	case "jobs.batch":
 		selectOwnPods(o)
+		if len(object.Map(o, "metadata", "labels")) == 0 && object.Map(o, "spec", "template", "metadata", "labels") != nil {
+			object.Set(o, object.Copy(object.Map(o, "spec", "template", "metadata", "labels")), "metadata", "labels")
+		}
 	case "persistentvolumeclaims", "persistentvolumes":
 		defaultPhase(o)
 	case "customresourcedefinitions.apiextensions.k8s.io":

@@ -79,7 +79,7 @@ func describeKind(k *Kind, schemas, paths object.Object) {
 	default:
 		name = schemaName(k)
 		schemas[name] = k.openSchema()
-		describeMessage(kinds.Lookup("v1", "ConfigMap").Field("metadata").Message, schemas)
+		describeMessage(objectMeta(), schemas)
 	}
 	if s, ok := schemas[name].(object.Object); ok {
 		s["x-kubernetes-group-version-kind"] = []any{groupVersionKind(k)}
@@ -133,7 +133,11 @@ func describeMessage(m *kinds.Message, schemas object.Object) {
 	}
 	var required []any
 	for name, v := range object.Sorted(properties) {
-		d := descriptions()[m.Name+" "+name]
+		d, known := descriptions()[m.Name+" "+name]
+		if _, of := descriptions()[m.Name]; of && !known {
+			delete(properties, name) // the table is newer than the release that is followed
+			continue
+		}
 		d.describe(v.(object.Object))
 		if d.required {
 			required = append(required, name)
@@ -214,6 +218,9 @@ func valueSchema(f *kinds.Field, schemas object.Object) object.Object {
 		return namedScalar("io.k8s.apimachinery.pkg.util.intstr.IntOrString",
 			object.Object{"format": "int-or-string", "oneOf": []any{object.Object{"type": "integer"}, object.Object{"type": "string"}}}, schemas)
 	case kinds.Raw:
+		if f.Name == "fieldsV1" {
+			return namedScalar("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", object.Object{"type": "object"}, schemas)
+		}
 		return object.Object{"type": "object"}
 	}
 	return object.Object{"type": "string"}

@@ -177,7 +177,7 @@ func (b *typeBuilder) definedMap(s *Schema, top bool) *schema.Map {
 	if top || s.embedded {
 		m.Fields = append(m.Fields,
 			schema.StructField{Name: "apiVersion", Type: scalar(schema.String)}, schema.StructField{Name: "kind", Type: scalar(schema.String)},
-			schema.StructField{Name: "metadata", Type: b.message(kinds.Lookup("v1", "ConfigMap").Field("metadata").Message)})
+			schema.StructField{Name: "metadata", Type: b.message(objectMeta())})
 	}
 	switch {
 	case s.others != nil:
