@@ -37,7 +37,7 @@ func scriptReport(name string, outcomes []outcome, known map[string]string) stri
 	other := map[string]string{"resource": "`kvd --listen-resource-urls`", "kvd": "a kube-apiserver over `kvd`", "etcd": "a second kube-apiserver over etcd"}[name]
 	var sections []string
 	same, all := map[string]int{}, map[string]int{}
-	agree := 0
+	agree, explained := 0, 0
 	var wrong strings.Builder
 	for _, o := range outcomes {
 		section := o.step.Section
@@ -50,9 +50,11 @@ func scriptReport(name string, outcomes []outcome, known map[string]string) stri
 			agree++
 			continue
 		}
-		reason := known[o.step.Line]
-		if reason == "" {
-			reason = "not explained"
+		reason, ok := known[o.step.Line]
+		if !ok {
+			reason = "**not explained**"
+		} else {
+			explained++
 		}
 		fmt.Fprintf(&wrong, "* %s: `kubectl %s`: %s\n", section, o.step.Line, reason)
 	}
@@ -70,7 +72,7 @@ Kubernetes' own controllers before both, and what they print and their exit code
 
 | section | commands | same |
 |---|--:|--:|
-`, name, len(outcomes), other, time.Now().UTC().Format(time.DateOnly), commit(), machine(), len(outcomes), agree, len(outcomes)-agree)
+`, name, len(outcomes), other, time.Now().UTC().Format(time.DateOnly), commit(), machine(), len(outcomes), agree, explained)
 	for _, section := range sections {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", section, all[section], same[section])
 	}

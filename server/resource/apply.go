@@ -34,12 +34,6 @@ func (c *call) apply(b []byte, dry bool) error {
 		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
 	}
 	object.Set(config, c.Name, "metadata", "name")
-	meta := object.Map(config, "metadata")
-	for name := range meta {
-		if objectMeta().Field(name) == nil {
-			delete(meta, name) // metadata is read into its type, whatever the kind
-		}
-	}
 	if c.kind.Status {
 		if c.Sub == "status" {
 			object.Remove(config, "spec")
