@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -89,12 +88,11 @@ type manager struct {
 
 func (r *managerRun) begin(ctx context.Context) {
 	r.t.Helper()
-	binary := filepath.Join(r.dir, "manager")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/manager").CombinedOutput(); err != nil {
-		r.t.Fatalf("%v: %s", err, out)
+	binary, err := cluster.BinaryPath("manager")
+	if err != nil {
+		r.t.Fatalf("%v; this one comes from `make -C compat manager-bin`", err)
 	}
 	var url string
-	var err error
 	if r.front, url, err = r.Front(1, true); err != nil {
 		r.t.Fatal(err)
 	}

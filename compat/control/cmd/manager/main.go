@@ -32,12 +32,13 @@ import (
 )
 
 func main() {
-	kubeconfig := flag.String("kubeconfig", "", "file")
-	identity := flag.String("identity", "", "name of this process in what it writes")
-	lease := flag.Duration("lease", 15*time.Second, "how long the lease lasts")
-	renew := flag.Duration("renew", 10*time.Second, "how long its holder tries to renew it")
-	retry := flag.Duration("retry", 2*time.Second, "pause between attempts")
-	flag.Parse()
+	flags := flag.NewFlagSet("manager", flag.ExitOnError) // controller-runtime has flags in the usual set
+	kubeconfig := flags.String("kubeconfig", "", "file")
+	identity := flags.String("identity", "", "name of this process in the lease and in what it writes")
+	lease := flags.Duration("lease", 15*time.Second, "how long the lease lasts")
+	renew := flags.Duration("renew", 10*time.Second, "how long its holder tries to renew it")
+	retry := flags.Duration("retry", 2*time.Second, "pause between attempts")
+	flags.Parse(os.Args[1:]) //nolint:errcheck // it exits
 	log.SetLogger(zap.New(zap.UseDevMode(false)))
 	if err := run(ctrl.SetupSignalHandler(), *kubeconfig, *identity, *lease, *renew, *retry); err != nil {
 		fmt.Fprintln(os.Stderr, "manager:", err)
