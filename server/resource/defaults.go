@@ -28,7 +28,14 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "services":
 		object.Default(o, "ClusterIP", "spec", "type")
 		object.Default(o, "None", "spec", "sessionAffinity")
+		object.Default(o, "Cluster", "spec", "internalTrafficPolicy")
 		eachPort(o)
+	case "endpoints":
+		eachOf(o, "subsets", func(subset object.Object) {
+			eachOf(subset, "ports", func(p object.Object) { object.Default(p, "TCP", "protocol") })
+		})
+	case "podtemplates":
+		defaultPodSpec(object.Map(o, "template", "spec"))
 	case "pods":
 		defaultPodSpec(object.Map(o, "spec"))
 		object.Default(o, true, "spec", "enableServiceLinks")
@@ -39,6 +46,7 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "daemonsets.apps":
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
+		defaultRolling(o, object.Object{"maxSurge": int64(0), "maxUnavailable": int64(1)})
 	case "jobs.batch":
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 		object.Default(o, int64(6), "spec", "backoffLimit")
@@ -62,6 +70,48 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "storageclasses.storage.k8s.io":
 		object.Default(o, "Delete", "reclaimPolicy")
 		object.Default(o, "Immediate", "volumeBindingMode")
+	case "rolebindings.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io":
+		eachOf(o, "subjects", func(s object.Object) {
+			if s["kind"] != "ServiceAccount" {
+				object.Default(s, k.Group, "apiGroup")
+			}
+		})
+	case "priorityclasses.scheduling.k8s.io":
+		object.Default(o, "PreemptLowerPriority", "preemptionPolicy")
+	case "networkpolicies.networking.k8s.io":
+		types := []any{"Ingress"}
+		if len(object.List(o, "spec", "egress")) > 0 {
+			types = append(types, "Egress")
+		}
+		object.Default(o, types, "spec", "policyTypes")
+	case "horizontalpodautoscalers.autoscaling":
+		object.Default(o, int64(1), "spec", "minReplicas")
+	}
+}
+
+// eachOf calls fn for each object of a list.
+func eachOf(o object.Object, list string, fn func(object.Object)) {
+	for _, v := range object.List(o, list) {
+		if e, ok := v.(object.Object); ok {
+			fn(e)
+		}
+	}
+}
+
+// defaultRolling fills in that pods are replaced one after the other, and how.
+func defaultRolling(o, how object.Object) {
+	if object.Get(o, "spec", "updateStrategy") == nil {
+		object.Set(o, object.Object{}, "spec", "updateStrategy")
+	}
+	object.Default(o, "RollingUpdate", "spec", "updateStrategy", "type")
+	if object.String(o, "spec", "updateStrategy", "type") != "RollingUpdate" {
+		return
+	}
+	if object.Get(o, "spec", "updateStrategy", "rollingUpdate") == nil {
+		object.Set(o, object.Object{}, "spec", "updateStrategy", "rollingUpdate")
+	}
+	for name, v := range how {
+		object.Default(o, v, "spec", "updateStrategy", "rollingUpdate", name)
 	}
 }
 
@@ -124,6 +174,8 @@ func defaultRollout(k *Kind, o object.Object) {
 		object.Default(o, int64(600), "spec", "progressDeadlineSeconds")
 	case "statefulsets":
 		object.Default(o, "OrderedReady", "spec", "podManagementPolicy")
+		object.Default(o, object.Object{"whenDeleted": "Retain", "whenScaled": "Retain"}, "spec", "persistentVolumeClaimRetentionPolicy")
+		defaultRolling(o, object.Object{"partition": int64(0)})
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
 	case "replicationcontrollers":
 		// A controller without a selector selects by its template's labels.

@@ -53,6 +53,9 @@ func storedJSON(value []byte) ([]byte, error) {
 	if len(value) == 0 || value[0] != '{' {
 		return nil, fmt.Errorf("the value is neither JSON nor protobuf; encrypted values cannot be read")
 	}
+	if isBetaDefinition(value) {
+		return modernDefinition(value)
+	}
 	return value, nil
 }
 

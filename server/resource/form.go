@@ -94,10 +94,27 @@ func (k *Kind) versioned(b []byte) []byte {
 		}
 		return object.Encode(k.From(o))
 	}
-	if k.Stored == "" || k.Stored == k.APIVersion() {
+	if k.names(b) {
 		return b
 	}
 	return object.WithAPIVersion(b, k.APIVersion())
+}
+
+// names reports whether an encoded object says that it is of this version. One that
+// a kube-apiserver stored, or that lies here since before its kind's versions changed, may
+// be of another.
+func (k *Kind) names(b []byte) bool {
+	const head = `{"apiVersion":"`
+	for i, part := range [...]string{head, k.Group, "/", k.Version, `"`} {
+		if k.Group == "" && i == 2 {
+			continue
+		}
+		if len(b) < len(part) || string(b[:len(part)]) != part {
+			return false
+		}
+		b = b[len(part):]
+	}
+	return true
 }
 
 // appendPartial appends the metadata of an encoded object.

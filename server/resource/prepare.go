@@ -220,7 +220,7 @@ func checkName(k *Kind, name string) []Cause {
 	}
 	var wrong []string
 	switch {
-	case k.Group == "rbac.authorization.k8s.io":
+	case k.Group == "rbac.authorization.k8s.io" || k.Plural == "clustertrustbundles": // these have colons
 		if name == "." || name == ".." || strings.ContainsAny(name, "/%") {
 			wrong = []string{"may not be '.', '..' nor contain '/' or '%'"}
 		}
