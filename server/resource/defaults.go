@@ -48,14 +48,7 @@ func applyDefaults(k *Kind, o object.Object) {
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
 		defaultRolling(o, object.Object{"maxSurge": int64(0), "maxUnavailable": int64(1)})
 	case "jobs.batch":
-		defaultPodSpec(object.Map(o, "spec", "template", "spec"))
-		object.Default(o, int64(6), "spec", "backoffLimit")
-		object.Default(o, "NonIndexed", "spec", "completionMode")
-		object.Default(o, false, "spec", "suspend")
-		if object.Get(o, "spec", "completions") == nil && object.Get(o, "spec", "parallelism") == nil {
-			object.Default(o, int64(1), "spec", "completions")
-		}
-		object.Default(o, int64(1), "spec", "parallelism")
+		defaultJob(o)
 	case "cronjobs.batch":
 		defaultPodSpec(object.Map(o, "spec", "jobTemplate", "spec", "template", "spec"))
 		object.Default(o, "Allow", "spec", "concurrencyPolicy")
@@ -87,6 +80,18 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "horizontalpodautoscalers.autoscaling":
 		object.Default(o, int64(1), "spec", "minReplicas")
 	}
+}
+
+// defaultJob: a job is one pod, unless it says otherwise.
+func defaultJob(o object.Object) {
+	defaultPodSpec(object.Map(o, "spec", "template", "spec"))
+	object.Default(o, int64(6), "spec", "backoffLimit")
+	object.Default(o, "NonIndexed", "spec", "completionMode")
+	object.Default(o, false, "spec", "suspend")
+	if object.Get(o, "spec", "completions") == nil && object.Get(o, "spec", "parallelism") == nil {
+		object.Default(o, int64(1), "spec", "completions")
+	}
+	object.Default(o, int64(1), "spec", "parallelism")
 }
 
 // eachOf calls fn for each object of a list.
