@@ -1,8 +1,9 @@
 package resource
 
 import (
-	"net/http"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -16,9 +17,7 @@ const maxManager = 128
 func (c *call) apply(b []byte, dry bool) error {
 	name := c.query.Get("fieldManager")
 	if name == "" {
-		return &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Kind: "PatchOptions", Group: metaGroup,
-			Message: `PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch`,
-			Causes:  []Cause{{causeRequired, "Required value: is required for apply patch", "fieldManager"}}}
+		return optionsInvalid("PatchOptions", field.Required(field.NewPath("fieldManager"), "is required for apply patch"))
 	}
 	config, err := decodePatch(b)
 	if err != nil {
@@ -30,10 +29,10 @@ func (c *call) apply(b []byte, dry bool) error {
 	if err := identify(c.kind, config, c.Namespace); err != nil {
 		return err
 	}
-	if have := object.String(config, "metadata", "name"); have != "" && have != c.Name {
-		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", have, c.Name)
+	object.Default(config, c.Name, "metadata", "name")
+	if err := c.checkName(config); err != nil {
+		return err
 	}
-	object.Set(config, c.Name, "metadata", "name")
 	if c.kind.Status {
 		if c.Sub == "status" {
 			object.Remove(config, "spec")

@@ -46,6 +46,43 @@ func (c *call) decodeBody() (*sent, error) {
 	return decodeAs(mediaType(c.r), b)
 }
 
+// received is the object that a write brings, and whether it is a dry run.
+func (c *call) received() (*sent, bool, error) {
+	s, err := c.decodeBody()
+	if err != nil {
+		return nil, false, err
+	}
+	dry, err := c.dryRun()
+	return s, dry, err
+}
+
+// receivedObject is received for an object of the kind that the path names.
+func (c *call) receivedObject() (object.Object, bool, error) {
+	s, dry, err := c.received()
+	if err == nil {
+		err = identify(c.kind, s.object, c.Namespace)
+	}
+	if err == nil {
+		err = c.validateFields(s)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return s.object, dry, nil
+}
+
+// checkName refuses an object that is not the one that the path names.
+func (c *call) checkName(o object.Object) error {
+	switch name := object.String(o, "metadata", "name"); name {
+	case c.Name:
+		return nil
+	case "":
+		return badRequest("the name of the object (%s based on URL) was undeterminable: name must be provided", c.Name)
+	default:
+		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", name, c.Name)
+	}
+}
+
 func decodeAs(media string, b []byte) (*sent, error) {
 	switch {
 	case bytes.HasPrefix(b, protobufPrefix):

@@ -94,6 +94,31 @@ func (l *Layer) read(ctx context.Context, k *Kind, namespace, name, version stri
 	return l.local(key)
 }
 
+// stored is an object beside the one that a write is about.
+type stored struct {
+	key    string
+	rev    int64
+	object object.Object
+}
+
+// storedIn reads all objects of a kind in a namespace from a state.
+func storedIn(tx *mvcc.ReadTxn, k *Kind, namespace string) (out []stored, err error) {
+	prefix := k.key(namespace, "")
+	tx.Scan([]byte(prefix), prefixEnd(prefix), func(it mvcc.Item) bool {
+		var cur *current
+		if cur, err = readKey(tx, string(it.Key)); err != nil {
+			return false
+		}
+		var o object.Object
+		if o, err = cur.decoded(k); err != nil {
+			return false
+		}
+		out = append(out, stored{string(it.Key), cur.rev, o})
+		return true
+	})
+	return out, err
+}
+
 // step is what a write wants to do with one object, given what is stored.
 type step struct {
 	store  object.Object // nil: delete the object
@@ -112,6 +137,12 @@ type guard struct {
 type also struct {
 	key   string
 	value []byte
+}
+
+// rewrite makes a step write another object, too, if nobody else has meanwhile.
+func (s *step) rewrite(k *Kind, o stored) {
+	s.guards = append(s.guards, guard{o.key, o.rev})
+	s.also = append(s.also, also{o.key, encodeStored(k, o.object)})
 }
 
 // result is what became of a write.

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"context"
 	"errors"
 	"net/http"
 
@@ -10,24 +9,11 @@ import (
 
 // create answers POST of a collection.
 func (c *call) create() error {
-	s, err := c.decodeBody()
+	o, dry, err := c.receivedObject()
 	if err != nil {
 		return err
 	}
-	dry, err := c.dryRun()
-	if err != nil {
-		return err
-	}
-	if err := identify(c.kind, s.object, c.Namespace); err != nil {
-		return err
-	}
-	if err := c.validateFields(s); err != nil {
-		return err
-	}
-	if err := c.refuseEscalation(s.object, nil); err != nil {
-		return err
-	}
-	res, err := c.layer.insert(c, s.object, dry)
+	res, err := c.layer.insert(c, o, dry)
 	if err != nil {
 		return err
 	}
@@ -63,7 +49,7 @@ func (l *Layer) insert(c *call, o object.Object, dry bool) (*result, error) {
 		if base != "" {
 			object.Set(o, l.generateName(base), "metadata", "name")
 		}
-		res, err := l.insertNamed(c.ctx, c, o, dry)
+		res, err := l.insertNamed(c, o, dry)
 		var f *Failure
 		if base != "" && errors.As(err, &f) && f.Reason == "AlreadyExists" && attempt < maxNameAttempts {
 			continue
@@ -72,33 +58,44 @@ func (l *Layer) insert(c *call, o object.Object, dry bool) (*result, error) {
 	}
 }
 
-func (l *Layer) insertNamed(ctx context.Context, c *call, sent object.Object, dry bool) (*result, error) {
-	k := c.kind
+func (l *Layer) insertNamed(c *call, o object.Object, dry bool) (*result, error) {
+	name := object.String(o, "metadata", "name")
+	return l.write(c.ctx, c.kind, c.kind.key(c.Namespace, name), dry, func(cur *current) (*step, error) {
+		if cur != nil {
+			return nil, alreadyExists(c.kind, name)
+		}
+		return c.inserting(o, dry)
+	})
+}
+
+// inserting is the step that makes a new object of what a client sent.
+func (c *call) inserting(sent object.Object, dry bool) (*step, error) {
+	l, k := c.layer, c.kind
+	if err := c.refuseEscalation(sent, nil); err != nil {
+		return nil, err
+	}
 	o, err := prepareCreate(k, sent, l.newUID(), l.clock.Now(), c.manageNew)
 	if err != nil {
 		return nil, err
 	}
 	name := object.String(o, "metadata", "name")
 	st := &step{store: o}
-	if k.TTL && !dry {
-		if st.lease, err = l.leases.get(ctx, l); err != nil {
-			return nil, err
-		}
+	if err := l.guardNamespace(st, k, c.Namespace, name); err != nil {
+		return nil, err
 	}
-	key := k.key(c.Namespace, name)
-	return l.write(ctx, k, key, dry, func(cur *current) (*step, error) {
-		if cur != nil {
-			return nil, alreadyExists(k, name)
-		}
-		st.guards, st.also = nil, nil
-		if err := l.guardNamespace(st, k, c.Namespace, name); err != nil {
-			return nil, err
-		}
-		if err := l.charge(st, k, c.Namespace, name, o); err != nil {
-			return nil, err
-		}
-		return st, nil
-	})
+	if err := l.charge(st, k, c.Namespace, name, o); err != nil {
+		return nil, err
+	}
+	return st, c.expires(st, dry)
+}
+
+// expires makes an object of a step go by itself, if it is of a kind that does:
+// each write counts anew.
+func (c *call) expires(st *step, dry bool) (err error) {
+	if c.kind.TTL && !dry {
+		st.lease, err = c.layer.leases.get(c.ctx, c.layer)
+	}
+	return err
 }
 
 // guardNamespace makes a step depend on the namespace: it is there and stays

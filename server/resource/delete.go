@@ -4,62 +4,81 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
-// deleteOptions reads the options of a delete, from the body and the query. The body
-// counts where both speak.
+// deleteOptions reads the options of a delete: those of the body, or without one
+// those of the query. A dry run is one wherever it is asked for.
 func (c *call) deleteOptions() (deleteOptions, error) {
-	var o object.Object
 	b, err := c.body()
 	if err != nil {
 		return deleteOptions{}, err
 	}
+	var o object.Object
 	if len(bytes.TrimSpace(b)) > 0 {
 		s, err := decodeAs(mediaType(c.r), b)
 		if err != nil {
 			return deleteOptions{}, err
 		}
 		o = s.object
+	} else if o, err = optionsInQuery(c.query); err != nil {
+		return deleteOptions{}, err
 	}
+	return c.deleteOptionsOf(o)
+}
+
+// optionsInQuery are the options of a delete that has no body, as a body has them.
+func optionsInQuery(q url.Values) (object.Object, error) {
+	o := object.Object{}
+	if v := q.Get("gracePeriodSeconds"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return nil, badRequest("gracePeriodSeconds: %q is not a number", v)
+		}
+		o["gracePeriodSeconds"] = n
+	}
+	if v := q.Get("propagationPolicy"); v != "" {
+		o["propagationPolicy"] = v
+	}
+	if q.Has("orphanDependents") {
+		o["orphanDependents"] = truth(q.Get("orphanDependents"))
+	}
+	return o, nil
+}
+
+// deleteOptionsOf reads a DeleteOptions object, of a delete or an eviction.
+func (c *call) deleteOptionsOf(o object.Object) (deleteOptions, error) {
 	opts := deleteOptions{
 		uid: object.String(o, "preconditions", "uid"), version: object.String(o, "preconditions", "resourceVersion"),
 		propagation: object.String(o, "propagationPolicy"),
 	}
 	if n, ok := object.Int(o, "gracePeriodSeconds"); ok {
 		opts.grace = &n
-	} else if v := c.query.Get("gracePeriodSeconds"); v != "" {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil {
-			return opts, badRequest("gracePeriodSeconds: %q is not a number", v)
-		}
-		opts.grace = &n
-	}
-	if opts.propagation == "" {
-		opts.propagation = c.query.Get("propagationPolicy")
 	}
 	orphans, given := object.Get(o, "orphanDependents").(bool)
-	if !given && c.query.Has("orphanDependents") {
-		orphans, given = truth(c.query.Get("orphanDependents")), true
-	}
-	if given && opts.propagation == "" {
+	at := field.NewPath("propagationPolicy")
+	switch policies := []string{"Foreground", "Background", "Orphan"}; {
+	case given && opts.propagation != "":
+		return opts, optionsInvalid("DeleteOptions", field.Invalid(at, opts.propagation, "orphanDependents and deletionPropagation cannot be both set"))
+	case given && orphans:
+		opts.propagation = "Orphan"
+	case given:
 		opts.propagation = "Background"
-		if orphans {
-			opts.propagation = "Orphan"
-		}
+	case opts.propagation != "" && !slices.Contains(policies, opts.propagation):
+		return opts, optionsInvalid("DeleteOptions", field.NotSupported(at, opts.propagation, append(policies, "nil")))
 	}
-	if !slices.Contains([]string{"", "Background", "Foreground", "Orphan"}, opts.propagation) {
-		return opts, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Kind: "DeleteOptions", Group: metaGroup,
-			Message: `DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "` + opts.propagation +
-				`": supported values: "Background", "Foreground", "Orphan"`}
+	inside, err := dryRunOf("DeleteOptions", object.Strings(o, "dryRun"))
+	if err != nil {
+		return opts, err
 	}
-	opts.dry, err = c.dryRun()
-	for _, v := range object.Strings(o, "dryRun") {
-		opts.dry = opts.dry || v == "All"
-	}
+	outside, err := c.dryRun()
+	opts.dry = inside || outside
 	return opts, err
 }
 
@@ -98,18 +117,24 @@ func (l *Layer) remove(ctx context.Context, k *Kind, namespace, name string, opt
 		if err != nil {
 			return nil, err
 		}
-		if err := refuseDelete(k, name); err != nil {
-			return nil, err
-		}
-		next, err := doom(k, old, opts, l.clock.Now())
-		if err != nil {
-			return nil, err
-		}
-		if next == nil {
-			return l.uncharge(&step{}, k, namespace, old)
-		}
-		return &step{store: next, lease: cur.lease}, nil
+		return l.removing(k, cur, old, opts)
 	})
+}
+
+// removing is the step that deletes an object, or marks it as dying.
+func (l *Layer) removing(k *Kind, cur *current, old object.Object, opts deleteOptions) (*step, error) {
+	name := object.String(old, "metadata", "name")
+	if err := refuseDelete(k, name); err != nil {
+		return nil, err
+	}
+	next, err := doom(k, old, opts, l.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	if next == nil {
+		return l.uncharge(&step{}, k, object.String(old, "metadata", "namespace"), old)
+	}
+	return &step{store: next, lease: cur.lease}, nil
 }
 
 // refuseDelete keeps what the cluster cannot do without.

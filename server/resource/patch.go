@@ -53,8 +53,8 @@ func (c *call) patch() error {
 		if err := identify(c.kind, next, c.Namespace); err != nil {
 			return nil, err
 		}
-		if object.String(next, "metadata", "name") != c.Name {
-			return nil, badRequest("the name of the object (%s) does not match the name on the URL (%s)", object.String(next, "metadata", "name"), c.Name)
+		if err := c.checkName(next); err != nil {
+			return nil, err
 		}
 		err = c.complain(&sent{object: next})
 		if err == nil {

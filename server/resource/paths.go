@@ -22,7 +22,7 @@ func (c *call) servePath() error {
 		return err
 	}
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return notAllowed("the server does not allow this method on the requested resource")
+		return notAllowed()
 	}
 	path := strings.TrimSuffix(c.r.URL.Path, "/")
 	switch {

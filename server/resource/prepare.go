@@ -91,7 +91,8 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, accou
 
 // updateOptions say which part of an object a request may write.
 type updateOptions struct {
-	sub string // "", status
+	// sub is "", status, or another subresource, whose objects were made of the stored one.
+	sub string
 	// unconditional: no resource version in the body means that any will do.
 	unconditional bool
 }
@@ -110,9 +111,10 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 		return nil, invalid(k, name, Cause{causeInvalid, "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion"})
 	}
 	o := object.Copy(sent)
-	if opts.sub == "status" {
+	switch {
+	case opts.sub == "status":
 		o = keepAllButStatus(k, old, o)
-	} else if k.Status {
+	case opts.sub == "" && k.Status:
 		carry(o, old, "status")
 	}
 	keepSystemFields(o, old)
@@ -122,7 +124,7 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 	applyDefaults(k, o)
 	admit(k, o)
 	tidyMeta(object.Map(o, "metadata"))
-	if k.Generation && changedSpec(old, o) {
+	if k.Generation && opts.sub != "binding" && changedSpec(old, o) {
 		n, _ := object.Int(old, "metadata", "generation")
 		object.Set(o, n+1, "metadata", "generation")
 	}

@@ -13,33 +13,8 @@ import (
 // it together. What charges do not see (a pod that ends, a limit that is new) the
 // leader counts anew, from one state of the store and compared in the same way.
 
-// storedQuota is a quota as it lies in the store.
-type storedQuota struct {
-	key   string
-	rev   int64
-	quota object.Object
-}
-
 func (l *Layer) quotaKind() *Kind {
 	return l.catalog.Load().named("v1", "ResourceQuota")
-}
-
-// quotas reads the quotas of a namespace from a state.
-func (l *Layer) quotas(tx *mvcc.ReadTxn, namespace string) (out []storedQuota, err error) {
-	prefix := l.quotaKind().key(namespace, "")
-	tx.Scan([]byte(prefix), prefixEnd(prefix), func(it mvcc.Item) bool {
-		var cur *current
-		if cur, err = readKey(tx, string(it.Key)); err != nil {
-			return false
-		}
-		var q object.Object
-		if q, _, err = object.Decode(cur.json); err != nil {
-			return false
-		}
-		out = append(out, storedQuota{string(it.Key), cur.rev, q})
-		return true
-	})
-	return out, err
 }
 
 // eachQuota calls fn for the quotas that take an object in, and makes the step
@@ -53,25 +28,24 @@ func (l *Layer) eachQuota(st *step, k *Kind, namespace string, o object.Object, 
 		return err
 	}
 	defer tx.Release()
-	quotas, err := l.quotas(tx, namespace)
+	quotas, err := storedIn(tx, l.quotaKind(), namespace)
 	if err != nil || len(quotas) == 0 {
 		return err
 	}
 	takes := usageOf(k, o)
 	for _, q := range quotas {
-		if !inScopes(k, q.quota, o) {
+		if !inScopes(k, q.object, o) {
 			continue
 		}
-		used, err := fn(q.quota, takes)
+		used, err := fn(q.object, takes)
 		if err != nil {
 			return err
 		}
-		if q.key == k.key(namespace, object.String(o, "metadata", "name")) || object.Equal(used, object.Map(q.quota, "status", "used")) {
+		if q.key == k.key(namespace, object.String(o, "metadata", "name")) || object.Equal(used, object.Map(q.object, "status", "used")) {
 			continue // itself, or not its business
 		}
-		object.Set(q.quota, used, "status", "used")
-		st.guards = append(st.guards, guard{q.key, q.rev})
-		st.also = append(st.also, also{q.key, encodeStored(l.quotaKind(), q.quota)})
+		object.Set(q.object, used, "status", "used")
+		st.rewrite(l.quotaKind(), q)
 	}
 	return nil
 }

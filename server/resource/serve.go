@@ -9,10 +9,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keelson-io/keelson/clock"
 )
@@ -164,13 +167,13 @@ func (c *call) serve() error {
 // dispatch serves the resource itself.
 func (c *call) dispatch() error {
 	if c.kind.Namespaced && c.Namespace == "" && (c.Name != "" || c.verb == "create") {
-		return notAllowed("the server does not allow this method on the requested resource")
+		return notAllowed()
 	}
 	if !c.kind.Namespaced && c.Namespace != "" {
 		return noSuchPath()
 	}
 	if !c.kind.can(c.verb) {
-		return notAllowed("the server does not allow this method on the requested resource")
+		return notAllowed()
 	}
 	switch c.verb {
 	case "get":
@@ -193,7 +196,7 @@ func (c *call) dispatch() error {
 	case "deletecollection":
 		return c.deleteCollection()
 	}
-	return notAllowed("the server does not allow this method on the requested resource")
+	return notAllowed()
 }
 
 // get answers GET of one object.
@@ -215,12 +218,22 @@ func (c *call) body() ([]byte, error) {
 
 // dryRun reports whether the request wants everything but the effect.
 func (c *call) dryRun() (bool, error) {
-	switch values := c.query["dryRun"]; {
-	case len(values) == 0:
-		return false, nil
-	case len(values) == 1 && values[0] == "All":
-		return true, nil
+	kind := "CreateOptions"
+	switch c.verb {
+	case "update":
+		kind = "UpdateOptions"
+	case "patch":
+		kind = "PatchOptions"
+	case "delete", "deletecollection":
+		kind = "DeleteOptions"
 	}
-	return false, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Group: metaGroup,
-		Message: `invalid dryRun: Unsupported value: "` + strings.Join(c.query["dryRun"], ",") + `": supported values: "All"`}
+	return dryRunOf(kind, c.query["dryRun"])
+}
+
+// dryRunOf reads the option dryRun of options of a kind.
+func dryRunOf(kind string, values []string) (bool, error) {
+	if slices.ContainsFunc(values, func(v string) bool { return v != "All" }) {
+		return false, optionsInvalid(kind, field.NotSupported(field.NewPath("dryRun"), values, []string{"All"}))
+	}
+	return len(values) > 0, nil
 }

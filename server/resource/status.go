@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -139,6 +141,15 @@ func invalid(k *Kind, name string, causes ...Cause) *Failure {
 	}
 }
 
+// causeOf is one of the field errors that kube-apiserver and apimachinery share.
+func causeOf(e *field.Error) Cause { return Cause{string(e.Type), e.ErrorBody(), e.Field} }
+
+// optionsInvalid refuses what a request asks for beside its object: kind is
+// CreateOptions, DeleteOptions and so on.
+func optionsInvalid(kind string, e *field.Error) *Failure {
+	return invalid(&Kind{Name: kind, Group: metaGroup}, "", causeOf(e))
+}
+
 func badRequest(format string, args ...any) *Failure {
 	return &Failure{Code: http.StatusBadRequest, Reason: "BadRequest", Message: fmt.Sprintf(format, args...)}
 }
@@ -148,8 +159,8 @@ func unsupportedMedia(know []string) *Failure {
 		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(know, ", ")}
 }
 
-func notAllowed(message string) *Failure {
-	return &Failure{Code: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed", Message: message}
+func notAllowed() *Failure {
+	return &Failure{Code: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed", Message: "the server does not allow this method on the requested resource"}
 }
 
 // noSuchPath is the answer to a path or a resource that is not served.

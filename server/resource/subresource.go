@@ -1,41 +1,41 @@
 package resource
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
 // subresource serves what lies below an object's name.
 func (c *call) subresource() error {
-	switch {
-	case c.Tail != "":
+	all := c.kind.subresources()
+	at := slices.IndexFunc(all, func(s subresource) bool { return s.name == c.Sub })
+	if at < 0 || c.Tail != "" {
 		return noSuchPath()
-	case c.Sub == "status" && c.kind.Status:
-		return c.served(c.get, c.update, c.patch)
-	case c.Sub == "scale" && c.kind.Scale != nil:
+	}
+	if !slices.Contains(all[at].verbs, c.verb) {
+		return notAllowed()
+	}
+	switch c.Sub {
+	case "scale":
 		return c.scale()
-	case c.Group == "" && c.Plural == "namespaces" && c.Sub == "finalize" && c.verb == "update":
+	case "finalize":
 		return c.finalize()
-	case c.Group == "" && c.Plural == "pods" && c.Sub == "binding" && c.verb == "create":
+	case "binding":
 		return c.bind()
-	case c.Group == "" && c.Plural == "pods" && c.Sub == "eviction" && c.verb == "create":
+	case "eviction":
 		return c.evict()
 	}
-	return noSuchPath()
-}
-
-// served dispatches the verbs that a part of an object has.
-func (c *call) served(get, update, patch func() error) error {
-	switch c.verb {
+	switch c.verb { // of the status
 	case "get":
-		return get()
+		return c.get()
 	case "update":
-		return update()
-	case "patch":
-		return patch()
+		return c.update()
 	}
-	return notAllowed("the server does not allow this method on the requested resource")
+	return c.patch()
 }
 
 // scaleObject is the Scale of an object.
@@ -95,9 +95,7 @@ func (c *call) scale() error {
 		if err != nil {
 			return nil, err
 		}
-		if v := object.String(s, "metadata", "resourceVersion"); v != "" && v != object.String(old, "metadata", "resourceVersion") {
-			return nil, conflict(c.kind, c.Name, modified)
-		}
+		demand(old, s)
 		n, _ := object.Int(s, "spec", "replicas")
 		if n < 0 {
 			return nil, invalid(&Kind{Name: "Scale", Group: "autoscaling"}, c.Name, Cause{causeInvalid, "Invalid value: must be greater than or equal to 0", "spec.replicas"})
@@ -121,37 +119,45 @@ func (c *call) sendScale(o object.Object) error {
 
 // scaler returns what the request makes of a Scale.
 func (c *call) scaler() (func(object.Object) (object.Object, error), error) {
-	switch c.verb {
-	case "update":
+	if c.verb == "update" {
 		s, err := c.decodeBody()
 		if err != nil {
 			return nil, err
 		}
 		return func(object.Object) (object.Object, error) { return s.object, nil }, nil
-	case "patch":
-		b, err := c.body()
-		if err != nil {
-			return nil, err
-		}
-		return patcher(&Kind{Name: "Scale", Group: "autoscaling"}, mediaType(c.r), b)
 	}
-	return nil, notAllowed("the server does not allow this method on the requested resource")
+	b, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	return patcher(&Kind{Name: "Scale", Group: "autoscaling"}, mediaType(c.r), b)
+}
+
+// demand makes an update of old fail unless old is the object that sent means:
+// its uid and its resource version, where sent names them.
+func demand(old, sent object.Object) {
+	for _, name := range []string{"uid", "resourceVersion"} {
+		if v := object.String(sent, "metadata", name); v != "" {
+			object.Set(old, v, "metadata", name)
+		}
+	}
 }
 
 // finalize answers PUT of a namespace's finalizers: the last one lets it go.
 func (c *call) finalize() error {
-	s, err := c.decodeBody()
+	o, dry, err := c.receivedObject()
+	if err == nil {
+		err = c.checkName(o)
+	}
 	if err != nil {
 		return err
 	}
-	res, err := c.change(false, func(old object.Object) (object.Object, error) {
+	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
-		if v := object.String(s.object, "metadata", "resourceVersion"); v != "" && v != object.String(old, "metadata", "resourceVersion") {
-			return nil, conflict(c.kind, c.Name, modified)
-		}
-		if finalizers := object.List(s.object, "spec", "finalizers"); len(finalizers) > 0 {
+		demand(old, o)
+		if finalizers := object.List(o, "spec", "finalizers"); len(finalizers) > 0 {
 			object.Set(old, finalizers, "spec", "finalizers")
 		} else {
 			object.Remove(old, "spec", "finalizers")
@@ -166,81 +172,78 @@ func (c *call) finalize() error {
 
 // bind answers POST of a pod's binding: the scheduler's decision, made once.
 func (c *call) bind() error {
-	s, err := c.decodeBody()
+	s, dry, err := c.received()
 	if err != nil {
 		return err
 	}
-	dry, err := c.dryRun()
-	if err != nil {
-		return err
+	if object.String(s.object, "metadata", "name") != c.Name {
+		return badRequest("name in URL does not match name in Binding object")
 	}
 	target := object.String(s.object, "target", "name")
 	if target == "" {
 		return invalid(&Kind{Name: "Binding"}, c.Name, Cause{causeRequired, "Required value", "target.name"})
 	}
 	_, err = c.change(dry, func(old object.Object) (object.Object, error) {
-		switch {
-		case old == nil:
+		if old == nil {
 			return nil, notFound(c.kind, c.Name)
-		case object.String(old, "metadata", "deletionTimestamp") != "":
-			return nil, conflict(c.kind, c.Name, "pod "+c.Name+" is being deleted, cannot be assigned to a host")
-		case object.String(old, "spec", "nodeName") != "":
-			return nil, conflict(c.kind, c.Name, "pod "+c.Name+" is already assigned to node "+string(object.AppendString(nil, object.String(old, "spec", "nodeName"))))
 		}
+		if why := refuseBinding(old); why != "" {
+			return nil, conflict(&Kind{Plural: "pods/binding"}, c.Name, why)
+		}
+		demand(old, s.object)
 		object.Set(old, target, "spec", "nodeName")
-		for name, v := range object.Map(s.object, "metadata", "annotations") {
-			object.Set(old, v, "metadata", "annotations", name)
+		object.Remove(old, "status", "nominatedNodeName")
+		for _, field := range []string{"annotations", "labels"} {
+			for name, v := range object.Map(s.object, "metadata", field) {
+				object.Set(old, v, "metadata", field, name)
+			}
 		}
-		setCondition(old, "PodScheduled", "True", timestamp(c.layer.clock.Now()))
+		setCondition(old, object.Object{"type": "PodScheduled", "status": "True", "lastProbeTime": nil}, timestamp(c.layer.clock.Now()))
 		return old, nil
 	})
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusCreated, object.Encode(success()))
+	return c.send(http.StatusCreated, object.Encode(success(http.StatusCreated)))
 }
 
-func success() object.Object {
-	return object.Object{"kind": "Status", "apiVersion": "v1", "metadata": object.Object{}, "status": "Success"}
+// refuseBinding says why a pod cannot be bound; empty: it can.
+func refuseBinding(pod object.Object) string {
+	name := object.String(pod, "metadata", "name")
+	switch node := object.String(pod, "spec", "nodeName"); {
+	case object.String(pod, "metadata", "deletionTimestamp") != "":
+		return "pod " + name + " is being deleted, cannot be assigned to a host"
+	case node != "":
+		return fmt.Sprintf("pod %s is already assigned to node %q", name, node)
+	case len(object.List(pod, "spec", "schedulingGates")) > 0:
+		return "pod " + name + " has non-empty .spec.schedulingGates"
+	}
+	return ""
 }
 
-// setCondition changes o: a condition of its status has this value.
-func setCondition(o object.Object, kind, value, now string) {
-	list := object.List(o, "status", "conditions")
-	for _, v := range list {
+func success(code int) object.Object {
+	return object.Object{"kind": "Status", "apiVersion": "v1", "metadata": object.Object{}, "status": "Success", "code": code}
+}
+
+// condition is a condition of an object's status by its type; nil: it has none.
+func condition(o object.Object, kind string) object.Object {
+	for _, v := range object.List(o, "status", "conditions") {
 		if have, ok := v.(object.Object); ok && have["type"] == kind {
-			if have["status"] != value {
-				have["status"], have["lastTransitionTime"] = value, now
-			}
-			return
+			return have
 		}
 	}
-	object.Set(o, append(list, object.Object{"type": kind, "status": value, "lastTransitionTime": now, "lastProbeTime": nil}), "status", "conditions")
+	return nil
 }
 
-// evict answers POST of a pod's eviction: it is deleted if its disruption budgets
-// have room.
-func (c *call) evict() error {
-	s, err := c.decodeBody()
-	if err != nil {
-		return err
+// setCondition changes o: its status has a condition.
+func setCondition(o, wanted object.Object, now string) {
+	have := condition(o, object.String(wanted, "type"))
+	if have == nil {
+		have = object.Object{}
+		object.Set(o, append(object.List(o, "status", "conditions"), have), "status", "conditions")
 	}
-	cur, err := c.layer.fresh(c.ctx, c.kind.key(c.Namespace, c.Name))
-	if err != nil {
-		return err
+	if have["status"] != wanted["status"] {
+		have["lastTransitionTime"] = now
 	}
-	if cur == nil {
-		return notFound(c.kind, c.Name)
-	}
-	if err := c.layer.takeFromBudget(c.ctx, c.Namespace, cur); err != nil {
-		return err
-	}
-	opts := deleteOptions{uid: object.FindString(cur.json, "metadata", "uid"), propagation: object.String(s.object, "deleteOptions", "propagationPolicy")}
-	if n, ok := object.Int(s.object, "deleteOptions", "gracePeriodSeconds"); ok {
-		opts.grace = &n
-	}
-	if _, err := c.layer.remove(c.ctx, c.kind, c.Namespace, c.Name, opts); err != nil {
-		return err
-	}
-	return c.send(http.StatusCreated, object.Encode(success()))
+	maps.Copy(have, wanted)
 }

@@ -8,35 +8,21 @@ import (
 
 // update answers PUT of an object, or of its status.
 func (c *call) update() error {
-	s, err := c.decodeBody()
+	o, dry, err := c.receivedObject()
+	if err == nil {
+		err = c.checkName(o)
+	}
 	if err != nil {
 		return err
-	}
-	dry, err := c.dryRun()
-	if err != nil {
-		return err
-	}
-	if err := identify(c.kind, s.object, c.Namespace); err != nil {
-		return err
-	}
-	if err := c.validateFields(s); err != nil {
-		return err
-	}
-	switch name := object.String(s.object, "metadata", "name"); name {
-	case c.Name:
-	case "":
-		object.Set(s.object, c.Name, "metadata", "name")
-	default:
-		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", name, c.Name)
 	}
 	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
-		if old == nil && c.kind.UpsertByPut && c.Sub == "" && object.String(s.object, "metadata", "resourceVersion") == "" {
-			return s.object, nil
+		if old == nil && c.kind.UpsertByPut && c.Sub == "" && object.String(o, "metadata", "resourceVersion") == "" {
+			return o, nil
 		}
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
-		return s.object, nil
+		return o, nil
 	})
 	if err != nil {
 		return err
@@ -61,7 +47,7 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 			if err != nil {
 				return nil, err
 			}
-			return c.inserting(wanted)
+			return c.inserting(wanted, dry)
 		}
 		old, err := cur.decoded(k)
 		if err != nil {
@@ -85,25 +71,6 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 			return l.uncharge(&step{}, k, c.Namespace, old)
 		}
 		st := &step{store: next, lease: cur.lease}
-		return st, nil
+		return st, c.expires(st, dry)
 	})
-}
-
-// inserting makes a new object in the course of a write that expected one.
-func (c *call) inserting(wanted object.Object) (*step, error) {
-	if err := c.refuseEscalation(wanted, nil); err != nil {
-		return nil, err
-	}
-	o, err := prepareCreate(c.kind, wanted, c.layer.newUID(), c.layer.clock.Now(), c.manageNew)
-	if err != nil {
-		return nil, err
-	}
-	st := &step{store: o}
-	if err := c.layer.guardNamespace(st, c.kind, c.Namespace, c.Name); err != nil {
-		return nil, err
-	}
-	if err := c.layer.charge(st, c.kind, c.Namespace, c.Name, o); err != nil {
-		return nil, err
-	}
-	return st, nil
 }
