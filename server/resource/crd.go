@@ -317,17 +317,5 @@ func (l *Layer) deleteInstances(ctx context.Context, crd object.Object) (left in
 	if err != nil {
 		return 0, err
 	}
-	for _, e := range s.entries {
-		if e.meta.DeletionTimestamp == "" {
-			res, err := l.remove(ctx, k, e.meta.Namespace, e.meta.Name, deleteOptions{uid: e.meta.UID, propagation: "Background"})
-			if err == nil && res.removed || isGone(err) {
-				continue
-			}
-			if err != nil {
-				return 0, err
-			}
-		}
-		left++
-	}
-	return left, nil
+	return l.clear(ctx, k, s.entries)
 }

@@ -152,15 +152,7 @@ func (c *call) deleteCollection() error {
 	if err != nil {
 		return err
 	}
-	o, err := listOptionsOf(c.query)
-	if err != nil {
-		return err
-	}
-	sel, err := selectionOf(c.kind, c.Namespace, o.labels, o.fields)
-	if err != nil {
-		return err
-	}
-	p, err := c.layer.page(c.ctx, sel, o)
+	p, err := c.selected()
 	if err != nil {
 		return err
 	}

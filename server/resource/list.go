@@ -22,19 +22,24 @@ type page struct {
 
 // list answers GET of a collection.
 func (c *call) list() error {
-	o, err := listOptionsOf(c.query)
-	if err != nil {
-		return err
-	}
-	sel, err := selectionOf(c.kind, c.Namespace, o.labels, o.fields)
-	if err != nil {
-		return err
-	}
-	p, err := c.layer.page(c.ctx, sel, o)
+	p, err := c.selected()
 	if err != nil {
 		return err
 	}
 	return c.sendList(p)
+}
+
+// selected is the page of the collection that the query asks for.
+func (c *call) selected() (*page, error) {
+	o, err := listOptionsOf(c.query)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selectionOf(c.kind, c.Namespace, o.labels, o.fields)
+	if err != nil {
+		return nil, err
+	}
+	return c.layer.page(c.ctx, sel, o)
 }
 
 // page reads what a list asks for. Which revision it may be told of is a table:

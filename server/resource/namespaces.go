@@ -52,18 +52,28 @@ func (l *Layer) emptyNamespace(ctx context.Context, name string) (left int, err 
 		if err != nil {
 			return 0, err
 		}
-		for _, e := range s.within(&Selection{kind: k, namespace: name}) {
-			if e.meta.DeletionTimestamp == "" {
-				res, err := l.remove(ctx, k, name, e.meta.Name, deleteOptions{uid: e.meta.UID, propagation: "Background"})
-				if err == nil && res.removed || isGone(err) {
-					continue
-				}
-				if err != nil {
-					return 0, err
-				}
-			}
-			left++
+		n, err := l.clear(ctx, k, s.within(&Selection{kind: k, namespace: name}))
+		if err != nil {
+			return 0, err
 		}
+		left += n
+	}
+	return left, nil
+}
+
+// clear asks objects of a kind to go, and returns how many are left.
+func (l *Layer) clear(ctx context.Context, k *Kind, entries []*entry) (left int, err error) {
+	for _, e := range entries {
+		if e.meta.DeletionTimestamp == "" {
+			res, err := l.remove(ctx, k, e.meta.Namespace, e.meta.Name, deleteOptions{uid: e.meta.UID, propagation: "Background"})
+			if err == nil && res.removed || isGone(err) {
+				continue
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+		left++
 	}
 	return left, nil
 }

@@ -191,9 +191,10 @@ func (w *watcher) tell(end error) {
 	case errors.Is(end, errHistoryGone):
 		f = &Failure{Code: http.StatusInternalServerError, Reason: "InternalError", Message: end.Error()}
 	default:
-		w.out.flush() //nolint:errcheck // the client has left, or all is said
+		_ = w.out.flush() // the client has left, or all is said
 		return
 	}
-	w.out.write(appendFrame(nil, eventError, object.Encode(f.status()))) //nolint:errcheck // nobody is left to be told
-	w.out.flush()                                                        //nolint:errcheck
+	// An error means that nobody is left to be told.
+	_ = w.out.write(appendFrame(nil, eventError, object.Encode(f.status())))
+	_ = w.out.flush()
 }
