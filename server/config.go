@@ -103,6 +103,7 @@ type Config struct {
 	// Who may do what through the resource layer.
 	ResourceAuthorization string // AlwaysAllow (or empty) or RBAC
 	ResourceTokenFile     string // bearer tokens; empty: there are none
+	ResourceServiceIPs    string // the range of the cluster IPs of Services; empty: kubeadm's
 
 	// OnReady is called once the client listeners are served; nil: nobody waits.
 	OnReady func()

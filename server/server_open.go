@@ -34,6 +34,7 @@ type parts struct {
 	leaving   leaving
 	grpc      *grpc.Server
 	resource  *resource.Layer // nil: it is off
+	tokens    *tokenFile      // of the resource layer; nil: it has none
 	storage   storage
 	fatal     chan error // the failure that ends Run; any goroutine sends, never waiting
 }

@@ -53,6 +53,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if p.resource != nil {
 		wait.Go(func() { p.resource.Run(background) })
 	}
+	if p.tokens != nil {
+		wait.Go(func() { p.tokens.follow(background, s.clock) })
+	}
 	wait.Go(func() { s.join(background, ready) })
 	if s.cfg.AutoPromote {
 		wait.Go(func() { p.members.promoteCaughtUp(background) })

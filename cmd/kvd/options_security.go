@@ -34,6 +34,8 @@ var securityOptions = []option{
 		func(s *settings) *string { return &s.server.ResourceAuthorization }),
 	path("resource-token-auth-file", "Path to bearer tokens for --listen-resource-urls, a line each: token,user,uid,\"group1,group2\". kvd's own.",
 		func(s *settings) *string { return &s.server.ResourceTokenFile }),
+	text("Security", "resource-service-cluster-ip-range", "10.96.0.0/12", "The range of IPv4 addresses that Services at --listen-resource-urls get their cluster IPs from. kvd's own.",
+		func(s *settings) *string { return &s.server.ResourceServiceIPs }),
 
 	path("peer-cert-file", "Path to the TLS certificate that peers are served with, and that this member shows to peers.",
 		func(s *settings) *string { return &s.server.PeerTLS.CertFile }),

@@ -1,6 +1,7 @@
 package resource_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -85,5 +86,33 @@ func TestTypes(t *testing.T) {
 	}
 	if a := m.do("POST", "/apis/apps/v1/namespaces/default/deployments", `{"metadata":{"name":"a"},"spec":{"replicas":-1}}`); a.code != 422 {
 		t.Errorf("fewer than none: %d %s", a.code, a.raw)
+	}
+}
+
+// TestManyManagers keeps account of the newest updaters, and of older ones together.
+func TestManyManagers(t *testing.T) {
+	m := newMember(t)
+	m.must("POST", configmaps+"?fieldManager=first", configmap("a"))
+	for i := range 15 {
+		m.must("PATCH", configmaps+fmt.Sprintf("/a?fieldManager=m%02d", i), merged(fmt.Sprintf(`{"data":{"k%02d":"v"}}`, i)))
+	}
+	fields, managers := 0, map[string]bool{}
+	for _, v := range object.List(m.must("GET", configmaps+"/a", nil).body, "metadata", "managedFields") {
+		e := v.(object.Object)
+		managers[object.String(e, "manager")] = true
+		for name := range object.Map(e, "fieldsV1", "f:data") {
+			if name != "." {
+				fields++
+			}
+		}
+	}
+	made := m.must("POST", deployments+"?fieldManager=f", `{"metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},`+podSpec+`}}}`)
+	for _, v := range object.List(made.body, "metadata", "managedFields") {
+		if spec := object.Map(v.(object.Object), "fieldsV1", "f:spec"); spec["."] != nil || object.Get(spec, "f:template", ".") != nil || object.Get(spec, "f:template", "f:metadata", "f:labels", ".") == nil {
+			t.Errorf("structures that are always there: %v", spec)
+		}
+	}
+	if len(managers) != 10 || !managers["ancient-changes"] || fields != 15 {
+		t.Errorf("%d fields of %v", fields, managers)
 	}
 }

@@ -133,7 +133,7 @@ type guard struct {
 	rev int64
 }
 
-// also is another key's new value.
+// also is another key's new value; nil: the key goes.
 type also struct {
 	key   string
 	value []byte
@@ -244,7 +244,7 @@ func (d *committed) result(cur *current, st *step, b []byte) *result {
 func (l *Layer) commit(ctx context.Context, key string, cur *current, st *step, b []byte) (*committed, error) {
 	txn := &pb.TxnRequest{Compare: []*pb.Compare{unmoved(key, cur.revision())}, Failure: []*pb.RequestOp{rangeOp(key)}}
 	if st.store == nil {
-		txn.Success = []*pb.RequestOp{{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(key)}}}}
+		txn.Success = []*pb.RequestOp{deleteOp(key)}
 	} else {
 		txn.Success = []*pb.RequestOp{putOp(key, b, st.lease)}
 	}
@@ -252,7 +252,11 @@ func (l *Layer) commit(ctx context.Context, key string, cur *current, st *step, 
 		txn.Compare = append(txn.Compare, unmoved(g.key, g.rev))
 	}
 	for _, a := range st.also {
-		txn.Success = append(txn.Success, putOp(a.key, a.value, 0))
+		if a.value == nil {
+			txn.Success = append(txn.Success, deleteOp(a.key))
+		} else {
+			txn.Success = append(txn.Success, putOp(a.key, a.value, 0))
+		}
 	}
 	resp, err := l.store.Commit(ctx, txn)
 	if err != nil {
@@ -286,6 +290,10 @@ func unmoved(key string, rev int64) *pb.Compare {
 
 func rangeOp(key string) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(key)}}}
+}
+
+func deleteOp(key string) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(key)}}}
 }
 
 func putOp(key string, value []byte, lease int64) *pb.RequestOp {

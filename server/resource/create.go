@@ -83,10 +83,22 @@ func (c *call) inserting(sent object.Object, dry bool) (*step, error) {
 	if err := l.guardNamespace(st, k, c.Namespace, name); err != nil {
 		return nil, err
 	}
+	if err := l.provide(st, k, c.Namespace, nil, o); err != nil {
+		return nil, err
+	}
 	if err := l.charge(st, k, c.Namespace, name, o); err != nil {
 		return nil, err
 	}
 	return st, c.expires(st, dry)
+}
+
+// provide gives an object that a client writes what it gets of the cluster; old
+// is nil for a new one. It changes o.
+func (l *Layer) provide(st *step, k *Kind, namespace string, old, o object.Object) error {
+	if err := l.limit(k, namespace, old, o); err != nil {
+		return err
+	}
+	return l.address(st, k, old, o)
 }
 
 // expires makes an object of a step go by itself, if it is of a kind that does:

@@ -25,6 +25,8 @@ func applyDefaults(k *Kind, o object.Object) {
 		object.Set(o, object.String(o, "metadata", "name"), "metadata", "labels", "kubernetes.io/metadata.name")
 	case "secrets":
 		defaultSecret(o)
+	case "limitranges":
+		defaultLimits(o)
 	case "services":
 		object.Default(o, "ClusterIP", "spec", "type")
 		object.Default(o, "None", "spec", "sessionAffinity")

@@ -132,9 +132,20 @@ func (l *Layer) removing(k *Kind, cur *current, old object.Object, opts deleteOp
 		return nil, err
 	}
 	if next == nil {
-		return l.uncharge(&step{}, k, object.String(old, "metadata", "namespace"), old)
+		return l.deleting(k, old)
 	}
 	return &step{store: next, lease: cur.lease}, nil
+}
+
+// deleting is the step that takes an object out of the store, with what it held.
+func (l *Layer) deleting(k *Kind, o object.Object) (*step, error) {
+	st := &step{}
+	if k.qualified() == "services" {
+		if err := l.freeAddress(st, clusterIP(o)); err != nil {
+			return nil, err
+		}
+	}
+	return st, l.uncharge(st, k, object.String(o, "metadata", "namespace"), o)
 }
 
 // refuseDelete keeps what the cluster cannot do without.

@@ -108,7 +108,7 @@ func (l *Layer) amend(ctx context.Context, n node, fn func(object.Object)) error
 		fn(o)
 		tidyMeta(object.Map(o, "metadata"))
 		if released(o) {
-			return l.uncharge(&step{}, k, m.Namespace, o)
+			return l.deleting(k, o)
 		}
 		return &step{store: o, lease: cur.lease}, nil
 	})

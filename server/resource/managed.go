@@ -179,7 +179,56 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 	if err != nil {
 		return err
 	}
+	w.fold(sets, by, timestamp(now))
 	return w.encode(next, sets, by, now)
+}
+
+// maxUpdaters bounds the entries of managers that update; older ones are folded
+// into one of ancientManager for each version, as in a kube-apiserver.
+const (
+	maxUpdaters    = 10
+	ancientManager = "ancient-changes"
+)
+
+// fold changes sets: the oldest entries of updates are one, if there are too many.
+// The entry of newest is of now.
+func (w *ownership) fold(sets fieldpath.ManagedFields, newest manager, now string) {
+	var updaters []string
+	for key, set := range sets {
+		if !set.Applied() {
+			updaters = append(updaters, key)
+		}
+	}
+	when := func(key string) string {
+		if key == newest.key() {
+			return now
+		}
+		return w.times[key]
+	}
+	slices.SortFunc(updaters, func(a, b string) int { return cmp.Or(cmp.Compare(when(a), when(b)), cmp.Compare(a, b)) })
+	first := map[fieldpath.APIVersion]string{}
+	left := len(updaters)
+	for _, key := range updaters {
+		if left <= maxUpdaters {
+			return
+		}
+		set := sets[key]
+		before, seen := first[set.APIVersion()]
+		if !seen {
+			first[set.APIVersion()] = key
+			continue
+		}
+		into := manager{ancientManager, operationUpdate, string(set.APIVersion()), ""}
+		bucket := into.key()
+		if sets[bucket] == nil {
+			sets[bucket] = sets[before]
+			delete(sets, before)
+		}
+		sets[bucket] = fieldpath.NewVersionedSet(set.Set().Union(sets[bucket].Set()), set.APIVersion(), false)
+		delete(sets, key)
+		left--
+		w.who[bucket], w.times[bucket], w.sets[bucket] = into, when(key), sets[bucket]
+	}
 }
 
 // applyConfig returns old (nil: there is none) with a configuration applied by a manager.

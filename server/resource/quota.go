@@ -64,8 +64,8 @@ func (l *Layer) charge(st *step, k *Kind, namespace, name string, o object.Objec
 }
 
 // uncharge makes a step that deletes an object give back what it took.
-func (l *Layer) uncharge(st *step, k *Kind, namespace string, o object.Object) (*step, error) {
-	return st, l.eachQuota(st, k, namespace, o, func(quota object.Object, takes amounts) (object.Object, error) {
+func (l *Layer) uncharge(st *step, k *Kind, namespace string, o object.Object) error {
+	return l.eachQuota(st, k, namespace, o, func(quota object.Object, takes amounts) (object.Object, error) {
 		return given(quota, takes), nil
 	})
 }

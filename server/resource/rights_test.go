@@ -78,3 +78,25 @@ func (a *memberAs) want(t *testing.T, code int, method, path string, body any) {
 func newRightsMember(t *testing.T, tokens string) *member {
 	return newMember(t, func(cfg *server.Config) { cfg.ResourceAuthorization, cfg.ResourceTokenFile = server.RBAC, tokens })
 }
+
+// TestTokensAreReadAgain takes over what the file of tokens holds, unless it is broken.
+func TestTokensAreReadAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tokens.csv")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a-token,a,1,system:masters\n")
+	m := newRightsMember(t, file)
+	code := func(token string) int { return m.do("GET", "/api", nil, "Authorization", "Bearer "+token).code }
+	if code("a-token") != 200 || code("b-token") != 401 {
+		t.Errorf("%d %d", code("a-token"), code("b-token"))
+	}
+	write("b-token,b,2,system:masters\nc-token,c,3\n")
+	m.eventually("the other token", func() bool { return code("b-token") == 200 && code("a-token") == 401 })
+	write("broken")
+	write("a-token,a,1,system:masters\nd-token,d,4\n")
+	m.eventually("the first token again", func() bool { return code("a-token") == 200 && code("b-token") == 401 })
+}

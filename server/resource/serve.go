@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type Config struct {
 	Authorize bool
 	// Tokens knows bearer tokens; nil: there are none.
 	Tokens Tokens
+	// ServiceIPs is the range of the cluster IPs of Services, of IPv4.
+	ServiceIPs netip.Prefix
 }
 
 // Layer serves the Kubernetes API.

@@ -68,9 +68,14 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 			return nil, err
 		}
 		if released(next) {
-			return l.uncharge(&step{}, k, c.Namespace, old)
+			return l.deleting(k, old)
 		}
 		st := &step{store: next, lease: cur.lease}
+		if c.Sub == "" {
+			if err := l.provide(st, k, c.Namespace, old, next); err != nil {
+				return nil, err
+			}
+		}
 		return st, c.expires(st, dry)
 	})
 }

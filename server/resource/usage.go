@@ -65,34 +65,37 @@ func serviceUsage(a amounts, o object.Object) {
 	}
 }
 
-// podUsage adds the compute resources of a pod: the sum of its containers, or
-// the greatest of its init containers if that is more.
+// podUsage adds the compute resources of a pod.
 func podUsage(a amounts, spec object.Object) {
 	for _, kind := range []string{"requests", "limits"} {
-		sum := amounts{}
-		for _, v := range object.List(spec, "containers") {
-			c, _ := v.(object.Object)
-			for name, q := range object.Map(c, "resources", kind) {
-				if n, ok := parseQuantity(q); ok {
-					sum.add(name, n)
-				}
-			}
-		}
-		for _, v := range object.List(spec, "initContainers") {
-			c, _ := v.(object.Object)
-			for name, q := range object.Map(c, "resources", kind) {
-				if n, ok := parseQuantity(q); ok && (sum[name] == nil || sum[name].Cmp(n) < 0) {
-					sum[name] = n
-				}
-			}
-		}
-		for name, n := range sum {
+		for name, n := range podResources(spec, kind) {
 			a[kind+"."+name] = n
 			if kind == "requests" {
 				a[name] = n // cpu is requests.cpu
 			}
 		}
 	}
+}
+
+// podResources are a pod's requests or limits: the sum of its containers, or the
+// greatest of its init containers if that is more.
+func podResources(spec object.Object, kind string) amounts {
+	sum := amounts{}
+	for _, v := range object.List(spec, "containers") {
+		c, _ := v.(object.Object)
+		for name, n := range quantities(c, kind) {
+			sum.add(name, n)
+		}
+	}
+	for _, v := range object.List(spec, "initContainers") {
+		c, _ := v.(object.Object)
+		for name, n := range quantities(c, kind) {
+			if sum[name] == nil || sum[name].Cmp(n) < 0 {
+				sum[name] = n
+			}
+		}
+	}
+	return sum
 }
 
 // compute are the resources that a pod must say when a quota limits them.
