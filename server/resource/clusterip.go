@@ -90,7 +90,7 @@ func (l *Layer) takeAddress(st *step, k *Kind, o object.Object, wanted string) e
 	if err != nil {
 		return err
 	}
-	st.rewrite(addresses, stored{addresses.key("", wanted), 0, taken})
+	st.rewrite(addresses, storedObject{addresses.key("", wanted), 0, taken})
 	return nil
 }
 

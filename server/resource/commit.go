@@ -94,15 +94,15 @@ func (l *Layer) read(ctx context.Context, k *Kind, namespace, name, version stri
 	return l.local(key)
 }
 
-// stored is an object beside the one that a write is about.
-type stored struct {
+// storedObject is an object beside the one that a write is about.
+type storedObject struct {
 	key    string
 	rev    int64
 	object object.Object
 }
 
 // storedIn reads all objects of a kind in a namespace from a state.
-func storedIn(tx *mvcc.ReadTxn, k *Kind, namespace string) (out []stored, err error) {
+func storedIn(tx *mvcc.ReadTxn, k *Kind, namespace string) (out []storedObject, err error) {
 	prefix := k.key(namespace, "")
 	tx.Scan([]byte(prefix), prefixEnd(prefix), func(it mvcc.Item) bool {
 		var cur *current
@@ -113,7 +113,7 @@ func storedIn(tx *mvcc.ReadTxn, k *Kind, namespace string) (out []stored, err er
 		if o, err = cur.decoded(k); err != nil {
 			return false
 		}
-		out = append(out, stored{string(it.Key), cur.rev, o})
+		out = append(out, storedObject{string(it.Key), cur.rev, o})
 		return true
 	})
 	return out, err
@@ -140,7 +140,7 @@ type also struct {
 }
 
 // rewrite makes a step write another object, too, if nobody else has meanwhile.
-func (s *step) rewrite(k *Kind, o stored) {
+func (s *step) rewrite(k *Kind, o storedObject) {
 	s.guards = append(s.guards, guard{o.key, o.rev})
 	s.also = append(s.also, also{o.key, encodeStored(k, o.object)})
 }

@@ -93,7 +93,7 @@ func (l *Layer) takeFromBudget(st *step, namespace string, pod object.Object) er
 const conditionAllowed = "DisruptionAllowed"
 
 // covering are the budgets whose selectors match a pod.
-func covering(tx *mvcc.ReadTxn, k *Kind, namespace string, pod object.Object) (out []stored, err error) {
+func covering(tx *mvcc.ReadTxn, k *Kind, namespace string, pod object.Object) (out []storedObject, err error) {
 	all, err := storedIn(tx, k, namespace)
 	set := labels.Set{}
 	for name, v := range object.Map(pod, "metadata", "labels") {
