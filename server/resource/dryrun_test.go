@@ -1,6 +1,7 @@
 package resource_test
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -38,6 +39,19 @@ func eviction(pod, options string) string {
 	return `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"` + pod + `"}` + options + `}`
 }
 
+// versions are the resource versions of all objects that a dry run could touch.
+func (m *member) versions() map[string]string {
+	m.t.Helper()
+	out := map[string]string{}
+	for _, path := range []string{pods, budgets, "/api/v1/namespaces", deployments, "/api/v1/configmaps", "/api/v1/events", "/api/v1/resourcequotas", "/apis/apps/v1/replicasets"} {
+		for _, v := range object.List(m.must("GET", path, nil).body, "items") {
+			o := v.(object.Object)
+			out[path+"/"+object.String(o, "metadata", "namespace")+"/"+object.String(o, "metadata", "name")] = object.String(o, "metadata", "resourceVersion")
+		}
+	}
+	return out
+}
+
 // TestDryRun does everything that writes, and nothing is written.
 func TestDryRun(t *testing.T) {
 	m := newMember(t)
@@ -56,25 +70,7 @@ func TestDryRun(t *testing.T) {
 	m.eventually("only what is held is left", func() bool {
 		return len(m.must("GET", "/api/v1/namespaces/n/configmaps", nil).items()) == 1
 	})
-	versions := func() map[string]string {
-		out := map[string]string{}
-		for _, path := range []string{pods, budgets, "/api/v1/namespaces", deployments, "/api/v1/configmaps", "/api/v1/events", "/api/v1/resourcequotas", "/apis/apps/v1/replicasets"} {
-			for _, v := range object.List(m.must("GET", path, nil).body, "items") {
-				o := v.(object.Object)
-				out[path+"/"+object.String(o, "metadata", "namespace")+"/"+object.String(o, "metadata", "name")] = object.String(o, "metadata", "resourceVersion")
-			}
-		}
-		return out
-	}
-	same := func(a, b map[string]string) bool {
-		for name, rv := range a {
-			if b[name] != rv {
-				return false
-			}
-		}
-		return len(a) == len(b)
-	}
-	before := versions()
+	before := m.versions()
 	apply := func(body string) typed { return typed{"application/apply-patch+yaml", []byte(body)} }
 	const dry = "?dryRun=All"
 	finalize := `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n"},"spec":{}}`
@@ -105,7 +101,7 @@ func TestDryRun(t *testing.T) {
 		{"POST", pods + "/p/eviction" + dry, eviction("p", `{"dryRun":["All"]}`)},
 	} {
 		m.must(c.method, c.path, c.body)
-		if after := versions(); !same(before, after) {
+		if after := m.versions(); !maps.Equal(before, after) {
 			t.Fatalf("%s %s wrote: %v, was %v", c.method, c.path, after, before)
 		}
 	}

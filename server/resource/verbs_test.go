@@ -3,6 +3,7 @@ package resource_test
 import (
 	"encoding/base64"
 	"fmt"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -176,4 +177,50 @@ func TestJobsSelectTheirPods(t *testing.T) {
 	if uid := job.str("metadata", "uid"); uid == "" || job.str("spec", "selector", "matchLabels", label) != uid || job.str("spec", "template", "metadata", "labels", label) != uid {
 		t.Errorf("%s", job.raw)
 	}
+}
+
+// TestFieldSelectors selects by the fields that kinds have.
+func TestFieldSelectors(t *testing.T) {
+	m := newMember(t)
+	for i, more := range []string{`,"nodeName":"n1"`, `,"nodeName":"n2","restartPolicy":"Never"`, `,"hostNetwork":true`} {
+		m.must("POST", pods, fmt.Sprintf(`{"metadata":{"name":"p%d"},"spec":{"containers":[{"name":"c","image":"i"}]%s}}`, i, more))
+	}
+	m.must("PATCH", pods+"/p1/status", merged(`{"status":{"phase":"Running"}}`))
+	for selector, want := range map[string]string{
+		"spec.nodeName=n1": "[p0]", "spec.nodeName!=n1": "[p1 p2]", "spec.nodeName=": "[p2]", "status.phase=Running": "[p1]",
+		"spec.restartPolicy=Never,spec.nodeName=n2": "[p1]", "spec.hostNetwork=true": "[p2]", "spec.hostNetwork=false": "[p0 p1]",
+		"spec.schedulerName=default-scheduler": "[p0 p1 p2]", "metadata.namespace=default,metadata.name=p2": "[p2]", "metadata.namespace=other": "[]",
+	} {
+		if got := fmt.Sprint(m.must("GET", "/api/v1/pods?fieldSelector="+url.QueryEscape(selector), nil).items()); got != want {
+			t.Errorf("%s: %s, want %s", selector, got, want)
+		}
+	}
+	w := m.watch("/api/v1/pods?watch=true&resourceVersion=0&fieldSelector=" + url.QueryEscape("spec.nodeName="))
+	w.expect("ADDED p2")
+	m.must("POST", pods+"/p2/binding", `{"metadata":{"name":"p2"},"target":{"name":"n3"}}`)
+	w.expect("DELETED p2")
+	m.refused(400, "BadRequest", "GET", pods+"?fieldSelector=spec.nodeName%3Ca", nil)
+}
+
+// TestNothingToDo: writes that change nothing make no revision.
+func TestNothingToDo(t *testing.T) {
+	m := newMember(t)
+	made := m.must("POST", configmaps, `{"metadata":{"name":"a"},"data":{"x":"1"}}`)
+	for media, body := range map[string]string{
+		"merge-patch+json": `{"data":{"x":"1"}}`, "strategic-merge-patch+json": `{"data":{"x":"1"}}`,
+		"json-patch+json": `[{"op":"replace","path":"/data/x","value":"1"}]`,
+	} {
+		if a := m.must("PATCH", configmaps+"/a", typed{"application/" + media, []byte(body)}); a.rv() != made.rv() {
+			t.Errorf("%s: %s, was %s", media, a.rv(), made.rv())
+		}
+	}
+	if a := m.must("PUT", configmaps+"/a", string(made.raw)); a.rv() != made.rv() {
+		t.Errorf("PUT: %s, was %s", a.rv(), made.rv())
+	}
+	if list := m.must("GET", configmaps, nil); list.rv() != made.rv() {
+		t.Errorf("the store is at %s, the last write at %s", list.rv(), made.rv())
+	}
+	m.refused(409, "Conflict", "DELETE", configmaps+"/a", `{"preconditions":{"resourceVersion":"1"}}`)
+	m.refused(422, "Invalid", "DELETE", configmaps+"/a", `{"propagationPolicy":"Orphan","orphanDependents":true}`)
+	m.must("DELETE", configmaps+"/a", `{"preconditions":{"resourceVersion":"`+made.rv()+`"}}`)
 }
