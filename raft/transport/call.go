@@ -15,8 +15,8 @@ import (
 	"github.com/keelson-io/keelson/api"
 )
 
-// A call is a unary RPC on the connection of the bulk class. The request is the
-// kind (1 byte) and the payload. The answer is one of
+// A call is a unary RPC on the connection of the bulk class. Request and answer
+// are sealed. The request is the kind (1 byte) and the payload, the answer one of
 //
 //	0, answer            what the handler returned
 //	1, code (4), text    the handler's error, as a gRPC status
@@ -41,13 +41,17 @@ func (t *GRPC) Call(ctx context.Context, to api.MemberID, kind uint8, payload []
 	if cc == nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnreachable, to)
 	}
-	request := mem.BufferSlice{mem.SliceBuffer{kind}, mem.SliceBuffer(payload)}
+	request := sealed([]byte{kind}, payload)
 	var answer mem.BufferSlice
-	if err := cc.Invoke(l.outgoing(ctx), callMethod, &request, &answer); err != nil {
+	if err := cc.Invoke(l.outgoing(ctx), callMethod, request, &answer); err != nil {
 		return nil, t.callError(ctx, to, err)
 	}
 	body := answer.Materialize()
 	answer.Free()
+	body, err := unseal(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w: %w", ErrUnreachable, to, ErrUnknownOutcome, err)
+	}
 	return decodeAnswer(body)
 }
 
@@ -102,6 +106,9 @@ func serveCall(srv any, ctx context.Context, decode func(any) error, _ grpc.Unar
 	}
 	body := request.Materialize()
 	request.Free()
+	if body, err = unseal(body); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	if len(body) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "a call without a kind")
 	}
@@ -110,9 +117,18 @@ func serveCall(srv any, ctx context.Context, decode func(any) error, _ grpc.Unar
 		err = status.Error(codes.ResourceExhausted, ErrTooLarge.Error())
 	}
 	if err != nil {
-		return &mem.BufferSlice{mem.SliceBuffer(encodeError(err))}, nil
+		return sealed(encodeError(err)), nil
 	}
-	return &mem.BufferSlice{mem.SliceBuffer{answerOK}, mem.SliceBuffer(answer)}, nil
+	return sealed([]byte{answerOK}, answer), nil
+}
+
+// sealed is one gRPC message of sealed parts.
+func sealed(parts ...[]byte) *mem.BufferSlice {
+	out := mem.BufferSlice{mem.SliceBuffer(sealOf(parts...))}
+	for _, p := range parts {
+		out = append(out, mem.SliceBuffer(p))
+	}
+	return &out
 }
 
 func remoteAddress(ctx context.Context) string {

@@ -51,7 +51,8 @@
 // # Wire format
 //
 // frame.go has the frames of control and bulk, message.go the messages in them,
-// snapshot.go the parts of a snapshot, call.go the calls. Lengths are bounded by
+// snapshot.go the parts of a snapshot, call.go the calls, seal.go the checksum
+// ahead of frames and calls. Lengths are bounded by
 // what arrived before anything is allocated for them, counts by named constants,
 // and each decoder of peer bytes has a fuzz target. Bytes that make no sense end
 // the stream that they came on; they never reach Raft. What a peer may say is
@@ -82,6 +83,6 @@
 // # Reading order
 //
 // transport.go, class.go, queue.go, link.go (the sending side), inbound.go (the
-// receiving side), frame.go, message.go, dial.go, call.go; snapshot.go,
+// receiving side), frame.go, seal.go, message.go, dial.go, call.go; snapshot.go,
 // receive.go and transfer.go for snapshots; memorynet.go and memory.go for tests.
 package transport

@@ -368,7 +368,7 @@ func TestGRPCNewStreamReplacesOld(t *testing.T) {
 
 func messageSizeInFrame(m *raftpb.Message) int {
 	r := messageRecord(m)
-	return r.wireSize()
+	return sealSize + r.wireSize()
 }
 
 // A peer that accepts and says nothing ends each try after the dial timeout.

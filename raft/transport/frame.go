@@ -9,8 +9,8 @@ import (
 	"github.com/keelson-io/keelson/api"
 )
 
-// A frame is one gRPC message of a control or bulk stream: records one behind
-// another, each
+// A frame is one gRPC message of a control or bulk stream: a seal and records one
+// behind another, each
 //
 //	kind  1 byte
 //	len   uvarint
@@ -68,8 +68,8 @@ func appendRecord(b []byte, r *record) []byte {
 	return append(protowire.AppendVarint(b, uint64(r.term)), r.batch...)
 }
 
-// decodeFrame hands each record to fn. What fn gets aliases data, which the
-// caller must give away.
+// decodeFrame hands each record of a frame without its seal to fn. What fn gets
+// aliases data, which the caller must give away.
 func decodeFrame(data []byte, fn func(record) error) error {
 	for n := 0; len(data) > 0; n++ {
 		if n == frameRecords {

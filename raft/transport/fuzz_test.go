@@ -45,7 +45,7 @@ func FuzzFrame(f *testing.F) {
 	for range 20 {
 		records := []record{messageRecord(randomMessage(rng)), forwardRecord(7, []byte("batch")), messageRecord(randomMessage(rng))}
 		_, size := nextFrame(records, frameTarget)
-		f.Add(bytes.Clone(encodeFrame(records, size).ReadOnlyData()))
+		f.Add(bytes.Clone(encodeFrame(records, size).ReadOnlyData()[sealSize:]))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var records []record
@@ -64,7 +64,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		n, size := nextFrame(records, 1<<30)
 		back := 0
-		err = decodeFrame(encodeFrame(records, size).ReadOnlyData(), func(record) error { back++; return nil })
+		err = decodeFrame(encodeFrame(records, size).ReadOnlyData()[sealSize:], func(record) error { back++; return nil })
 		if err != nil || n != len(records) || back != n {
 			t.Fatalf("%d of %d records came back, %v", back, len(records), err)
 		}
@@ -140,8 +140,8 @@ func FuzzPart(f *testing.F) {
 
 // FuzzHandshake: no metadata crashes the parser.
 func FuzzHandshake(f *testing.F) {
-	f.Add("1", "9", "1", "2")
-	f.Add("1", "ffffffffffffffffff", "-1", "")
+	f.Add(protocolVersion, "9", "1", "2")
+	f.Add(protocolVersion, "ffffffffffffffffff", "-1", "")
 	f.Fuzz(func(t *testing.T, protocol, cluster, from, to string) {
 		md := metadata.Pairs(keyProtocol, protocol, keyCluster, cluster, keyFrom, from, keyTo, to)
 		id, err := parseIdentity(md)

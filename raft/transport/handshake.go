@@ -15,7 +15,7 @@ import (
 
 // protocolVersion is raised when an older member could misread what a newer one
 // sends. Fields that the older one may skip need no raise.
-const protocolVersion = "1"
+const protocolVersion = "2"
 
 // Every RPC opens with these metadata keys. The server checks them before it
 // reads anything else, and answers a stream with its own identity as header.

@@ -261,7 +261,11 @@ func (t *GRPC) receive(id identity, h Handler, stream grpc.ServerStream) error {
 		}
 		count.frames.Add(1)
 		count.bytes.Add(uint64(len(frame)))
-		err := decodeFrame(frame, func(r record) error {
+		records, err := unseal(frame)
+		if err != nil {
+			return err
+		}
+		err = decodeFrame(records, func(r record) error {
 			count.records.Add(1)
 			if r.msg == nil {
 				h.Forwarded(id.from, r.term, r.batch)

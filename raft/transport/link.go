@@ -305,6 +305,7 @@ func (l *link) send(ctx context.Context, q *queue, count *sendCounters, stream g
 
 // nextFrame says how many of the records, at least one, make the next frame.
 func nextFrame(records []record, target int) (n, size int) {
+	size = sealSize
 	for n < len(records) && n < frameRecords {
 		more := records[n].wireSize()
 		if n > 0 && size+more > target {
@@ -318,13 +319,14 @@ func nextFrame(records []record, target int) (n, size int) {
 func encodeFrame(records []record, size int) mem.Buffer {
 	pool := mem.DefaultBufferPool()
 	b := pool.Get(size)
-	out := (*b)[:0]
+	out := (*b)[:sealSize]
 	for i := range records {
 		out = appendRecord(out, &records[i])
 	}
 	if len(out) != size {
 		panic(fmt.Sprintf("transport: a frame of %d bytes was sized %d", len(out), size))
 	}
+	copy(out, sealOf(out[sealSize:]))
 	return mem.NewBuffer(b, pool)
 }
 

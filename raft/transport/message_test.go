@@ -127,12 +127,22 @@ func TestFrameRoundTrip(t *testing.T) {
 			t.Fatalf("%d of %d records in a frame of %d bytes", n, len(records), size)
 		}
 		var back []record
-		err := decodeFrame(encodeFrame(records, size).ReadOnlyData(), func(r record) error {
+		sealed := encodeFrame(records, size).ReadOnlyData()
+		bare, err := unseal(sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = decodeFrame(bare, func(r record) error {
 			back = append(back, r)
 			return nil
 		})
 		if err != nil || len(back) != len(records) {
 			t.Fatalf("%d records came back of %d, %v", len(back), len(records), err)
+		}
+		bad := bytes.Clone(sealed)
+		bad[rng.IntN(len(bad))] ^= 1 << rng.IntN(8)
+		if _, err := unseal(bad); !errors.Is(err, errMalformed) {
+			t.Fatalf("a frame with a turned bit: %v", err)
 		}
 		for i, r := range records {
 			if r.term != back[i].term || !bytes.Equal(r.batch, back[i].batch) || !proto.Equal(r.msg, back[i].msg) || r.body != back[i].body {

@@ -48,8 +48,6 @@ const (
 	manifestVersion = 1
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // manifest opens a snapshot stream. Its field names are its wire format.
 type manifest struct {
 	Version   uint8
