@@ -110,14 +110,8 @@ func (s *Stepper) EntryTerm(i api.Index) api.Term {
 	return api.Term(term)
 }
 
-// Voters are the members that decide, as this one knows it.
-func (s *Stepper) Voters() []api.MemberID {
-	var ids []api.MemberID
-	for _, id := range s.n.core.conf.GetVoters() {
-		ids = append(ids, api.MemberID(id))
-	}
-	return ids
-}
+// Voters are the members that decide, as this one knows it. They must not be changed.
+func (s *Stepper) Voters() []uint64 { return s.n.core.conf.GetVoters() }
 
 // Propose is Node.Propose.
 func (s *Stepper) Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error) {

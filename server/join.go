@@ -42,6 +42,10 @@ func (s *Server) announce(ctx context.Context) ([]byte, error) {
 	if err := s.node.ReadBarrier(ctx); err != nil {
 		s.log.Info("announcing members that may be outdated", slog.Any("error", err))
 	}
+	return s.announcement()
+}
+
+func (s *Server) announcement() ([]byte, error) {
 	return json.Marshal(announcement{Cluster: s.cluster, From: s.id, Members: s.members.list()})
 }
 

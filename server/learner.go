@@ -48,7 +48,7 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 		if err == nil || errors.As(err, &refusal) && refusal != api.ErrNotLeader && refusal != api.ErrNoLeader {
 			return list, err
 		}
-		c.await(ctx, changed, c.cfg.HeartbeatInterval)
+		c.wait(ctx, changed, c.cfg.HeartbeatInterval)
 	}
 	if ctx.Err() != nil {
 		return nil, proposalError(ctx.Err())
@@ -59,9 +59,8 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 	return nil, api.ErrTimeout
 }
 
-// await waits for a channel, but not for ever.
-func (c *reconfiguration) await(ctx context.Context, changed <-chan struct{}, d time.Duration) {
-	timer := c.cfg.Clock.NewTimer(d)
+func (s *Server) await(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+	timer := s.clock.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

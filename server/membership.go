@@ -49,6 +49,8 @@ type reconfiguration struct {
 	promoted func(error)
 	// steady is how long a connection must have lasted to count.
 	steady time.Duration
+	// wait waits for a channel, but not for ever.
+	wait func(ctx context.Context, changed <-chan struct{}, d time.Duration)
 }
 
 func (s *Server) reconfiguration() *reconfiguration {
@@ -57,7 +59,9 @@ func (s *Server) reconfiguration() *reconfiguration {
 	if steady == 0 {
 		steady = healthInterval
 	}
-	return &reconfiguration{view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion}
+	return &reconfiguration{
+		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.await,
+	}
 }
 
 // add adds a member with these peer URLs and returns it and all members.
@@ -119,7 +123,13 @@ func (c *reconfiguration) mayRemove(id api.MemberID) error {
 		return c.refuse("remove", id, api.ErrMemberNotEnoughStarted)
 	}
 	if id != c.id && c.since(id).IsZero() {
-		return nil // it is down: the quorum does without it already
+		// It is down. The quorum may do without it already; if not, its return would
+		// bring about a change after which there is none.
+		up := func(m Member) bool { return m.ID == c.id || !c.since(m.ID).IsZero() }
+		if len(slices.DeleteFunc(left, func(m Member) bool { return !up(m) })) < quorum(len(voters)-1) {
+			return c.refuse("remove", id, api.ErrUnhealthy)
+		}
+		return nil
 	}
 	if c.connected(voters)-1 < quorum(len(voters)-1) {
 		return c.refuse("remove", id, api.ErrUnhealthy)

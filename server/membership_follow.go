@@ -26,9 +26,19 @@ const (
 
 // leaving are members that were removed a moment ago. They are still spoken to,
 // so that they learn of it by themselves; then they are refused.
+//
+// A member that was removed must not stop before the others know it for ever. The
+// change was committed by the old members: if those that stay crash before their
+// disks have it, the vote of the one that left may be what they need to learn it
+// again. So who stays refuses it only when its own store has the change, and who
+// leaves stops when a majority of the new voters refuses it.
 type leaving struct {
 	mu    sync.Mutex
 	peers map[api.MemberID]transport.Peer
+
+	self     bool                  // this member was removed
+	waiting  map[api.MemberID]bool // then, the voters that have not refused it
+	patience int                   // how many of them need not
 }
 
 // membersChanged makes the transport follow the applied membership. Apply
@@ -42,7 +52,7 @@ func (s *Server) membersChanged(old, now *memberSet) {
 		switch {
 		case id == s.id:
 			s.log.Warn("this member was removed from the cluster; it stops", slog.Any("member", id))
-			s.clock.AfterFunc(stopAfterRemoval, func() { s.fail(fmt.Errorf("%w (member %s)", ErrRemoved, id)) })
+			s.parts.leaving.begin(now)
 		case was:
 			s.sendOff(m)
 		default:
@@ -52,7 +62,28 @@ func (s *Server) membersChanged(old, now *memberSet) {
 	s.setPeers()
 }
 
-// sendOff keeps the connection with a removed member for a moment.
+// begin notes that this member was removed from what is now the membership.
+func (l *leaving) begin(now *memberSet) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.self, l.waiting = true, map[api.MemberID]bool{}
+	for _, m := range now.voters() {
+		l.waiting[m.ID] = true
+	}
+	l.patience = len(l.waiting) - quorum(len(l.waiting))
+}
+
+// refused notes that a peer knows of this member's removal, and reports whether
+// enough of them do.
+func (l *leaving) refused(by api.MemberID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.waiting, by)
+	return l.self && len(l.waiting) <= l.patience
+}
+
+// sendOff keeps the connection with a removed member for a moment, and until its
+// removal is on this member's disk.
 func (s *Server) sendOff(m Member) {
 	l := &s.parts.leaving
 	l.mu.Lock()
@@ -61,12 +92,19 @@ func (s *Server) sendOff(m Member) {
 		l.peers = map[api.MemberID]transport.Peer{}
 	}
 	l.peers[m.ID] = peerOf(m)
-	s.clock.AfterFunc(2*s.cfg.HeartbeatInterval, func() {
+	at, _ := s.Store().Applied()
+	var end func()
+	end = func() {
+		if s.Store().Durable() < at {
+			s.clock.AfterFunc(2*s.cfg.HeartbeatInterval, end)
+			return
+		}
 		l.mu.Lock()
 		delete(l.peers, m.ID)
 		l.mu.Unlock()
 		s.parts.transport.Refuse(m.ID)
-	})
+	}
+	s.clock.AfterFunc(2*s.cfg.HeartbeatInterval, end)
 }
 
 func peerOf(m Member) transport.Peer {
@@ -112,6 +150,10 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 		reason = ErrForgotten
 	default:
 		return // logged by the transport; nothing that ends a member
+	}
+	if reason == ErrRemoved && s.parts.leaving.refused(peer) {
+		s.clock.AfterFunc(stopAfterRemoval, func() { s.fail(fmt.Errorf("%w (member %s)", ErrRemoved, s.id)) })
+		return
 	}
 	s.clock.AfterFunc(3*s.cfg.ElectionTimeout, func() {
 		if s.node.Status().Leader == 0 {

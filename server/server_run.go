@@ -150,10 +150,6 @@ const joinRetry = 100 * time.Millisecond
 // name and client URLs, or the cluster knows them and it has caught up. Then it
 // closes ready.
 func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
-	self := &publication{
-		ID: s.id, Name: s.cfg.Name, ClientURLs: urlStrings(s.cfg.AdvertiseClientURLs),
-		Incarnation: s.parts.home.identity.Incarnation,
-	}
 	for ctx.Err() == nil {
 		err := s.node.ReadBarrier(ctx)
 		if err == nil && s.cfg.Maintenance.InitialCorruptCheck {
@@ -162,11 +158,8 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 				return
 			}
 		}
-		if err == nil && !s.members.published(self) {
-			err = s.publish(ctx, self)
-		}
-		if err == nil && s.parts.home.rebuilt {
-			err = s.absolve(ctx)
+		if err == nil {
+			err = s.introduce(ctx)
 		}
 		if err == nil {
 			close(ready)
@@ -182,6 +175,24 @@ func (s *Server) join(ctx context.Context, ready chan<- struct{}) {
 		}
 		timer.Stop()
 	}
+}
+
+// introduce tells the cluster what it does not know yet of this member, and ends
+// a rebuild. The member has applied what was acknowledged before.
+func (s *Server) introduce(ctx context.Context) error {
+	self := &publication{
+		ID: s.id, Name: s.cfg.Name, ClientURLs: urlStrings(s.cfg.AdvertiseClientURLs),
+		Incarnation: s.parts.home.identity.Incarnation,
+	}
+	if !s.members.published(self) {
+		if err := s.publish(ctx, self); err != nil {
+			return err
+		}
+	}
+	if s.parts.home.rebuilt {
+		return s.absolve(ctx)
+	}
+	return nil
 }
 
 // publish replicates what this member says about itself.

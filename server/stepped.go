@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,6 +46,9 @@ type SteppedWorld struct {
 	// Engine opens the database file at path.
 	Engine    func(path string) (engine.Engine, error)
 	Transport func(api.MemberID) transport.Transport
+	// Ask is what the member at a peer URL announces: see Announcement. Needed by a
+	// member that joins a cluster.
+	Ask func(url string) ([]byte, error)
 	// Park suspends the calling task until ready says true; false: the member is
 	// gone and the task must end.
 	Park func(ready func() bool) bool
@@ -60,7 +64,14 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	h, err := openHome(&cfg, nil)
+	h, err := openHome(&cfg, func(_ context.Context, url string) (*announcement, error) {
+		b, err := w.Ask(url)
+		if err != nil {
+			return nil, err
+		}
+		a := &announcement{}
+		return a, json.Unmarshal(b, a)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +85,9 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 		return nil, err
 	}
 	s.parts.transport = w.Transport(s.id)
+	if err := s.refuseRemoved(); err != nil {
+		return nil, err
+	}
 	if err := m.open(s.parts.transport); err != nil {
 		return m, s.repairable(err)
 	}
@@ -113,16 +127,24 @@ func (m *Stepped) Repair() error {
 // state, and writes the mark by which its next start does.
 func (m *Stepped) Rebuilds(reason error) bool { return errors.Is(m.rebuildable(reason), ErrRebuild) }
 
-// Absolve ends the rebuild of a member that takes part again. It parks.
-func (m *Stepped) Absolve() error {
-	if !m.parts.home.rebuilt {
-		return nil
-	}
+// Join takes part in the cluster: the others learn what they do not know of this
+// member yet, and a rebuild of its state ends. It parks.
+func (m *Stepped) Join() error {
 	if err := m.Node.ReadBarrier(m.ctx); err != nil {
 		return err
 	}
-	return m.absolve(m.ctx)
+	return m.introduce(m.ctx)
 }
+
+// Announcement is what the member tells one that joins, without making sure that
+// it is the newest: a member without a leader announces so, too.
+func (m *Stepped) Announcement() ([]byte, error) { return m.announcement() }
+
+// Members are those that the member knows of, by id. They must not be changed.
+func (m *Stepped) Members() []Member { return m.members.list() }
+
+// Incarnation is the mark of the member's data directory.
+func (m *Stepped) Incarnation() uint64 { return m.parts.home.identity.Incarnation }
 
 // open opens the log and what needs it.
 func (m *Stepped) open(t transport.Transport) (err error) {
@@ -142,9 +164,10 @@ func (m *Stepped) open(t transport.Transport) (err error) {
 		return err
 	}
 	s.lead(m.Node)
+	s.setPeers() // with the marks of their directories
 	s.lessor.await = awaitParked(w.Park)
 	v := s.view()
-	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval}
+	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval, promoted: s.metrics.promotion, wait: m.awaitChange}
 	node.Handle(callMember, change.answer)
 	m.services = []service{
 		{&kvService, s}, {&leaseService, s}, {&authService, s},
@@ -165,15 +188,24 @@ func (o observed) Apply(entries []raft.Entry) {
 	o.applier.Apply(entries)
 }
 
-func awaitParked(park func(func() bool) bool) func(ctx context.Context, gone, done <-chan struct{}) error {
-	closed := func(c <-chan struct{}) bool {
-		select {
-		case <-c:
-			return true
-		default:
-			return false
-		}
+// awaitChange is Server.await for a task.
+func (m *Stepped) awaitChange(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+	over := false
+	timer := m.clock.AfterFunc(d, func() { over = true })
+	defer timer.Stop()
+	m.world.Park(func() bool { return over || closed(changed) || ctx.Err() != nil })
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
+}
+
+func awaitParked(park func(func() bool) bool) func(ctx context.Context, gone, done <-chan struct{}) error {
 	return func(ctx context.Context, gone, done <-chan struct{}) error {
 		park(func() bool { return closed(gone) || closed(done) || ctx.Err() != nil })
 		switch {

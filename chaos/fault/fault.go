@@ -45,6 +45,13 @@ const (
 	Compact    Kind = "compact"    // up to Arg revisions below the newest
 	Rot        Kind = "rot"        // a bit of the member's database flips while it is down
 	Alarm      Kind = "alarm"      // a person raises NOSPACE for the member
+
+	// Changes of the membership. Who is added starts when the event ends.
+	AddLearner Kind = "add-learner" // and promotes it, too early at first
+	AddVoter   Kind = "add-voter"
+	Remove     Kind = "remove"
+	Return     Kind = "return"    // a removed member starts again with its old directory
+	DiskLost   Kind = "disk-lost" // an empty directory, then a replacement. Arg 1: which is to come before the member is removed
 )
 
 // Leader as an Event's Member is whoever leads when the event comes.

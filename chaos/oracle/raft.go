@@ -115,6 +115,9 @@ func (o *Observer) Applies(id, index, term uint64, data []byte) (fresh bool, err
 // Wrote notes what the member's disk surely holds of the log.
 func (o *Observer) Wrote(id uint64, last Position) { o.durable[id] = last }
 
+// Holds is what the member's disk surely holds of the log.
+func (o *Observer) Holds(id uint64) Position { return o.durable[id] }
+
 // Damaged notes that a fault has hurt the member's log: what it finds at its next
 // start may be less. What it had acknowledged before counts until then, for the
 // repair must give it back.

@@ -89,14 +89,21 @@ func (c *client) send(m *member, method string, req proto.Message, done func(*hi
 	s := c.s
 	op := &history.Op{ID: len(s.hist.Ops), Client: c.n, Member: uint64(m.id), Life: m.life, Method: method, Call: s.now, Request: req}
 	s.hist.Ops = append(s.hist.Ops, op)
+	s.request(m, method, req, func(resp proto.Message, err error) {
+		c.finish(op, resp, err)
+		done(op)
+	})
+}
+
+// request asks a member. done is told once, if only that nobody knows.
+func (s *Sim) request(m *member, method string, req proto.Message, done func(proto.Message, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	over := false
 	end := func(resp proto.Message, err error) {
 		if !over {
 			over = true
 			cancel()
-			c.finish(op, resp, err)
-			done(op)
+			done(resp, err)
 		}
 	}
 	s.after(s.cfg.Timeout, func() {
@@ -160,4 +167,4 @@ func (c *client) finish(op *history.Op, resp proto.Message, err error) {
 }
 
 // move makes the client go to another member.
-func (c *client) move() { c.at = c.s.members[c.s.chance.client.IntN(len(c.s.members))] }
+func (c *client) move() { c.at = c.s.anybody() }

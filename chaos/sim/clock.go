@@ -21,9 +21,11 @@ func (c memberClock) pace(d time.Duration) time.Duration {
 	return max(d, 0)*1000/time.Duration(1000+c.m.drift) + 1 // not before it is over
 }
 
-func (c memberClock) Now() time.Time {
-	m := c.m
-	return epoch.Add(m.s.now * time.Duration(1000+m.drift) / 1000)
+func (c memberClock) Now() time.Time { return c.m.timeOf(c.m.s.now) }
+
+// timeOf is what the member's clock shows at a simulated time.
+func (m *member) timeOf(at time.Duration) time.Time {
+	return epoch.Add(at * time.Duration(1000+m.drift) / 1000)
 }
 
 // Wall jumps when a fault sets it.

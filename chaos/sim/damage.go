@@ -15,8 +15,10 @@ import (
 // mayBeDamaged is the budget: one damaged member at a time, and others that can
 // mend it.
 func (m *member) mayBeDamaged() bool {
-	hurt := func(o *member) bool { return o.damaged || o.rotten }
-	return len(m.s.members) >= 3 && m.node != nil && !m.repairing && !slices.ContainsFunc(m.s.members, hurt)
+	hurt := func(o *member) bool { return o.belongs() && (o.damaged || o.rotten || o.wiped) }
+	c := m.s.changes
+	return len(m.s.roster.Voters()) >= 3 && c.inFlight == 0 && m.s.now >= c.settled &&
+		m.node != nil && !m.repairing && m.belongs() && !slices.ContainsFunc(m.s.members, hurt)
 }
 
 // damage hurts the proven part of the member's log while its process is down.

@@ -71,10 +71,10 @@ func (s *Sim) quiet() bool {
 func (s *Sim) equal() bool {
 	leaders := 0
 	var first raft.Status
-	for i, m := range s.members {
-		if m.node == nil || m.repairing {
-			return false
-		}
+	if !s.allThere() {
+		return false
+	}
+	for i, m := range s.listed() {
 		st := m.node.Node.Status()
 		if i == 0 {
 			first = st
@@ -112,8 +112,8 @@ func (s *Sim) leaseTime() time.Duration {
 }
 
 func (s *Sim) leasesGone() bool {
-	for _, m := range s.members {
-		if len(m.node.Store().Leases()) > 0 {
+	for _, m := range s.listed() {
+		if m.node == nil || len(m.node.Store().Leases()) > 0 {
 			return false
 		}
 	}
@@ -169,8 +169,9 @@ func (s *Sim) judge() {
 		}
 		return
 	}
-	for _, m := range s.members {
+	for _, m := range s.listed() {
 		s.hist.States = append(s.hist.States, m.state())
+		m.checkRoster()
 	}
 	if s.failed != nil {
 		return

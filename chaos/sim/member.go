@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/keelson-io/keelson/api"
@@ -24,9 +25,18 @@ type member struct {
 	id   api.MemberID // known once it has started
 	disk *disk
 
+	// Its place in the cluster.
+	port   int    // of its peer URL
+	joins  bool   // it was added to a cluster that runs
+	mark   uint64 // of its directory, as the others know it
+	wiped  bool   // it has lost its directory, and is refused for it
+	left   bool   // it has stopped for good
+	voters []uint64
+
 	// The process. life counts them: what was planned for one ends with it.
 	node      *server.Stepped // nil: down
 	life      int
+	started   time.Duration
 	fs        *vfs.Fault
 	wire      *wire
 	parked    []*task
@@ -56,7 +66,7 @@ type member struct {
 }
 
 func newMember(s *Sim, n int) *member {
-	m := &member{s: s, n: n, name: fmt.Sprint("m", n), disk: newDisk(s.cfg.Seed<<8 + uint64(n))}
+	m := &member{s: s, n: n, port: n, name: fmt.Sprint("m", n), disk: newDisk(s.cfg.Seed<<8 + uint64(n))}
 	if d := s.cfg.Drift; d > 0 {
 		m.drift = s.chance.member.IntN(2*d+1) - d
 	}
@@ -69,13 +79,8 @@ func (m *member) config() server.Config {
 	s := m.s
 	cfg := server.DefaultConfig()
 	cfg.Name, cfg.DataDir, cfg.ClusterToken = m.name, "/data", "sim"
-	for n := range s.cfg.Members {
-		if n > 0 {
-			cfg.InitialCluster += ","
-		}
-		cfg.InitialCluster += fmt.Sprintf("m%d=%s", n, peerURL(n))
-	}
-	peer, err := url.Parse(peerURL(m.n))
+	cfg.InitialCluster, cfg.NewCluster = s.initialCluster(m), !m.joins
+	peer, err := url.Parse(peerURL(m.port))
 	if err != nil {
 		panic(err) // we made it
 	}
@@ -90,6 +95,7 @@ func (m *member) config() server.Config {
 func (m *member) start() {
 	s := m.s
 	m.life++
+	m.started = s.now
 	m.crashAt, m.dead, m.failing = 0, nil, nil
 	if !s.calm && s.now > 0 && s.chance.disk.IntN(6) == 0 {
 		m.crashAt = 1 + s.chance.disk.IntN(40) // while it recovers, if it makes so many calls
@@ -98,10 +104,11 @@ func (m *member) start() {
 	m.role, m.elected = raft.Status{}, 0
 	m.ticks, m.heard = 0, map[api.MemberID]int{}
 	m.fs = vfs.NewFault(m.disk.files, vfs.Rule{Hook: m.beforeCall})
-	m.wire = &wire{m: m}
+	m.wire = &wire{m: m, refused: map[api.MemberID]bool{}, told: map[api.MemberID]time.Duration{}}
 	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
 		Engine:       m.openEngine,
 		Transport:    func(id api.MemberID) transport.Transport { m.id = id; s.byID[id] = m; return m.wire },
+		Ask:          m.ask,
 		Park:         s.park,
 		Observe:      m.observe,
 		SegmentBytes: s.cfg.SegmentBytes,
@@ -117,11 +124,19 @@ func (m *member) start() {
 		m.disk = m.disk.killed()
 		s.after(m.downTime()+100*time.Millisecond, m.revive)
 		return
+	case m.leaves(err):
+		m.disk = m.disk.killed()
+		return
+	case m.waitsToJoin(err):
+		s.say("%s cannot join: %v", m.name, err)
+		m.disk = m.disk.killed()
+		s.after(joinPause, m.revive)
+		return
 	case err != nil:
 		s.fail("O12", "member %s does not start: %v", m.name, err)
 		return
 	}
-	m.node, m.repairing = node, node.Damaged()
+	m.node, m.repairing, m.mark = node, node.Damaged(), node.Incarnation()
 	m.seeCalls()
 	for _, o := range s.members {
 		if o != m && o.node != nil {
@@ -131,7 +146,7 @@ func (m *member) start() {
 	}
 	if m.repairing {
 		s.say("%s starts damaged", m.name)
-		s.watch.Damaged(uint64(m.id))
+		s.watch.Damaged(m.key())
 		m.spawn(m.repair)
 		m.turn()
 		return
@@ -156,10 +171,6 @@ func (m *member) repair() {
 	}
 	m.repairing, m.rotten = false, false
 	m.s.stats.Repairs++
-	m.after(0, func() {
-		m.spawn(func() { _ = m.node.Absolve() }) // a later start tries again
-		m.turn()
-	})
 	m.begin()
 }
 
@@ -171,15 +182,30 @@ func (m *member) begin() {
 	m.checkStart()
 	m.after(time.Duration(s.chance.member.Int64N(int64(s.cfg.Tick))), m.tick)
 	m.after(m.flushPause(), m.flush)
+	m.after(0, m.join)
+	m.after(refusalPause, m.knock)
 	m.turn()
 }
+
+// join makes the member known to the others, as often as it takes.
+func (m *member) join() {
+	life := m.life
+	m.spawn(func() {
+		if err := m.node.Join(); err != nil && m.life == life {
+			m.after(joinPause, m.join)
+		}
+	})
+	m.turn()
+}
+
+const joinPause = 200 * time.Millisecond
 
 // checkStart compares what the member has found with what its disk surely held.
 func (m *member) checkStart() {
 	st := m.node.Node.Status()
-	m.s.must("O6", m.s.watch.Started(uint64(m.id), uint64(st.Applied), uint64(st.Term)))
+	m.s.must("O6", m.s.watch.Started(m.key(), uint64(st.Applied), uint64(st.Term)))
 	last := oracle.Position{Index: uint64(st.Last), Term: uint64(m.node.Node.EntryTerm(st.Last))}
-	m.s.must("O6", m.s.watch.Recovered(uint64(m.id), last, m.entryTerm))
+	m.s.must("O6", m.s.watch.Recovered(m.key(), last, m.entryTerm))
 }
 
 func (m *member) entryTerm(index uint64) uint64 {
@@ -267,7 +293,7 @@ func (m *member) checkQuorum() {
 	voters := m.node.Node.Voters()
 	near := 0
 	for _, id := range voters {
-		if at, ok := m.heard[id]; id == m.id || ok && m.ticks-at <= patience {
+		if at, ok := m.heard[api.MemberID(id)]; id == uint64(m.id) || ok && m.ticks-at <= patience {
 			near++
 		}
 	}
@@ -351,11 +377,11 @@ func (m *member) write() {
 	m.seeCalls()
 	if m.dead == nil && err == nil {
 		st := m.node.Node.Status()
-		m.s.watch.Wrote(uint64(m.id), oracle.Position{Index: uint64(st.Last), Term: m.entryTerm(uint64(st.Last))})
-		m.s.watch.Promised(uint64(m.id), uint64(term))
-		if at, _ := m.node.Store().Applied(); m.s.watch.Behind(uint64(m.id), uint64(at)) {
+		m.s.watch.Wrote(m.key(), oracle.Position{Index: uint64(st.Last), Term: m.entryTerm(uint64(st.Last))})
+		m.s.watch.Promised(m.key(), uint64(term))
+		if at, _ := m.node.Store().Applied(); m.s.watch.Behind(m.key(), uint64(at)) {
 			m.s.stats.Snapshots++ // one was installed
-			m.s.must("O6", m.s.watch.Started(uint64(m.id), uint64(at), uint64(term)))
+			m.s.must("O6", m.s.watch.Started(m.key(), uint64(at), uint64(term)))
 		}
 	}
 	m.done(err)
@@ -409,6 +435,8 @@ func (m *member) ended() bool {
 	case err == nil:
 		return false
 	case m.rebuild(err):
+	case m.leaves(err):
+		m.down(m.disk.killed())
 	case errors.Is(err, errFlush), errors.Is(err, vfs.ErrInjected), errors.Is(err, vfs.ErrNoSpace):
 		m.s.say("%s stops: %v", m.name, err)
 		m.down(m.disk.killed())
@@ -452,7 +480,7 @@ func (m *member) downTime() time.Duration {
 
 // revive starts the process again, unless somebody has.
 func (m *member) revive() {
-	if m.node == nil && m.s.failed == nil {
+	if m.node == nil && m.s.failed == nil && !m.left {
 		m.start()
 	}
 }
@@ -491,30 +519,30 @@ func (m *member) lookAtRaft() {
 		m.s.stats.Elections++
 		m.leads = m.ticks
 		m.s.say("%s leads term %d", m.name, st.Term)
-		m.s.must("O6", w.Leads(uint64(m.id), uint64(st.Term)))
+		m.s.must("O6", w.Leads(m.key(), uint64(st.Term)))
+		if m.wiped || !slices.Contains(m.node.Node.Voters(), uint64(m.id)) {
+			m.s.fail("O6", "%s leads term %d and has no vote", m.name, st.Term)
+		}
 		m.elected = w.Newest()
 	}
 	if m.elected > 0 && !m.writing { // what raft counts on may not be written yet
-		m.s.must("O6", w.Complete(uint64(m.id), m.elected, uint64(st.Applied), m.entryTerm))
+		m.s.must("O6", w.Complete(m.key(), m.elected, uint64(st.Applied), m.entryTerm))
 		m.elected = 0
 	}
-	m.s.must("O6", w.Term(uint64(m.id), uint64(st.Term)))
+	m.s.must("O6", w.Term(m.key(), uint64(st.Term)))
 	if st.Committed > m.role.Committed && st.Role == raft.Leader {
-		var voters []uint64
-		for _, id := range m.node.Node.Voters() {
-			voters = append(voters, uint64(id))
-		}
-		if term := m.entryTerm(uint64(st.Committed)); term > 0 {
-			m.s.must("O6", w.Committed(uint64(st.Committed), term, voters))
+		// What it acted on meanwhile may have changed who counts: one of the two did.
+		if term := m.entryTerm(uint64(st.Committed)); term > 0 && w.Committed(uint64(st.Committed), term, m.voters) != nil {
+			m.s.must("O6", w.Committed(uint64(st.Committed), term, m.node.Node.Voters()))
 		}
 	}
-	m.role = st
+	m.role, m.voters = st, m.node.Node.Voters()
 }
 
 // observe sees what the state machine is about to apply.
 func (m *member) observe(entries []raft.Entry) {
 	for _, e := range entries {
-		fresh, err := m.s.watch.Applies(uint64(m.id), uint64(e.Index), uint64(e.Term), content(e))
+		fresh, err := m.s.watch.Applies(m.key(), uint64(e.Index), uint64(e.Term), content(e))
 		m.s.must("O6", err)
 		if fresh {
 			m.s.record(e)
@@ -529,7 +557,7 @@ func content(e raft.Entry) (b []byte) {
 		b = append(b, c.Body...)
 	}
 	if e.Conf != nil {
-		b = fmt.Appendf(b, "%d %d ", e.Conf.Op, e.Conf.Member)
+		b = fmt.Appendf(b, "%d %d %v ", e.Conf.Op, e.Conf.Member, e.Conf.Err)
 		b = append(b, e.Conf.Context...)
 	}
 	return b
@@ -538,6 +566,9 @@ func content(e raft.Entry) (b []byte) {
 // record keeps an entry that nobody had applied before.
 func (s *Sim) record(e raft.Entry) {
 	out := history.Entry{Index: uint64(e.Index), Term: uint64(e.Term)}
+	if e.Conf != nil {
+		s.recordChange(e.Conf)
+	}
 	for _, c := range e.Commands {
 		logged, err := server.ReadCommand(c)
 		if err != nil {

@@ -88,6 +88,8 @@ func (s *Sim) strikeClients(e fault.Event, m *member) {
 		}
 	case fault.Alarm:
 		s.raiseAlarm(m, e.For)
+	case fault.AddLearner, fault.AddVoter, fault.Remove, fault.Return, fault.DiskLost:
+		s.strikeMembers(e, m)
 	default:
 		s.strikeNetwork(e, m)
 	}
@@ -107,11 +109,12 @@ func (s *Sim) raiseAlarm(m *member, d time.Duration) {
 
 // target is who an event is about; without a leader, the first member.
 func (s *Sim) target(n int) *member {
+	present := s.present()
 	if n != fault.Leader {
-		return s.members[n%len(s.members)]
+		return present[n%len(present)]
 	}
-	best := s.members[0]
-	for _, m := range s.members {
+	best := present[0]
+	for _, m := range present {
 		if m.node != nil && m.role.Role == raft.Leader && (best.role.Role != raft.Leader || m.role.Term > best.role.Term) {
 			best = m
 		}
@@ -199,6 +202,7 @@ func (s *Sim) cutLinks(e fault.Event, m *member) {
 	s.undo(e.For, func() {
 		for _, l := range links {
 			s.net.cut[l[0]][l[1]]--
+			s.net.healed[l[0]][l[1]] = s.now
 		}
 	})
 }
@@ -225,13 +229,19 @@ func (s *Sim) heal() {
 	s.say("* calm")
 	s.calm = true
 	s.net = network{}
-	s.net.init(len(s.members))
+	s.net.init(s.cfg.Members + spareMachines)
 	for _, m := range s.members {
+		if m.fs == nil { // it was to start later
+			m.revive()
+			continue
+		}
 		m.stalled, m.cutOff, m.crashAt, m.failing, m.wall = 0, 0, 0, nil, 0
 		m.fs.SetRules(vfs.Rule{Hook: m.beforeCall})
 		m.disk.files.SetSpace(-1)
 		if m.node == nil {
-			s.after(m.downTime(), m.revive)
+			if m.belongs() {
+				s.after(m.downTime(), m.revive)
+			}
 			continue
 		}
 		for _, o := range s.members {

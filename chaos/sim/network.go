@@ -18,16 +18,51 @@ import (
 // they count.
 type network struct {
 	cut                   [][]int
-	loss, duplicate, slow []int // percent, percent, one message in so many; the active ones
+	healed                [][]time.Duration // when a link was last not cut any more
+	loss, duplicate, slow []int             // percent, percent, one message in so many; the active ones
 	delay                 []time.Duration
 }
 
 func (n *network) init(members int) {
-	n.cut = make([][]int, members)
+	n.cut, n.healed = make([][]int, members), make([][]time.Duration, members)
 	for i := range n.cut {
-		n.cut[i] = make([]int, members)
+		n.cut[i], n.healed[i] = make([]int, members), make([]time.Duration, members)
 	}
 }
+
+// meets reports whether the link from one machine to another may be used: the
+// sender knows the other for a member, and neither sees in the other one that was
+// removed or that has lost its directory. The sender hears of a refusal.
+func (s *Sim) meets(from, to *member) bool {
+	peer, known := from.wire.peers[to.id]
+	if !known || peer.Incarnation != 0 && peer.Incarnation != to.mark {
+		return false
+	}
+	var refusal error
+	if back := to.wire.peers[from.id]; to.wire.refused[from.id] {
+		refusal = transport.ErrRemoved
+	} else if back.Incarnation != 0 && back.Incarnation != from.mark {
+		refusal = transport.ErrForgotten
+	}
+	if refusal != nil && s.now >= from.wire.told[to.id] {
+		from.wire.told[to.id] = s.now + refusalPause
+		from.after(s.net.time(s), func() { from.wire.handler.Refused(to.id, refusal) })
+	}
+	return refusal == nil
+}
+
+// knock connects again with who has ended the connection.
+func (m *member) knock() {
+	for _, o := range m.s.members {
+		if o != m && o.node != nil && m.s.net.cut[m.n][o.n] == 0 {
+			m.s.meets(m, o)
+		}
+	}
+	m.after(refusalPause, m.knock)
+}
+
+// refusalPause lies between two attempts to connect with a member that refuses.
+const refusalPause = time.Second
 
 // time is how long a message takes.
 func (n *network) time(s *Sim) time.Duration {
@@ -55,6 +90,13 @@ func (n *network) loses(s *Sim) bool {
 
 // deliver brings something from one member to another, or does not, or twice.
 func (s *Sim) deliver(from, to *member, call func()) {
+	if to.node != nil && s.meets(from, to) {
+		s.answer(from, to, call)
+	}
+}
+
+// answer is deliver on a connection that the other member has made.
+func (s *Sim) answer(from, to *member, call func()) {
 	n := &s.net
 	if n.cut[from.n][to.n] > 0 || n.loses(s) {
 		return
@@ -80,22 +122,56 @@ func (s *Sim) deliver(from, to *member, call func()) {
 
 // meet tells the member that another one can be reached.
 func (m *member) meet(o *member) {
-	m.after(m.s.net.time(m.s), func() { m.wire.handler.PeerUp(o.id); m.turn() })
+	if m.s.meets(m, o) {
+		m.after(m.s.net.time(m.s), func() { m.wire.handler.PeerUp(o.id); m.turn() })
+	}
 }
 
 // wire is one process's access to the network.
 type wire struct {
 	m       *member
 	handler transport.Handler
+	peers   map[api.MemberID]transport.Peer
+	refused map[api.MemberID]bool
+	told    map[api.MemberID]time.Duration // until when it need not hear again that it is refused
 }
 
 var _ transport.Transport = (*wire)(nil)
 
-func (w *wire) Start(h transport.Handler) error       { w.handler = h; return nil }
-func (w *wire) SetPeers([]transport.Peer)             {}
-func (w *wire) Refuse(...api.MemberID)                {}
-func (w *wire) ActiveSince(id api.MemberID) time.Time { return epoch }
-func (w *wire) Close() error                          { return nil }
+func (w *wire) Start(h transport.Handler) error { w.handler = h; return nil }
+func (w *wire) Close() error                    { return nil }
+
+func (w *wire) SetPeers(peers []transport.Peer) {
+	before := w.peers
+	w.peers = map[api.MemberID]transport.Peer{}
+	for _, p := range peers {
+		w.peers[p.ID] = p
+		o := w.m.s.byID[p.ID]
+		if _, known := before[p.ID]; !known && w.handler != nil && o != nil && o.node != nil {
+			w.m.meet(o)
+		}
+	}
+}
+
+func (w *wire) Refuse(ids ...api.MemberID) {
+	for _, id := range ids {
+		w.refused[id] = true
+	}
+}
+
+// ActiveSince: a connection lasts as long as both processes and the links in both
+// directions. One that stands still has not lost it.
+func (w *wire) ActiveSince(id api.MemberID) time.Time {
+	m, o := w.m, w.peer(id)
+	if o == nil || o.node == nil || !m.s.meets(m, o) {
+		return time.Time{}
+	}
+	cut := m.s.net.cut
+	if cut[m.n][o.n] > 0 || cut[o.n][m.n] > 0 {
+		return time.Time{}
+	}
+	return m.timeOf(max(m.started, o.started, m.s.net.healed[m.n][o.n], m.s.net.healed[o.n][m.n]))
+}
 
 // peer is who has the id, unless the sender's power has failed.
 func (w *wire) peer(id api.MemberID) *member {
@@ -155,11 +231,11 @@ func (w *wire) SendSnapshot(to api.MemberID, msg *raftpb.Message, snap transport
 		path := fmt.Sprintf("/data/member/snap/received-%d", s.seq)
 		if err := writeFile(o.disk.files, path, data.Bytes()); err != nil {
 			s.say("%s cannot store a snapshot: %v", o.name, err)
-			s.deliver(o, m, func() { tell(false) })
+			s.answer(o, m, func() { tell(false) })
 			return
 		}
 		o.wire.handler.SnapshotReceived(proto.Clone(msg).(*raftpb.Message), meta, path)
-		s.deliver(o, m, func() { tell(true) })
+		s.answer(o, m, func() { tell(true) })
 	})
 	m.after(snapshotTime, func() { tell(false); m.turn() })
 }
@@ -181,7 +257,7 @@ func (w *wire) Call(ctx context.Context, to api.MemberID, kind uint8, payload []
 			if o.node == nil {
 				return
 			}
-			s.deliver(o, m, func() {
+			s.answer(o, m, func() {
 				if m.life == life {
 					answer, failed, done = b, err, true
 				}

@@ -39,7 +39,7 @@ func (o *operator) insist(method string, req proto.Message) {
 func (o *operator) until(method string, req func() proto.Message, done func(proto.Message)) {
 	s := o.s
 	again := func() { s.after(100*time.Millisecond, func() { o.until(method, req, done) }) }
-	m := s.members[s.chance.client.IntN(len(s.members))]
+	m := s.anybody()
 	if !m.serves() {
 		again()
 		return

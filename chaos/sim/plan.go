@@ -49,6 +49,11 @@ var choices = []choice{
 	{kind: fault.Compact, args: []int{0, 1, 5, 50}},
 	{kind: fault.Alarm, most: time.Second},
 	{kind: fault.FalseDown, most: time.Second, many: true},
+	{kind: fault.AddLearner, most: 4 * time.Second},
+	{kind: fault.AddVoter, most: 4 * time.Second},
+	{kind: fault.Remove, most: 4 * time.Second, args: []int{0, 1}},
+	{kind: fault.Return, most: 4 * time.Second},
+	{kind: fault.DiskLost, most: 4 * time.Second, args: []int{0, 1}, many: true},
 }
 
 // Plan draws the faults of a configuration. Each seed uses some kinds only, and
@@ -72,7 +77,7 @@ func Plan(c Config) (plan []fault.Event) {
 	}
 	for at := time.Second; at < c.Safety; {
 		x := usable[r.IntN(len(usable))]
-		e := fault.Event{At: at, Kind: x.kind, Member: r.IntN(c.Members)}
+		e := fault.Event{At: at, Kind: x.kind, Member: r.IntN(c.Members + 2)} // members may be added
 		if r.IntN(3) == 0 || len(c.Kinds) > 0 && r.IntN(3) > 0 {
 			e.Member = fault.Leader
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keelson-io/keelson/chaos/fault"
@@ -47,6 +48,26 @@ func (r *Record) Sum() (sum Size) {
 	return sum
 }
 
+// Missing names what never happened, of all that a campaign of many seeds must
+// reach: a fault that nobody meets proves nothing.
+func (s *Stats) Missing() (names []string) {
+	for _, c := range choices {
+		if s.Faults[c.kind] == 0 {
+			names = append(names, string(c.kind))
+		}
+	}
+	for name, n := range map[string]int{
+		"snapshots installed": s.Snapshots, "repairs": s.Repairs, "databases damaged": s.Rotten, "states rebuilt": s.Rebuilt,
+		"changes of the membership": s.Memberships, "unsafe changes refused": s.Unsafe, "removed members returned": s.Returned, "disks lost": s.DisksLost,
+	} {
+		if n == 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Add counts another run's in.
 func (s *Stats) Add(o Stats) {
 	for _, x := range []struct {
@@ -56,6 +77,7 @@ func (s *Stats) Add(o Stats) {
 		{&s.Ops, o.Ops}, {&s.Acked, o.Acked}, {&s.Refused, o.Refused}, {&s.Unknown, o.Unknown}, {&s.Writes, o.Writes},
 		{&s.Crashes, o.Crashes}, {&s.PowerCuts, o.PowerCuts}, {&s.Snapshots, o.Snapshots}, {&s.Repairs, o.Repairs},
 		{&s.Watches, o.Watches}, {&s.WatchEvents, o.WatchEvents}, {&s.Elections, o.Elections}, {&s.Rotten, o.Rotten}, {&s.Rebuilt, o.Rebuilt},
+		{&s.Memberships, o.Memberships}, {&s.Unsafe, o.Unsafe}, {&s.Returned, o.Returned}, {&s.DisksLost, o.DisksLost},
 	} {
 		*x.sum += x.n
 	}

@@ -33,12 +33,14 @@ type Sim struct {
 	clients  []*client
 	watchers []*watcher
 	operator *operator
+	changes  changing
 	calm     bool  // no more faults
 	stopped  bool  // clients stop
 	running  *task // the one that runs, nil between tasks
 
 	hist   history.History
 	watch  *oracle.Observer
+	roster *oracle.Roster
 	failed *Failure
 	stats  Stats
 
@@ -60,6 +62,8 @@ type Stats struct {
 	Rotten, Rebuilt              int // databases damaged; found by somebody who read them
 	Watches, WatchEvents         int
 	Elections                    int
+	Memberships, Unsafe          int // changes of the membership: acknowledged; refused for the sake of the quorum
+	Returned, DisksLost          int // members that came back after their removal; that lost all they had
 	Faults                       map[fault.Kind]int
 }
 
@@ -139,7 +143,7 @@ func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) {
 }
 
 func newSim(cfg Config, log io.Writer) *Sim {
-	s := &Sim{cfg: cfg, log: log, byID: map[api.MemberID]*member{}, watch: oracle.NewObserver(), trace: 14695981039346656037}
+	s := &Sim{cfg: cfg, log: log, byID: map[api.MemberID]*member{}, watch: oracle.NewObserver(), roster: oracle.NewRoster(), trace: 14695981039346656037}
 	s.hist.Drift = cfg.Drift
 	s.stats.Faults = map[fault.Kind]int{}
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(cfg.Seed, n)) }
@@ -148,7 +152,7 @@ func newSim(cfg Config, log io.Writer) *Sim {
 	for n := range cfg.Members {
 		s.members = append(s.members, newMember(s, n))
 	}
-	s.net.init(cfg.Members)
+	s.net.init(cfg.Members + spareMachines)
 	for n := range cfg.Clients {
 		s.clients = append(s.clients, newClient(s, n))
 	}

@@ -53,7 +53,7 @@ func (w *watcher) pause() time.Duration {
 // open opens a stream on some member.
 func (w *watcher) open() {
 	s := w.s
-	m := s.members[s.chance.client.IntN(len(s.members))]
+	m := s.anybody()
 	if m.node == nil || m.repairing || m.cutOff > 0 {
 		s.after(w.pause(), w.open)
 		return

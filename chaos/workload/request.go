@@ -27,6 +27,12 @@ func Answer(req proto.Message) proto.Message {
 		return &pb.LeaseRevokeResponse{}
 	case *pb.LeaseKeepAliveRequest:
 		return &pb.LeaseKeepAliveResponse{}
+	case *pb.MemberAddRequest:
+		return &pb.MemberAddResponse{}
+	case *pb.MemberRemoveRequest:
+		return &pb.MemberRemoveResponse{}
+	case *pb.MemberPromoteRequest:
+		return &pb.MemberPromoteResponse{}
 	case *pb.AlarmRequest:
 		return &pb.AlarmResponse{}
 	}

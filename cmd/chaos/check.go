@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/keelson-io/keelson/chaos/sim"
 )
+
+// reachSeeds reach everything that the simulator can do, unless it is broken.
+const reachSeeds = 100
 
 // check is what every change has to pass: the schedules that once failed, fresh
 // seeds under all oracles, some of them twice, and the planted bugs that are
@@ -39,6 +43,10 @@ func check(args []string) error {
 		if *twice > 0 && i%*twice == 0 {
 			c.repeats(seed)
 		}
+	}
+	if missing := c.record.Stats.Missing(); len(missing) > 0 && *n >= reachSeeds {
+		c.failed++
+		fmt.Printf("FAIL ring=A %d seeds from %#x on never reached: %s\n", *n, *first, strings.Join(missing, ", "))
 	}
 	failed := c.sum()
 	if !*bugs {
