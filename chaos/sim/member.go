@@ -56,7 +56,7 @@ type member struct {
 	role                                 raft.Status
 	ticks                                int                  // of this process
 	heard                                map[api.MemberID]int // tick at which something came from another member
-	leads                                int                  // tick since which it leads
+	leads                                int                  // tick since which it leads these voters
 	elected                              uint64               // newest entry applied anywhere when it was elected; 0: checked
 	paused                               time.Duration        // until when it stands still
 	stalled                              time.Duration        // until when its disk does
@@ -536,7 +536,10 @@ func (m *member) lookAtRaft() {
 			m.s.must("O6", w.Committed(uint64(st.Committed), term, m.node.Node.Voters()))
 		}
 	}
-	m.role, m.voters = st, m.node.Node.Voters()
+	if now := m.node.Node.Voters(); !slices.Equal(now, m.voters) {
+		m.voters, m.leads = now, m.ticks // who is new was not to be heard before
+	}
+	m.role = st
 }
 
 // observe sees what the state machine is about to apply.
