@@ -282,6 +282,10 @@ func (m *Stepped) LeasesDue() bool {
 // ExpireLeases proposes what is due and returns when to call it again. It parks.
 func (m *Stepped) ExpireLeases() time.Duration { return m.lessor.work() }
 
+// CheckSpace is one look at the size of the store: at its quota the member raises
+// its alarm, or clears it. It parks.
+func (m *Stepped) CheckSpace() { m.upkeep.checkSpace(m.ctx) }
+
 // Failure is what made the member stop, if anything has.
 func (m *Stepped) Failure() error {
 	select {

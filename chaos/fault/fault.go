@@ -29,6 +29,7 @@ const (
 	Duplicate  Kind = "duplicate"
 	Delay      Kind = "delay"     // all links, Arg milliseconds and as much again by chance
 	SlowSome   Kind = "slow-some" // one message in Arg takes up to two seconds
+	Thin       Kind = "thin"      // each link carries Arg kilobytes a second
 	DiskStall  Kind = "disk-stall"
 	SyncFails  Kind = "sync-fails" // once; what was dirty may be lost
 	DiskFull   Kind = "disk-full"
@@ -44,6 +45,7 @@ const (
 	SlowWatch  Kind = "slow-watch" // clients of the member's watches do not read
 	Compact    Kind = "compact"    // up to Arg revisions below the newest
 	Rot        Kind = "rot"        // a bit of the member's database flips while it is down
+	Delete     Kind = "delete"     // the member's database is deleted while it is down
 	Alarm      Kind = "alarm"      // a person raises NOSPACE for the member
 
 	// Changes of the membership. Who is added starts when the event ends.

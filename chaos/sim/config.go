@@ -38,6 +38,7 @@ type Config struct {
 	LogRetention  int64
 	SegmentBytes  int64
 	CompactBatch  int
+	Quota         int64 // of the store, in bytes; 0: none that matters
 	NetworkDelay  time.Duration
 	DiskDelay     time.Duration
 	ScheduleDelay time.Duration // of a task that could go on
@@ -72,6 +73,9 @@ func Draw(seed uint64) Config {
 	c.Special = min(c.Clients/2, pick(0, 0, 1, 2, 4))
 	if r.IntN(6) == 0 {
 		c.leases(pick)
+	}
+	if c.Special == 0 && r.IntN(3) == 0 {
+		c.Quota = int64(pick(32<<10, 100<<10, 400<<10))
 	}
 	return c
 }

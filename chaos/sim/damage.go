@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/mvcc"
@@ -60,7 +61,7 @@ func (m *member) rot(e fault.Event) {
 	}
 	m.down(m.disk.killed())
 	s.after(e.For, m.revive)
-	content, err := readFile(m.disk.files, "/data/member/snap/db")
+	content, err := readFile(m.disk.files, databasePath)
 	db := m.disk.databases[string(content)]
 	if err != nil || db == nil {
 		return
@@ -71,6 +72,20 @@ func (m *member) rot(e fault.Event) {
 		s.stats.Rotten++
 		s.say("%s: a bit of the database has flipped", m.name)
 	}
+}
+
+// deleteStore deletes the member's database while its process is down. The log has
+// all of it, or the others must give it back.
+func (m *member) deleteStore(d time.Duration) {
+	if !m.mayBeDamaged() {
+		return
+	}
+	m.down(m.disk.killed())
+	m.s.after(d, m.revive)
+	m.damaged = true
+	m.s.stats.Deleted++
+	m.s.must("O12", m.disk.files.Remove(databasePath))
+	m.s.must("O12", m.disk.files.SyncDir("/data/member/snap"))
 }
 
 // scrub reads all that the members hold, as a comparison between members would. A

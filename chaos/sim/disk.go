@@ -25,6 +25,9 @@ func newDisk(seed uint64) *disk {
 	return &disk{files: vfs.NewMem(seed), databases: map[string]*engine.Memory{}}
 }
 
+// databasePath is where a member's database is.
+const databasePath = "/data/member/snap/db"
+
 // copies of a database's content that are kept: the one in use, and the one that
 // a snapshot takes the place of.
 const keptDatabases = 4

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
@@ -86,7 +88,7 @@ func (m *member) config() server.Config {
 	}
 	cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = []url.URL{*peer}, []url.URL{*peer}
 	cfg.HeartbeatInterval, cfg.ElectionTimeout = s.cfg.Tick, time.Duration(s.cfg.ElectionTicks)*s.cfg.Tick
-	cfg.LogRetentionBytes, cfg.CompactionBatch = s.cfg.LogRetention, s.cfg.CompactBatch
+	cfg.LogRetentionBytes, cfg.CompactionBatch, cfg.QuotaBytes = s.cfg.LogRetention, s.cfg.CompactBatch, s.cfg.Quota
 	cfg.Clock, cfg.FS, cfg.Seed, cfg.Logger = memberClock{m}, m.fs, s.chance.member.Uint64(), s.logger(m.name)
 	return cfg
 }
@@ -184,6 +186,9 @@ func (m *member) begin() {
 	m.after(m.flushPause(), m.flush)
 	m.after(0, m.join)
 	m.after(refusalPause, m.knock)
+	if s.cfg.Quota > 0 {
+		m.after(time.Second, m.checkSpace)
+	}
 	m.turn()
 }
 
@@ -358,6 +363,18 @@ func (m *member) timers(t raft.Timers) {
 	if t.Gather > 0 {
 		m.after(memberClock{m}.pace(t.Gather), func() { m.node.Node.GatherDue(); m.turn() })
 	}
+}
+
+// checkSpace is the turn of the watch over the quota.
+func (m *member) checkSpace() {
+	life := m.life
+	m.spawn(func() {
+		m.node.CheckSpace()
+		if m.life == life {
+			m.after(time.Second, m.checkSpace)
+		}
+	})
+	m.turn()
 }
 
 func (m *member) diskTime() time.Duration {
@@ -577,6 +594,11 @@ func (s *Sim) record(e raft.Entry) {
 		if err != nil {
 			s.fail("O6", "entry %d: %v", e.Index, err)
 			return
+		}
+		if a, ok := logged.Request.(*pb.AlarmRequest); ok && logged.Own && a.Action == pb.AlarmRequest_ACTIVATE {
+			s.stats.Full++
+		} else if ok && logged.Own {
+			s.stats.Emptied++
 		}
 		h := history.Command{ID: c.ID, Request: logged.Request, Own: logged.Own, Leader: uint64(logged.Term), At: s.now}
 		for _, l := range logged.Expire {

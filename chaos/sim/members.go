@@ -209,7 +209,7 @@ func (s *Sim) allKnow(m *member) bool {
 }
 
 func (m *member) recalls(o *member) (does bool) {
-	content, err := readFile(m.disk.files, "/data/member/snap/db")
+	content, err := readFile(m.disk.files, databasePath)
 	db := m.disk.databases[string(content)]
 	if err != nil || db == nil || m.node == nil {
 		return false

@@ -51,6 +51,8 @@ func (s *Sim) strike(e fault.Event) {
 		s.undo(e.For, func() { m.disk.files.SetSpace(-1) })
 	case fault.FlipBit, fault.ZeroSector:
 		m.damage(e)
+	case fault.Delete:
+		m.deleteStore(e.For)
 	case fault.Rot:
 		m.rot(e)
 	case fault.ClientCut:
@@ -179,6 +181,8 @@ func (s *Sim) strikeNetwork(e fault.Event, m *member) {
 		numbers(&n.duplicate)
 	case fault.SlowSome:
 		numbers(&n.slow)
+	case fault.Thin:
+		numbers(&n.thin)
 	case fault.Delay:
 		d := time.Duration(e.Arg) * time.Millisecond
 		n.delay = append(n.delay, d)
@@ -251,4 +255,7 @@ func (s *Sim) heal() {
 		}
 	}
 	s.operator.clearAlarms()
+	if s.cfg.Quota > 0 {
+		s.operator.makeRoom()
+	}
 }

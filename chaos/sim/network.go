@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -20,13 +21,16 @@ type network struct {
 	cut                   [][]int
 	healed                [][]time.Duration // when a link was last not cut any more
 	loss, duplicate, slow []int             // percent, percent, one message in so many; the active ones
+	thin                  []int             // kilobytes a second
+	busy                  [][]time.Duration // until when a thin link carries what was sent before
 	delay                 []time.Duration
 }
 
 func (n *network) init(members int) {
+	n.busy = make([][]time.Duration, members)
 	n.cut, n.healed = make([][]int, members), make([][]time.Duration, members)
 	for i := range n.cut {
-		n.cut[i], n.healed[i] = make([]int, members), make([]time.Duration, members)
+		n.cut[i], n.healed[i], n.busy[i] = make([]int, members), make([]time.Duration, members), make([]time.Duration, members)
 	}
 }
 
@@ -79,6 +83,33 @@ func (n *network) time(s *Sim) time.Duration {
 	return d
 }
 
+// smallBytes is what does not wait for large messages: members send both on
+// streams of their own, which share a link.
+const smallBytes = 1 << 10
+
+// transfer is how long a thin link takes for so many bytes.
+func (s *Sim) transfer(from, to *member, size int) time.Duration {
+	n := &s.net
+	if len(n.thin) == 0 || size == 0 {
+		return 0
+	}
+	took := time.Duration(size) * time.Second / time.Duration(slices.Min(n.thin)<<10)
+	if size < smallBytes {
+		return 2 * took
+	}
+	end := max(n.busy[from.n][to.n], s.now) + took
+	n.busy[from.n][to.n] = end
+	return end - s.now
+}
+
+// size is that of a message, if it matters.
+func (s *Sim) size(m proto.Message) int {
+	if len(s.net.thin) == 0 {
+		return 0
+	}
+	return proto.Size(m)
+}
+
 func (n *network) loses(s *Sim) bool {
 	for _, percent := range n.loss {
 		if s.chance.net.IntN(100) < percent {
@@ -89,10 +120,15 @@ func (n *network) loses(s *Sim) bool {
 }
 
 // deliver brings something from one member to another, or does not, or twice.
-func (s *Sim) deliver(from, to *member, call func()) {
-	if to.node != nil && s.meets(from, to) {
-		s.answer(from, to, call)
+func (s *Sim) deliver(from, to *member, size int, call func()) {
+	if to.node == nil || !s.meets(from, to) {
+		return
 	}
+	if wait := s.transfer(from, to, size); wait > 0 {
+		from.after(wait, func() { s.answer(from, to, call) })
+		return
+	}
+	s.answer(from, to, call)
 }
 
 // answer is deliver on a connection that the other member has made.
@@ -187,7 +223,7 @@ func (w *wire) Send(to api.MemberID, msgs []*raftpb.Message) {
 		return
 	}
 	for _, msg := range msgs {
-		w.m.s.deliver(w.m, o, func() { o.wire.handler.Message(proto.Clone(msg).(*raftpb.Message)) })
+		w.m.s.deliver(w.m, o, w.m.s.size(msg), func() { o.wire.handler.Message(proto.Clone(msg).(*raftpb.Message)) })
 	}
 }
 
@@ -197,7 +233,7 @@ func (w *wire) Forward(to api.MemberID, term api.Term, batch []byte) bool {
 		return false
 	}
 	from := w.m.id
-	w.m.s.deliver(w.m, o, func() { o.wire.handler.Forwarded(from, term, bytes.Clone(batch)) })
+	w.m.s.deliver(w.m, o, len(batch), func() { o.wire.handler.Forwarded(from, term, bytes.Clone(batch)) })
 	return true
 }
 
@@ -223,7 +259,7 @@ func (w *wire) SendSnapshot(to api.MemberID, msg *raftpb.Message, snap transport
 			m.wire.handler.SnapshotSent(to, ok)
 		}
 	}
-	s.deliver(m, o, func() {
+	s.deliver(m, o, data.Len(), func() {
 		if arrived {
 			return // a stream comes once
 		}
@@ -251,7 +287,7 @@ func (w *wire) Call(ctx context.Context, to api.MemberID, kind uint8, payload []
 	var failed error
 	done := false
 	life := m.life
-	s.deliver(m, o, func() {
+	s.deliver(m, o, 0, func() {
 		o.spawn(func() {
 			b, err := o.wire.handler.Call(context.WithoutCancel(ctx), m.id, kind, payload)
 			if o.node == nil {

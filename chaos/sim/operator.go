@@ -59,6 +59,21 @@ func (o *operator) clearAlarm(m *member) {
 	})
 }
 
+// makeRoom deletes and compacts, as long as clients wait to be served: a full store
+// allows both, and what they give back ends its alarm.
+func (o *operator) makeRoom() {
+	if o.s.stopped {
+		return
+	}
+	for _, prefix := range []string{"key", "tag"} {
+		o.ask(o.s.anybody(), "etcdserverpb.KV/DeleteRange", &pb.DeleteRangeRequest{Key: []byte(prefix + "/"), RangeEnd: []byte(prefix + "0")})
+	}
+	if m := o.s.anybody(); m.node != nil && !m.repairing {
+		o.ask(m, "etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: int64(m.node.Store().Revision()), Physical: true})
+	}
+	o.s.after(2*time.Second, o.makeRoom)
+}
+
 // clearAlarms clears all alarms again and again while clients wait to be served:
 // one may be raised late by a request that was given up long ago.
 func (o *operator) clearAlarms() {

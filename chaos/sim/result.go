@@ -58,7 +58,7 @@ func (s *Stats) Missing() (names []string) {
 	}
 	for name, n := range map[string]int{
 		"snapshots installed": s.Snapshots, "repairs": s.Repairs, "databases damaged": s.Rotten, "states rebuilt": s.Rebuilt,
-		"changes of the membership": s.Memberships, "unsafe changes refused": s.Unsafe, "removed members returned": s.Returned, "disks lost": s.DisksLost,
+		"changes of the membership": s.Memberships, "unsafe changes refused": s.Unsafe, "removed members returned": s.Returned, "databases deleted": s.Deleted, "quotas reached": s.Full, "alarms of the quota cleared": s.Emptied, "disks lost": s.DisksLost,
 	} {
 		if n == 0 {
 			names = append(names, name)
@@ -77,7 +77,7 @@ func (s *Stats) Add(o Stats) {
 		{&s.Ops, o.Ops}, {&s.Acked, o.Acked}, {&s.Refused, o.Refused}, {&s.Unknown, o.Unknown}, {&s.Writes, o.Writes},
 		{&s.Crashes, o.Crashes}, {&s.PowerCuts, o.PowerCuts}, {&s.Snapshots, o.Snapshots}, {&s.Repairs, o.Repairs},
 		{&s.Watches, o.Watches}, {&s.WatchEvents, o.WatchEvents}, {&s.Elections, o.Elections}, {&s.Rotten, o.Rotten}, {&s.Rebuilt, o.Rebuilt},
-		{&s.Memberships, o.Memberships}, {&s.Unsafe, o.Unsafe}, {&s.Returned, o.Returned}, {&s.DisksLost, o.DisksLost},
+		{&s.Memberships, o.Memberships}, {&s.Unsafe, o.Unsafe}, {&s.Full, o.Full}, {&s.Deleted, o.Deleted}, {&s.Emptied, o.Emptied}, {&s.Returned, o.Returned}, {&s.DisksLost, o.DisksLost},
 	} {
 		*x.sum += x.n
 	}

@@ -63,6 +63,8 @@ type Stats struct {
 	Watches, WatchEvents         int
 	Elections                    int
 	Memberships, Unsafe          int // changes of the membership: acknowledged; refused for the sake of the quorum
+	Full, Emptied                int // alarms that members raised, and cleared, by themselves
+	Deleted                      int // databases
 	Returned, DisksLost          int // members that came back after their removal; that lost all they had
 	Faults                       map[fault.Kind]int
 }
