@@ -57,7 +57,7 @@ func (s *Stats) Missing() (names []string) {
 		}
 	}
 	for name, n := range map[string]int{
-		"snapshots installed": s.Snapshots, "repairs": s.Repairs, "databases damaged": s.Rotten, "states rebuilt": s.Rebuilt,
+		"snapshots installed": s.Snapshots, "repairs": s.Repairs, "databases damaged": s.Rotten,
 		"changes of the membership": s.Memberships, "unsafe changes refused": s.Unsafe, "removed members returned": s.Returned, "databases deleted": s.Deleted, "quotas reached": s.Full, "alarms of the quota cleared": s.Emptied, "disks lost": s.DisksLost,
 	} {
 		if n == 0 {
@@ -83,5 +83,16 @@ func (s *Stats) Add(o Stats) {
 	}
 	for k, n := range o.Faults {
 		s.Faults[k] += n
+	}
+	if s.FirstAck == nil {
+		s.FirstAck = map[fault.Kind]Wait{}
+	}
+	for k, w := range o.FirstAck {
+		sum := s.FirstAck[k]
+		sum.Longest = max(sum.Longest, w.Longest)
+		for i, n := range w.Spread {
+			sum.Spread[i] += n
+		}
+		s.FirstAck[k] = sum
 	}
 }

@@ -67,6 +67,7 @@ type Stats struct {
 	Deleted                      int // databases
 	Returned, DisksLost          int // members that came back after their removal; that lost all they had
 	Faults                       map[fault.Kind]int
+	FirstAck                     map[fault.Kind]Wait // by the faults that ended
 }
 
 // Failure is what a run found.
@@ -147,7 +148,7 @@ func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) {
 func newSim(cfg Config, log io.Writer) *Sim {
 	s := &Sim{cfg: cfg, log: log, byID: map[api.MemberID]*member{}, watch: oracle.NewObserver(), roster: oracle.NewRoster(), trace: 14695981039346656037}
 	s.hist.Drift = cfg.Drift
-	s.stats.Faults = map[fault.Kind]int{}
+	s.stats.Faults, s.stats.FirstAck = map[fault.Kind]int{}, map[fault.Kind]Wait{}
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(cfg.Seed, n)) }
 	c := &s.chance
 	c.net, c.disk, c.client, c.sched, c.member = source(11), source(12), source(13), source(14), source(15)
@@ -181,6 +182,7 @@ func (s *Sim) play(plan []fault.Event) {
 	}
 	s.until(s.cfg.Safety)
 	s.heal()
+	s.probe(plan)
 	s.settle()
 	if s.failed == nil {
 		s.judge()

@@ -12,7 +12,7 @@ import (
 )
 
 // reachSeeds reach everything that the simulator can do, unless it is broken.
-const reachSeeds = 100
+const reachSeeds = 200
 
 // check is what every change has to pass: the schedules that once failed, fresh
 // seeds under all oracles, some of them twice, and the planted bugs that are

@@ -69,6 +69,7 @@ func report(args []string) error {
 	wasm.writeWasm(w, track)
 	ring.write(w, track)
 	figures.writeRows(w)
+	writeWaits(w, t.stats.FirstAck)
 	writeHunts(w, found)
 	fmt.Fprintf(w, "## Track record\n\n%s\n%s", track, notTested)
 	return errors.Join(w.Flush(), page.Close())
@@ -195,6 +196,26 @@ func countLost(failures []string) (n int) {
 		}
 	}
 	return n
+}
+
+// writeWaits tells how long writes waited after faults.
+func writeWaits(w io.Writer, waits map[fault.Kind]sim.Wait) {
+	if len(waits) == 0 {
+		return
+	}
+	fmt.Fprint(w, "## Until writes go on\n\nSimulated time from the end of all faults to the first acknowledgement of a write that was asked for after it, by the kinds that ended then: how many runs.\n\n| fault |")
+	for _, b := range sim.WaitBounds {
+		fmt.Fprintf(w, " <= %v |", b)
+	}
+	fmt.Fprintf(w, " longer | longest |\n|---|%s---|---|\n", strings.Repeat("---|", len(sim.WaitBounds)))
+	for _, k := range slices.Sorted(maps.Keys(waits)) {
+		fmt.Fprintf(w, "| %s |", k)
+		for _, n := range waits[k].Spread {
+			fmt.Fprintf(w, " %d |", n)
+		}
+		fmt.Fprintf(w, " %v |\n", waits[k].Longest.Round(time.Millisecond))
+	}
+	fmt.Fprintln(w)
 }
 
 func writeHunts(w io.Writer, found []hunt) {
