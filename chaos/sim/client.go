@@ -81,8 +81,11 @@ func (c *client) call(method string, req proto.Message) {
 	})
 }
 
-// serves reports whether clients find somebody at the member.
-func (m *member) serves() bool { return m.node != nil && !m.repairing && m.cutOff == 0 }
+// serves reports whether clients find somebody at the member. A learner refuses
+// them; the interceptor that does so is not part of the simulation.
+func (m *member) serves() bool {
+	return m.node != nil && !m.repairing && m.cutOff == 0 && !m.s.roster.Members[uint64(m.id)].Learner
+}
 
 // send asks a member and writes down what it says, before done is told.
 func (c *client) send(m *member, method string, req proto.Message, done func(*history.Op)) {

@@ -16,7 +16,12 @@ import (
 // mayBeDamaged is the budget: one damaged member at a time, and others that can
 // mend it.
 func (m *member) mayBeDamaged() bool {
-	hurt := func(o *member) bool { return o.belongs() && (o.damaged || o.rotten || o.wiped) }
+	// One without its disk counts until it is removed and its process has ended: two
+	// that have forgotten everything would take each other for a new cluster.
+	hurt := func(o *member) bool {
+		removed := o.s.roster.Removed[uint64(o.id)]
+		return !removed && (o.damaged || o.rotten) || o.wiped && !(removed && o.left)
+	}
 	c := m.s.changes
 	return len(m.s.roster.Voters()) >= 3 && c.inFlight == 0 && m.s.now >= c.settled &&
 		m.node != nil && !m.repairing && m.belongs() && !slices.ContainsFunc(m.s.members, hurt)

@@ -51,7 +51,7 @@ func (d *disk) open(fs vfs.FS, path string) (*engine.Memory, error) {
 	e := engine.NewMemory()
 	if !strings.HasPrefix(key, "database ") {
 		if e, err = engine.LoadMemory(strings.NewReader(key)); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", engine.ErrDamaged, err) // a crash cut short what made it
 		}
 	}
 	if len(d.databases) >= keptDatabases {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -45,8 +46,8 @@ const (
 func within(k fault.Kind, election time.Duration) time.Duration {
 	d := elections*election + ackGrace + restartTime // any kind may have ended a process
 	switch k {
-	case fault.FlipBit, fault.ZeroSector, fault.Rot, fault.Delete, fault.DiskLost:
-		d += repairTime
+	case fault.DiskStall, fault.Pause, fault.PauseAll, fault.Zombie:
+		d += 2 * election // what stood still first finds out that it is late
 	}
 	return d
 }
@@ -55,10 +56,15 @@ func within(k fault.Kind, election time.Duration) time.Duration {
 // because nothing but time ends it.
 func (s *Sim) ending(plan []fault.Event) (kinds []fault.Kind, limit time.Duration) {
 	election := time.Duration(s.cfg.ElectionTicks) * s.cfg.Tick
+	mends := func(m *member) bool { return m.belongs() && (m.damaged || m.rotten || m.repairing || m.wiped) }
+	var more time.Duration
+	if slices.ContainsFunc(s.members, mends) {
+		more = repairTime // of damage from before
+	}
 	for _, e := range plan {
 		if left := e.At + e.For - s.now; e.At < s.now && left > 0 {
 			kinds = append(kinds, e.Kind)
-			limit = max(limit, left+within(e.Kind, election))
+			limit = max(limit, left+more+within(e.Kind, election))
 		}
 	}
 	return kinds, limit

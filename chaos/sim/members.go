@@ -50,7 +50,7 @@ func (s *Sim) strikeMembers(e fault.Event, m *member) {
 		}
 		s.dismiss(m.id, 3, nil)
 	case fault.Return:
-		i := slices.IndexFunc(s.members, func(m *member) bool { return m.left && m.fs != nil })
+		i := slices.IndexFunc(s.members, func(m *member) bool { return m.left && m.fs != nil && !m.wiped })
 		if i >= 0 {
 			s.stats.Returned++
 			s.members[i].left = false
@@ -104,7 +104,7 @@ func (s *Sim) promote(id uint64, tries int) {
 				s.fail("O6", "member %x was promoted with a log up to %d, of which it must have %d", id, has, least)
 			}
 			s.roster.Acked(oracle.MemberChange{Op: oracle.PromoteMember, ID: id})
-		} else if text != api.ErrMemberNotFound.Error() && text != api.ErrMemberNotLearner.Error() {
+		} else if text != api.ErrMemberNotLearner.Error() {
 			s.after(time.Second, func() { s.promote(id, tries-1) })
 		}
 	})
@@ -200,12 +200,9 @@ func (s *Sim) loseDisk(e fault.Event, m *member) {
 // allKnow reports whether all others will know the member's directory for ever, so
 // that none takes an empty one for it. What is not on their disks a crash takes.
 func (s *Sim) allKnow(m *member) bool {
-	for _, o := range s.listed() {
-		if o != m && !o.recalls(m) {
-			return false
-		}
-	}
-	return true
+	all := s.listed()
+	forgets := func(o *member) bool { return o != m && !o.recalls(m) }
+	return len(all) == len(s.roster.Members) && !slices.ContainsFunc(all, forgets)
 }
 
 func (m *member) recalls(o *member) (does bool) {
