@@ -111,8 +111,9 @@ func firstAck(h *history.History, f *history.Fault) (gap time.Duration, ok bool)
 // cries are what a healthy process never prints, whatever happens to it.
 var cries = []string{"panic:", "fatal error:", "DATA RACE", "goroutine "}
 
-// audit is O12 and O11: how processes ended, and what they printed.
-func (r *Run) audit() error {
+// audit is O12 and O11: how processes ended, and what they printed. Warnings go into
+// the history, for the oracles.
+func (r *Run) audit(h *history.History) error {
 	var errs []error
 	for _, m := range r.everybody() {
 		for _, e := range m.exits() {
@@ -121,6 +122,9 @@ func (r *Run) audit() error {
 			}
 		}
 		for _, l := range m.lines() {
+			if l.Level == "warn" { // what says that damage was found; errors are judged here
+				h.LogLines = append(h.LogLines, history.LogLine{At: l.At, Member: m.ID, Level: l.Level, Text: l.Raw})
+			}
 			if cry := slices.IndexFunc(cries, func(c string) bool { return strings.HasPrefix(l.Raw, c) }); cry >= 0 {
 				errs = append(errs, fmt.Errorf("O12: %s printed at %v: %s", m.Name, l.At, l.Raw))
 				break

@@ -418,7 +418,7 @@ func (r *Run) verdict(file string, failed error) error {
 		return errors.Join(failed, err)
 	}
 	r.count(h)
-	if err := r.audit(); err != nil {
+	if err := r.audit(h); err != nil {
 		failed = errors.Join(failed, err)
 	}
 	if failed != nil {
