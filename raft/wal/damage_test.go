@@ -317,8 +317,14 @@ func TestReplace(t *testing.T) {
 			}
 		}
 	}})
+	earlier := path(testDir, segmentName(1<<40)+damagedSuffix)
+	aside, err := disk.Create(earlier)
+	check(t, errors.Join(err, aside.Close()))
 	w, err := Replace(fault, testDir, testID, r.HardState, start, testOpt)
 	check(t, err)
+	if _, err := disk.Stat(earlier); err == nil {
+		t.Fatal("what was damaged at an earlier time is kept for ever")
+	}
 	check(t, w.Append(nil, entries(501, 502, start.Term, 10)))
 	if replaced == 0 {
 		t.Fatal("no crash came after the commit point")

@@ -126,7 +126,8 @@ func (w *WAL) Reset(start Position) error {
 // log was damaged may have acknowledged entries that it no longer has, and must
 // not vote or lead before its peers have given them back.
 //
-// The old files are kept as *.damaged for whoever wants to know why. A crash
+// The old files are kept as *.damaged for whoever wants to know why; those of an
+// earlier time go, or a disk that damages again and again would fill up. A crash
 // leaves the damaged log or the new one.
 func Replace(fs vfs.FS, dir string, id Identity, hs HardState, start Position, opt Options) (*WAL, error) {
 	infos, err := fs.List(dir)
@@ -144,6 +145,10 @@ func Replace(fs vfs.FS, dir string, id Identity, hs HardState, start Position, o
 		if number, ok := parseSegmentName(info.Name); ok {
 			p.after = max(p.after, number)
 			old = append(old, info.Name)
+		} else if strings.HasSuffix(info.Name, damagedSuffix) {
+			if err := fs.Remove(path(dir, info.Name)); err != nil {
+				return nil, fmt.Errorf("wal: %w", err)
+			}
 		}
 	}
 	if err := w.startSegment(p); err != nil {
