@@ -181,6 +181,7 @@ func DefaultConfig() Config {
 		SelfSignedCertValidity: 1,
 		HostWhitelist:          []string{"*"},
 		ResourceAuthorization:  AlwaysAllow,
+		ResourceServiceIPs:     defaultServiceIPs,
 	}
 }
 
