@@ -213,12 +213,7 @@ func (a *applier) txn(x *txnRun, body []byte) error {
 	}
 	compared := keyspace(x.view)
 	if planted.CompareOutside {
-		outside, err := a.store.Read(0)
-		if err != nil {
-			return err
-		}
-		defer outside.Release()
-		compared = outside
+		compared = &writeView{tx: x.write, rev: a.store.Revision()}
 	}
 	path, err := x.prepare(compared, &r, a.path[:0])
 	if err != nil {
