@@ -94,7 +94,7 @@ func (f *Front) forward(client net.Conn) {
 	var pipes sync.WaitGroup
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		pipes.Go(func() {
-			io.Copy(way[0], way[1]) //nolint:errcheck // either way it is over
+			_, _ = io.Copy(way[0], way[1]) // either way it is over
 			client.Close()
 			server.Close()
 		})

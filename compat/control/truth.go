@@ -105,7 +105,7 @@ func (t *Truth) take(held map[string]*state, resp clientv3.WatchResponse) {
 func parseState(value []byte) *state {
 	s := &state{}
 	if bytes.HasPrefix(value, []byte("{")) {
-		json.Unmarshal(value, s) //nolint:errcheck // then it differs from everything
+		_ = json.Unmarshal(value, s) // then it differs from everything
 	}
 	return s
 }

@@ -172,7 +172,7 @@ func (m *member) status(ctx context.Context) (s status) {
 	}
 	defer resp.Body.Close()
 	if b, err := io.ReadAll(resp.Body); err == nil {
-		json.Unmarshal(b, &s) //nolint:errcheck // then it does not lead
+		_ = json.Unmarshal(b, &s) // then it does not lead
 	}
 	return s
 }

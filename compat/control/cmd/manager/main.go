@@ -38,7 +38,7 @@ func main() {
 	lease := flags.Duration("lease", 15*time.Second, "how long the lease lasts")
 	renew := flags.Duration("renew", 10*time.Second, "how long its holder tries to renew it")
 	retry := flags.Duration("retry", 2*time.Second, "pause between attempts")
-	flags.Parse(os.Args[1:]) //nolint:errcheck // it exits
+	_ = flags.Parse(os.Args[1:]) // it exits
 	log.SetLogger(zap.New(zap.UseDevMode(false)))
 	if err := run(ctrl.SetupSignalHandler(), *kubeconfig, *identity, *lease, *renew, *retry); err != nil {
 		fmt.Fprintln(os.Stderr, "manager:", err)
@@ -109,7 +109,7 @@ func (j *journal) say(s control.Said) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s.At = time.Now()
-	json.NewEncoder(os.Stdout).Encode(s) //nolint:errcheck // who reads is gone, and so is the test
+	_ = json.NewEncoder(os.Stdout).Encode(s) // who reads is gone, and so is the test
 }
 
 // reconciler makes a Deployment of a Widget, says so in its status, and leaves
