@@ -48,7 +48,9 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 		if err == nil || errors.As(err, &refusal) && refusal != api.ErrNotLeader && refusal != api.ErrNoLeader {
 			return list, err
 		}
-		c.wait(ctx, changed, c.cfg.HeartbeatInterval)
+		if !c.wait(ctx, changed, c.cfg.HeartbeatInterval) {
+			return nil, api.ErrStopped
+		}
 	}
 	if ctx.Err() != nil {
 		return nil, proposalError(ctx.Err())
@@ -59,7 +61,8 @@ func (c *reconfiguration) promote(ctx context.Context, id api.MemberID) ([]Membe
 	return nil, api.ErrTimeout
 }
 
-func (s *Server) await(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+// await waits for a channel, but not for ever.
+func (s *Server) await(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	timer := s.clock.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -67,6 +70,7 @@ func (s *Server) await(ctx context.Context, changed <-chan struct{}, d time.Dura
 	case <-changed:
 	case <-timer.C():
 	}
+	return true
 }
 
 // promoteAsLeader returns ErrNotLeader when the question belongs elsewhere.

@@ -49,8 +49,8 @@ type reconfiguration struct {
 	promoted func(error)
 	// steady is how long a connection must have lasted to count.
 	steady time.Duration
-	// wait waits for a channel, but not for ever.
-	wait func(ctx context.Context, changed <-chan struct{}, d time.Duration)
+	// wait waits for a channel, but not for ever; false: the member is gone.
+	wait func(ctx context.Context, changed <-chan struct{}, d time.Duration) bool
 }
 
 func (s *Server) reconfiguration() *reconfiguration {

@@ -189,11 +189,11 @@ func (o observed) Apply(entries []raft.Entry) {
 }
 
 // awaitChange is Server.await for a task.
-func (m *Stepped) awaitChange(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+func (m *Stepped) awaitChange(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	over := false
 	timer := m.clock.AfterFunc(d, func() { over = true })
 	defer timer.Stop()
-	m.world.Park(func() bool { return over || closed(changed) || ctx.Err() != nil })
+	return m.world.Park(func() bool { return over || closed(changed) || ctx.Err() != nil })
 }
 
 func closed(c <-chan struct{}) bool {

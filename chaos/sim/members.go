@@ -269,7 +269,8 @@ func (s *Sim) anybody() *member {
 	return all[s.chance.client.IntN(len(all))]
 }
 
-// allThere reports whether every member has its machine, and no removed one runs.
+// allThere reports whether every member has its machine, and no removed one runs
+// that could hear of it. One that knows only others who were removed waits for ever.
 func (s *Sim) allThere() bool {
 	there := s.listed()
 	for _, m := range there {
@@ -277,7 +278,10 @@ func (s *Sim) allThere() bool {
 			return false
 		}
 	}
-	runs := func(m *member) bool { return m.node != nil && !slices.Contains(there, m) }
+	runs := func(m *member) bool {
+		knows := func(o *member) bool { _, is := m.wire.peers[o.id]; return is }
+		return m.node != nil && !slices.Contains(there, m) && slices.ContainsFunc(there, knows)
+	}
 	return len(there) == len(s.roster.Members) && !slices.ContainsFunc(s.members, runs)
 }
 
