@@ -2,10 +2,12 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -53,10 +55,33 @@ func play(ctx context.Context, sys cluster.System, sc scenario, dir string) ([]s
 		defer conn.Close()
 		s.conns = append(s.conns, conn)
 	}
+	if err := settled(ctx, c); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	sc.play(ctx, s)
 	return s.lines, ctx.Err()
+}
+
+// settled waits until the members' storage has the format of their version: etcd
+// begins with none or an older one, and changes it once the members have agreed.
+func settled(ctx context.Context, c *cluster.Cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, m := range c.Members {
+		for {
+			st, err := m.Status(ctx)
+			if minor, _, ok := strings.Cut(st.GetStorageVersion(), ".0"); err == nil && ok && strings.HasPrefix(st.GetVersion(), minor+".") {
+				break
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("the storage of %s does not reach the format of its version: %v, %w", m.Name, st, errors.Join(err, ctx.Err()))
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
 }
 
 // outcome shows an error by code and text, or that there is none.

@@ -265,16 +265,11 @@ func healthService(ctx context.Context, s *stage) {
 	}
 }
 
-// statuses: all fields of Status that are not sizes, ids or indexes. etcd says
-// which format its storage has a moment after it begins to serve.
+// statuses: all fields of Status that are not sizes, ids or indexes.
 func statuses(ctx context.Context, s *stage) {
 	leaders := 0
 	for _, m := range s.cluster.Members {
 		st, err := m.Status(ctx)
-		for err == nil && st.GetStorageVersion() == "" && ctx.Err() == nil {
-			time.Sleep(20 * time.Millisecond)
-			st, err = m.Status(ctx)
-		}
 		s.say("status: %s, version %q, storage %q, learner %v, errors %q, quota %d, downgrade %v, has leader %v, sizes %v, indexes %v, header revision %d",
 			outcome(err), st.GetVersion(), st.GetStorageVersion(), st.GetIsLearner(), st.GetErrors(), st.GetDbSizeQuota(), st.GetDowngradeInfo(),
 			st.GetLeader() != 0, st.GetDbSize() > 0 && st.GetDbSizeInUse() > 0 && st.GetDbSizeInUse() <= st.GetDbSize(),
