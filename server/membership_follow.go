@@ -127,15 +127,18 @@ func (s *Server) setPeers() {
 	s.parts.transport.SetPeers(peers)
 }
 
-// refuseRemoved closes the door to all that were ever removed. Before Run.
-func (s *Server) refuseRemoved() error {
-	for id := range s.members.current.Load().removed {
+// refuseRemoved closes the door to all that were ever removed. Before Run. A member
+// that was removed itself goes on to leave where it was when it ended.
+func (s *Server) refuseRemoved() {
+	now := s.members.current.Load()
+	for id := range now.removed {
 		if id == s.id {
-			return fmt.Errorf("%w (member %s)", ErrRemoved, id)
+			s.log.Warn("this member was removed from the cluster; it stops when the others say so", slog.Any("member", id))
+			s.parts.leaving.begin(now)
+			continue
 		}
 		s.parts.transport.Refuse(id)
 	}
-	return nil
 }
 
 // refusedBy hears that a peer does not talk with this member. The peer may be

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -115,9 +116,7 @@ func open(cfg Config, w world) (_ *Server, err error) {
 	}
 	closeTransport := len(undo)
 	undo = append(undo, s.parts.transport.Close)
-	if err := s.refuseRemoved(); err != nil {
-		return nil, err
-	}
+	s.refuseRemoved()
 	if err := s.openNode(s.parts.transport); err != nil {
 		if err := s.repairable(err); err != nil {
 			return nil, err
@@ -224,7 +223,7 @@ func (s *Server) openNode(t transport.Transport) error {
 func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
 	h := s.parts.home
 	var peers []raft.Peer
-	for _, m := range s.members.list() {
+	for _, m := range s.reachable() {
 		row, err := json.Marshal(m)
 		if err != nil {
 			return raft.Config{}, err
@@ -245,6 +244,22 @@ func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
 		Rebuild: s.parts.rebuild, Judge: s.judge.allow, OnRefused: s.refusedBy, Alone: s.cfg.ForceNewCluster, AloneContext: alone,
 		Logger: s.log, OnFatal: s.fail,
 	}, nil
+}
+
+// reachable are the members to speak with. One that is to be repaired may have noted
+// members that its store does not know any more, the leader among them.
+func (s *Server) reachable() []Member {
+	set := s.members.current.Load()
+	if s.parts.damage == nil {
+		return set.list
+	}
+	list := slices.Clone(set.list)
+	for _, m := range s.parts.home.initial {
+		if _, known := set.find(m.ID); !known && !set.removed[m.ID] {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 // closeNode closes a node that never ran.

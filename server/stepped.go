@@ -85,9 +85,7 @@ func OpenStepped(cfg Config, w SteppedWorld) (_ *Stepped, err error) {
 		return nil, err
 	}
 	s.parts.transport = w.Transport(s.id)
-	if err := s.refuseRemoved(); err != nil {
-		return nil, err
-	}
+	s.refuseRemoved()
 	if err := m.open(s.parts.transport); err != nil {
 		return m, s.repairable(err)
 	}

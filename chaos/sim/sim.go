@@ -139,10 +139,22 @@ func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) {
 			s.fail("panic", "%v\n%s", p, debug.Stack())
 		}
 		s.stats.Ops = len(s.hist.Ops)
+		s.release()
 		r = Result{Config: cfg, Plan: plan, Failure: s.failed, Stats: s.stats, Trace: s.trace, Time: s.now, History: &s.hist}
 	}()
 	s.play(plan)
 	return r
+}
+
+// release ends the tasks that still wait: each is a coroutine, and would keep the
+// whole simulation in memory. What they do on their way out counts no more.
+func (s *Sim) release() {
+	defer func() { _ = recover() }() // after a panic nothing needs to be as it should
+	for _, m := range s.members {
+		m.life++
+		m.node = nil
+		m.abandon()
+	}
 }
 
 func newSim(cfg Config, log io.Writer) *Sim {
