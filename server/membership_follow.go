@@ -142,8 +142,8 @@ func (s *Server) refuseRemoved() {
 }
 
 // refusedBy hears that a peer does not talk with this member. The peer may be
-// the one in the wrong, so this member stops only when it finds no leader either:
-// whoever belongs to the cluster has one. Any goroutine.
+// the one in the wrong, so this member stops only when it finds no leader either, or
+// none but that peer: whoever belongs to the cluster has one. Any goroutine.
 func (s *Server) refusedBy(peer api.MemberID, err error) {
 	var reason error
 	switch {
@@ -159,7 +159,8 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 		return
 	}
 	s.clock.AfterFunc(3*s.cfg.ElectionTimeout, func() {
-		if s.node.Status().Leader == 0 {
+		// A learner never misses its leader: that it is refused by it must do.
+		if leader := s.node.Status().Leader; leader == 0 || leader == peer {
 			s.fail(fmt.Errorf("%w (member %s, says member %s)", reason, s.id, peer))
 		}
 	})
