@@ -75,16 +75,18 @@ const probePause = 50 * time.Millisecond
 
 // probe asks for small writes, from one member after the other, until one is
 // acknowledged, and holds the cluster to what the faults that have ended allow.
-// The write is a deletion, which a full store allows, too.
+// The write is a deletion, which a full store allows, too. Clients go on until then:
+// they may all be served before the first probe is.
 func (s *Sim) probe(plan []fault.Event) {
 	begin, acked := s.now, false
 	kinds, limit := s.ending(plan)
 	if len(kinds) == 0 {
 		return
 	}
+	s.operator.insisting++
 	var next func(n int)
 	next = func(n int) {
-		if acked || s.stopped {
+		if acked {
 			return
 		}
 		all := s.present()
@@ -93,6 +95,7 @@ func (s *Sim) probe(plan []fault.Event) {
 				return
 			}
 			acked = true
+			s.operator.insisting--
 			took := s.now - begin
 			for _, k := range kinds {
 				w := s.stats.FirstAck[k]

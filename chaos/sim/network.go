@@ -87,19 +87,26 @@ func (n *network) time(s *Sim) time.Duration {
 // streams of their own, which share a link.
 const smallBytes = 1 << 10
 
-// transfer is how long a thin link takes for so many bytes.
-func (s *Sim) transfer(from, to *member, size int) time.Duration {
+// thinQueue is how much may wait for a thin link, in time: members drop what their
+// queues have no room for.
+const thinQueue = 3 * time.Second
+
+// transfer is how long a thin link takes for so many bytes; not ok: they are dropped.
+func (s *Sim) transfer(from, to *member, size int) (wait time.Duration, ok bool) {
 	n := &s.net
 	if len(n.thin) == 0 || size == 0 {
-		return 0
+		return 0, true
 	}
 	took := time.Duration(size) * time.Second / time.Duration(slices.Min(n.thin)<<10)
 	if size < smallBytes {
-		return 2 * took
+		return 2 * took, true
 	}
 	end := max(n.busy[from.n][to.n], s.now) + took
+	if end > s.now+thinQueue {
+		return 0, false
+	}
 	n.busy[from.n][to.n] = end
-	return end - s.now
+	return end - s.now, true
 }
 
 // size is that of a message, if it matters.
@@ -124,7 +131,12 @@ func (s *Sim) deliver(from, to *member, size int, call func()) {
 	if to.node == nil || !s.meets(from, to) {
 		return
 	}
-	if wait := s.transfer(from, to, size); wait > 0 {
+	wait, ok := s.transfer(from, to, size)
+	if !ok {
+		from.after(0, func() { from.wire.handler.Unreachable(to.id); from.turn() })
+		return
+	}
+	if wait > 0 {
 		from.after(wait, func() { s.answer(from, to, call) })
 		return
 	}
