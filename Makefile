@@ -67,7 +67,7 @@ k8s: ## run the storage, watch cache and registry suites of k8s.io/apiserver aga
 leaderkill: ## kill the leader KILLS times under load and look for what is missing
 	$(MAKE) -C compat leaderkill
 
-check: ## the simulator's saved schedules, 200 fresh seeds and fast planted bugs
+check: ## the simulator's saved schedules, the commit's 200 seeds and fast planted bugs
 	@mkdir -p bin
 	$(GO) build -o bin/chaos ./cmd/chaos
 	bin/chaos check

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,12 +15,12 @@ import (
 // reachSeeds reach everything that the simulator can do, unless it is broken.
 const reachSeeds = 200
 
-// check is what every change has to pass: the schedules that once failed, fresh
-// seeds under all oracles, some of them twice, and the planted bugs that are
-// caught fast.
+// check is what every change has to pass: the schedules that once failed, seeds
+// that no other commit has run under all oracles, some of them twice, and the
+// planted bugs that are caught fast. A commit has one verdict, wherever it is asked.
 func check(args []string) error {
 	f := flags("check")
-	first := f.Uint64("seed", 0, "the first seed; 0: one from the clock")
+	first := f.Uint64("seed", 0, "the first seed; 0: one from the commit")
 	n := f.Int("seeds", 200, "how many seeds")
 	twice := f.Int("twice", 50, "one seed in so many runs twice and must go the same way")
 	regress := f.String("regress", "chaos/testdata/regress", "folder of saved schedules")
@@ -27,11 +28,11 @@ func check(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if *first == 0 {
-		*first = freshSeed()
-	}
-	fmt.Printf("%d fresh seeds from %#x on\n", *n, *first)
 	c := newCampaign()
+	if *first == 0 {
+		*first = firstSeed(c.commit)
+	}
+	fmt.Printf("%d seeds from %#x on\n", *n, *first)
 	if err := c.saved(*regress); err != nil {
 		return err
 	}
@@ -53,6 +54,17 @@ func check(args []string) error {
 		return failed
 	}
 	return errors.Join(failed, hunts(hunting{fast: true, first: 1, seeds: 200, limit: 5 * time.Minute}))
+}
+
+// firstSeed is a commit's own first seed: seeds of other commits are not among those
+// that follow it. A build without a commit gets one from the clock.
+func firstSeed(commit string) uint64 {
+	if commit == unknownCommit {
+		return freshSeed()
+	}
+	h := fnv.New64a()
+	h.Write([]byte(commit))
+	return h.Sum64() >> 10
 }
 
 // saved runs all saved schedules.

@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// unknownCommit stands for the commit of a build that does not know it.
+const unknownCommit = "unknown"
+
 // commit is the revision that this program was built from, or the one that is
 // checked out here.
 func commit() string {
@@ -18,7 +21,7 @@ func commit() string {
 	}
 	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
-		return "unknown"
+		return unknownCommit
 	}
 	return strings.TrimSpace(string(out))
 }
