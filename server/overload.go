@@ -68,7 +68,7 @@ func (o *overload) Collect(out chan<- prometheus.Metric) {
 	send := func(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("keelson_admission_"+name, help, nil, constLabels(labels)), kind, value)
 	}
-	level := o.gate.States(func(c admission.Class, s admission.State) {
+	heavy, bulk := o.gate.States(func(c admission.Class, s admission.State) {
 		class := c.String()
 		send(prometheus.GaugeValue, "running", "Requests that have a slot of their class.", float64(s.Running), "class", class)
 		send(prometheus.GaugeValue, "waiting", "Requests that wait for a slot of their class.", float64(s.Waiting), "class", class)
@@ -76,7 +76,8 @@ func (o *overload) Collect(out chan<- prometheus.Metric) {
 		send(prometheus.CounterValue, "wait_seconds_total", "Time that requests waited.", s.WaitTime.Seconds(), "class", class)
 		send(prometheus.CounterValue, "refused_total", "Requests that were refused with too many requests.", float64(s.Refused), "class", class)
 	})
-	send(prometheus.GaugeValue, "level", "How much heavy clients may do: 1 is all they ask for, 0 is a few requests at a time.", level)
+	send(prometheus.GaugeValue, "level", "How much heavy clients may do: 1 is all they ask for, 0 is a few requests at a time.", heavy)
+	send(prometheus.GaugeValue, "bulk_level", "How fast large answers may leave: 1 is as fast as they can, 0 is 80 MiB a second.", bulk)
 }
 
 // retryHeader is gRPC's own hint (gRFC A6): milliseconds after which a call may be

@@ -28,6 +28,7 @@ import (
 type noiseKind string
 
 const (
+	noiseList   noiseKind = "list" // one after the other
 	noiseLists  noiseKind = "lists"
 	noiseWrites noiseKind = "writes"
 )
@@ -46,7 +47,10 @@ func MakeNoise(spec string, in io.Reader, out io.Writer) error {
 		cancel()
 	}()
 	parallel, conns, op := 4, 4, func(ctx context.Context, conn *grpc.ClientConn, _ *rand.Rand) error { return list(ctx, conn) }
-	if noiseKind(kind) == noiseWrites {
+	switch noiseKind(kind) {
+	case noiseList:
+		parallel, conns = 1, 1
+	case noiseWrites:
 		parallel, conns, op = 64, 1, func(ctx context.Context, conn *grpc.ClientConn, rng *rand.Rand) error {
 			key := fmt.Appendf(nil, "/bench/noise/%06d", rng.IntN(100_000))
 			_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: key, Value: value(rng, valueSize)})

@@ -32,7 +32,7 @@ func flatRow(f flat) Row {
 		Name: f.name, Title: f.title, Own: true,
 		Metrics: []Metric{
 			{Name: "quiet", Unit: "ms p99"}, {Name: "during", Unit: "ms p99"}, {Name: "ratio", Unit: "×"},
-			{Name: "longest", Unit: "ms"}, {Name: "failed", Unit: "puts"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
+			{Name: "longest", Unit: "ms"}, {Name: "lists", Unit: "/s", Higher: true}, {Name: "failed", Unit: "puts"}, {Name: "took", Unit: "s"}, {Name: "before", Unit: "MiB"}, {Name: "after", Unit: "MiB"},
 		},
 		Round: func(ctx context.Context, base *target, d time.Duration) (map[string]float64, error) {
 			t, err := newTargetOf(ctx, base.system, filepath.Join(base.dir, f.name), f.members)
@@ -61,9 +61,10 @@ func flatRow(f flat) Row {
 				return nil, err
 			}
 			after, err := leader.Status(ctx)
+			lists, _ := t.state["lists"].(float64)
 			return map[string]float64{
 				"quiet": quiet.quantile(0.99), "during": during.quantile(0.99), "ratio": during.quantile(0.99) / quiet.quantile(0.99),
-				"longest": during.quantile(1), "failed": float64(failed), "took": during.took.Seconds(),
+				"longest": during.quantile(1), "lists": lists, "failed": float64(failed), "took": during.took.Seconds(),
 				"before": float64(before.DbSize) / (1 << 20), "after": float64(after.GetDbSize()) / (1 << 20),
 			}, err
 		},
@@ -75,17 +76,19 @@ func flatListRow() Row {
 		name: "flat-list", title: "10 writers while one client lists 10,000 × 4 KB again and again", members: 3,
 		prepare: fillObjects,
 		disturb: func(ctx context.Context, t *target, d time.Duration) error {
-			_, conns, err := listed(t, 1)
+			// At the member that also has the writers: it is what they feel most, and the
+			// one place where a store can know.
+			leader, err := t.cluster.Leader(ctx)
 			if err != nil {
 				return err
 			}
-			defer closeAll(conns)
-			for until := time.Now().Add(d); time.Now().Before(until); {
-				if err := list(ctx, conns[0]); err != nil {
-					return err
-				}
+			noise, err := runNoise(string(noiseList), leader.Endpoint)
+			if err != nil {
+				return err
 			}
-			return nil
+			time.Sleep(d)
+			t.state["lists"], err = noise.stop()
+			return err
 		},
 	})
 }

@@ -38,8 +38,13 @@
 // they take when nobody is heavy. While that is more than a small factor, it
 // lets fewer heavy requests run and large answers grow and leave more slowly;
 // otherwise more. While it holds others back it stops them now and then for a
-// moment, to learn again what a quiet time is. Without quiet clients nobody is
+// moment, to learn again what a quiet time is. Without quiet clients no request is
 // held back: clients that all do the same share the member as it comes.
+//
+// Large answers slow loud clients down, too, and no slots of their own would spare
+// them that. A second Pacer holds back the bytes of such answers alone, for the
+// sake of all requests; times are compared with those under about as many
+// requests at once, because a loud client's grow with its own load.
 //
 // # Invariants
 //

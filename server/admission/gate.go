@@ -48,6 +48,8 @@ type Pass struct {
 	class Class
 	heavy bool
 	timed bool
+	quiet bool // its client is no loud one
+	load  load
 }
 
 // Refusal is the error of a request that was not let in.
@@ -69,8 +71,9 @@ type Gate struct {
 	ends   atomic.Int64  // the period's end in nanoseconds
 	pacing struct {
 		sync.Mutex
-		pacer
-		due [2]time.Time // by Way: when what was let through is through
+		heavy pacer        // heavy requests, for the sake of quiet clients
+		bulk  pacer        // bytes of large answers, for the sake of everybody
+		due   [2]time.Time // by Way: when what was let through is through
 	}
 	named struct {
 		sync.Mutex
@@ -83,8 +86,9 @@ type Gate struct {
 type lane struct {
 	sync.Mutex
 	queue
-	took sample
-	busy bool // something heavy came in this period
+	quiet sample        // of quiet clients
+	took  [loads]sample // of everybody
+	busy  bool          // something heavy came in this period
 	// What happened since the start.
 	refused  uint64
 	waited   uint64
@@ -97,7 +101,8 @@ type lane struct {
 func NewGate(c clock.Clock, paces bool, bounds func(Class) Bounds) *Gate {
 	g := &Gate{clock: c, paces: paces}
 	g.named.flows = map[string]*Flow{}
-	g.pacing.level = 1
+	g.pacing.heavy = pacer{target: target, least: slowestBytes, level: 1}
+	g.pacing.bulk = pacer{target: bulkTarget, least: slowestBulk, level: 1}
 	for class := range classes {
 		g.lanes[class].queue = queue{class: class, bounds: bounds(class)}
 	}
@@ -175,7 +180,7 @@ func (l *lane) enter(f *Flow, r Request, now time.Time) (p Pass, loud, ok bool) 
 	if heavy {
 		l.busy = true
 	}
-	return Pass{flow: f, class: r.Class, began: now, heavy: heavy, timed: ok && r.Timed && !loud}, loud, ok
+	return Pass{flow: f, class: r.Class, began: now, heavy: heavy, timed: ok && r.Timed, quiet: !loud, load: loadOf(l.running)}, loud, ok
 }
 
 // wait waits in the queue.
@@ -243,10 +248,14 @@ func (g *Gate) Leave(p Pass, now time.Time, ok bool) {
 	}
 	l := &g.lanes[p.class]
 	l.Lock()
+	load := max(p.load, loadOf(l.running)) // of its beginning and its end
 	l.leave(p.flow, p.heavy)
 	if p.timed && ok {
-		l.took.n++
-		l.took.sum += int64(now.Sub(p.began))
+		took := now.Sub(p.began)
+		l.took[load].add(took)
+		if p.quiet {
+			l.quiet.add(took)
+		}
 	}
 	l.wake()
 	l.Unlock()
@@ -260,22 +269,25 @@ func (g *Gate) tick(now time.Time) {
 	}
 	defer g.pacing.Unlock()
 	g.ends.Store(now.Add(period).UnixNano())
-	var took [classes]sample
-	busy := g.bulk.Swap(false)
+	var quiet, all samples
+	bulk := g.bulk.Swap(false)
+	busy := bulk
 	for c := range g.lanes {
 		l := &g.lanes[c]
 		l.Lock()
-		took[c], l.took = l.took, sample{}
+		quiet[c][0], all[c] = l.quiet, l.took
+		l.quiet, l.took = sample{}, [loads]sample{}
 		busy = busy || l.busy || l.waiting > 0
 		l.busy = false
 		l.Unlock()
 	}
-	g.pacing.step(took, busy)
-	g.bytes.Store(math.Float64bits(g.pacing.bytes()))
+	g.pacing.heavy.step(&quiet, busy)
+	g.pacing.bulk.step(&all, bulk)
+	g.bytes.Store(math.Float64bits(fewer(g.pacing.heavy.bytes(), g.pacing.bulk.bytes())))
 	for _, c := range paced {
 		l := &g.lanes[c]
 		l.Lock()
-		l.bounds.Heavy = g.pacing.heavy(l.bounds.Slots)
+		l.bounds.Heavy = g.pacing.heavy.heavy(l.bounds.Slots)
 		l.wake()
 		l.Unlock()
 	}
@@ -328,8 +340,8 @@ type State struct {
 	WaitTime         time.Duration
 }
 
-// States shows all classes, and the pacer's level.
-func (g *Gate) States(each func(Class, State)) (level float64) {
+// States shows all classes, and the levels of heavy requests and of large answers.
+func (g *Gate) States(each func(Class, State)) (heavy, bulk float64) {
 	for c := range g.lanes {
 		l := &g.lanes[c]
 		l.Lock()
@@ -339,5 +351,5 @@ func (g *Gate) States(each func(Class, State)) (level float64) {
 	}
 	g.pacing.Lock()
 	defer g.pacing.Unlock()
-	return g.pacing.level
+	return g.pacing.heavy.level, g.pacing.bulk.level
 }

@@ -180,3 +180,47 @@ func BenchmarkPass(b *testing.B) {
 		})
 	}
 }
+
+// TestLargeAnswersGiveWayToLoudClients: a client with many requests is slowed down
+// by another one's large answers. They leave more slowly; its own requests are
+// not held back for that, nor when it is slow by itself.
+func TestLargeAnswersGiveWayToLoudClients(t *testing.T) {
+	fake := clock.NewFake(time.Unix(0, 0))
+	g := NewGate(fake, true, func(Class) Bounds {
+		return Bounds{Slots: 100, Heavy: 100, Waiting: 100, Light: 2, Quantum: 1}
+	})
+	f := g.Flow("writers")
+	// periods has writers write, so many at once, until some periods have passed.
+	periods := func(writers int, took time.Duration, answers bool) (heavy, bulk float64) {
+		for until := fake.Now().Add(20 * period); fake.Now().Before(until); {
+			passes := make([]Pass, writers)
+			for i := range passes {
+				var ok bool
+				if passes[i], ok = g.TryEnter(f, Request{Class: Write, Cost: 1, Timed: true}, fake.Now()); !ok {
+					t.Fatal("a write has to wait")
+				}
+			}
+			if answers {
+				g.bulk.Store(true) // what Pace does first
+			}
+			fake.Advance(took)
+			for _, p := range passes {
+				g.Leave(p, fake.Now(), true)
+			}
+		}
+		return g.States(func(Class, State) {})
+	}
+	if _, bulk := periods(10, time.Millisecond, false); bulk != 1 {
+		t.Fatalf("level %v of answers that are not there", bulk)
+	}
+	heavy, bulk := periods(10, 3*time.Millisecond, true)
+	if bulk > 0.5 || heavy != 1 {
+		t.Errorf("levels %v of heavy requests and %v of large answers, which make writes take three times as long", heavy, bulk)
+	}
+	if _, bulk := periods(10, 3*time.Millisecond, false); bulk != 1 {
+		t.Errorf("level %v after the answers are gone", bulk)
+	}
+	if _, bulk = periods(60, 30*time.Millisecond, true); bulk != 1 {
+		t.Errorf("level %v: writes take longer because there are more of them", bulk)
+	}
+}

@@ -1,11 +1,16 @@
 package admission
 
-import "math"
+import (
+	"math"
+	"math/bits"
+	"time"
+)
 
 // The Pacer's constants. A level of 1 holds nobody back; each step down by
 // stepDown lets half as many heavy requests run.
 const (
 	target     = 1.8   // how many times its quiet value a quiet client's mean time may be
+	bulkTarget = 1.5   // how many times its value without large answers a loud one's may be
 	stepDown   = 0.1   // of the level, after a time above target
 	stepUp     = 0.015 // after one at or below it
 	stepFree   = 0.1   // after a period without quiet clients, or without heavy requests
@@ -24,48 +29,69 @@ const (
 	// help nobody, because a single writer already costs a reader as much.
 	fewest       = 4
 	slowestBytes = 16 << 20 // a second, at level 0
+	slowestBulk  = 80 << 20 // the same, for the sake of loud clients
 	fastestBytes = 4 << 30  // just below level 1
 )
 
-// sample is what requests of quiet clients took in a period.
+// sample is what requests took in a period.
 type sample struct {
 	n   int
 	sum int64 // nanoseconds
 }
 
-func (s sample) mean() float64 { return float64(s.sum) / float64(s.n) }
-
-// paced are the classes whose quiet requests are timed.
-var paced = [...]Class{Write, Read}
-
-// pacer decides how much heavy work may go on. It is a value that steps from
-// period to period.
-type pacer struct {
-	level  float64
-	quiet  [classes]float64 // mean time of a class when nobody is heavy; 0: not known
-	took   [classes]sample  // collected since the level last changed
-	silent int              // periods in a row without a sample
-	held   int              // periods since a quiet time was learned
-	probes bool             // this period is a probe: as little as possible is heavy
+func (s *sample) add(took time.Duration) {
+	s.n++
+	s.sum += int64(took)
 }
 
-// step ends a period. busy: there was heavy work, or it waits.
-func (p *pacer) step(took [classes]sample, busy bool) {
+func (s sample) mean() float64 { return float64(s.sum) / float64(s.n) }
+
+// paced are the classes whose requests are timed.
+var paced = [...]Class{Write, Read}
+
+// load is how many requests of a class run, by powers of two: a time is compared
+// with one that was taken under the same load.
+type load uint8
+
+const loads = 14
+
+func loadOf(running int) load { return load(min(bits.Len(uint(running)), loads-1)) }
+
+type samples [classes][loads]sample
+
+// pacer decides how much of one kind of work may go on that slows others down. It
+// is a value that steps from period to period.
+type pacer struct {
+	target float64
+	level  float64
+	quiet  [classes][loads]float64 // mean times while nothing of that kind goes on; 0: not known
+	took   samples                 // collected since the level last changed
+	silent int                     // periods in a row without a sample
+	held   int                     // periods since a quiet time was learned
+	least  float64                 // bytes a second at level 0
+	probes bool                    // this period is a probe: as little as possible goes on
+}
+
+// step ends a period. busy: there was work of the kind, or it waits.
+func (p *pacer) step(took *samples, busy bool) {
 	p.silent++
 	p.held++
 	for _, c := range paced {
-		if took[c].n > 0 {
-			p.silent = 0
+		for _, s := range took[c] {
+			if s.n > 0 {
+				p.silent = 0
+			}
 		}
 	}
 	switch {
 	case p.probes || !busy:
 		p.learn(took)
-		if p.held, p.took = 0, [classes]sample{}; !busy {
+		p.held, p.took = 0, samples{}
+		if !busy {
 			p.level = min(1, p.level+stepFree)
 		}
 	case p.silent >= silence:
-		p.took = [classes]sample{}
+		p.took = samples{}
 		p.level = min(1, p.level+stepFree)
 	default:
 		p.judge(took)
@@ -73,48 +99,54 @@ func (p *pacer) step(took [classes]sample, busy bool) {
 	p.probes = busy && p.silent == 0 && p.held >= probeEvery && (p.level < 1 || p.unknown(took))
 }
 
-// learn takes what a time without heavy work shows as the quiet time.
-func (p *pacer) learn(took [classes]sample) {
+// learn takes what a time without such work shows as the quiet time.
+func (p *pacer) learn(took *samples) {
 	for _, c := range paced {
-		s := took[c]
-		switch {
-		case s.n < minSamples:
-		case p.quiet[c] == 0:
-			p.quiet[c] = s.mean()
-		case p.probes:
-			p.quiet[c] = min(s.mean(), p.quiet[c]*drift)
-		default:
-			p.quiet[c] += (s.mean() - p.quiet[c]) / 8
+		for l, s := range took[c] {
+			quiet := &p.quiet[c][l]
+			switch {
+			case s.n < minSamples:
+			case *quiet == 0:
+				*quiet = s.mean()
+			case p.probes:
+				*quiet = min(s.mean(), *quiet*drift)
+			default:
+				*quiet += (s.mean() - *quiet) / 8
+			}
 		}
 	}
 }
 
 // judge compares what was collected with the quiet times, once it is enough.
-func (p *pacer) judge(took [classes]sample) {
+func (p *pacer) judge(took *samples) {
 	worst := 0.0
 	for _, c := range paced {
-		s := &p.took[c]
-		s.n, s.sum = s.n+took[c].n, s.sum+took[c].sum
-		if s.n >= minSamples && p.quiet[c] > 0 {
-			worst = max(worst, s.mean()/p.quiet[c])
+		for l := range took[c] {
+			s := &p.took[c][l]
+			s.n, s.sum = s.n+took[c][l].n, s.sum+took[c][l].sum
+			if s.n >= minSamples && p.quiet[c][l] > 0 {
+				worst = max(worst, s.mean()/p.quiet[c][l])
+			}
 		}
 	}
 	switch {
 	case worst == 0:
 		return
-	case worst > target:
+	case worst > p.target:
 		p.level = max(0, p.level-stepDown)
 	default:
 		p.level = min(1, p.level+stepUp)
 	}
-	p.took = [classes]sample{}
+	p.took = samples{}
 }
 
 // unknown reports whether there are requests whose quiet time was never seen.
-func (p *pacer) unknown(took [classes]sample) bool {
+func (p *pacer) unknown(took *samples) bool {
 	for _, c := range paced {
-		if took[c].n > 0 && p.quiet[c] == 0 {
-			return true
+		for l, s := range took[c] {
+			if s.n > 0 && p.quiet[c][l] == 0 {
+				return true
+			}
 		}
 	}
 	return false
@@ -139,5 +171,13 @@ func (p *pacer) bytes() float64 {
 	case p.level >= 1:
 		return 0
 	}
-	return slowestBytes * math.Pow(fastestBytes/slowestBytes, p.level)
+	return p.least * math.Pow(fastestBytes/p.least, p.level)
+}
+
+// fewer is the lower of two bounds of which 0 is none.
+func fewer(a, b float64) float64 {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }

@@ -9,21 +9,22 @@ type member struct {
 	quiet float64 // nanoseconds when nobody is heavy
 	each  float64 // what each heavy request adds
 	slots int
+	load  load
 }
 
-func (m *member) period(busy bool, samples int) (mean float64) {
+func (m *member) period(busy bool, n int) (mean float64) {
 	mean = m.quiet
 	if busy {
 		mean += m.each * float64(m.heavy(m.slots))
 	}
-	var took [classes]sample
-	took[Read] = sample{samples, int64(mean) * int64(samples)}
-	m.step(took, busy)
+	var took samples
+	took[Read][m.load] = sample{n, int64(mean) * int64(n)}
+	m.step(&took, busy)
 	return mean
 }
 
 func newMember() *member {
-	return &member{pacer: pacer{level: 1}, quiet: 1e6, each: 5e4, slots: 4096}
+	return &member{pacer: pacer{target: target, least: slowestBytes, level: 1}, quiet: 1e6, each: 5e4, slots: 4096}
 }
 
 func (m *member) run(t *testing.T, periods int, want float64) {
@@ -113,7 +114,7 @@ func TestPacerNeedsAVictim(t *testing.T) {
 }
 
 func TestPacerBounds(t *testing.T) {
-	p := pacer{}
+	p := pacer{least: slowestBytes}
 	if p.heavy(100) != fewest || p.heavy(2) != 2 || p.bytes() != slowestBytes {
 		t.Errorf("at level 0: %d, %v", p.heavy(100), p.bytes())
 	}
