@@ -42,6 +42,24 @@ type compaction struct {
 	finished api.Revision // every record that a compaction up to here gave up is deleted
 }
 
+// reclaimed is compaction.finished, for those who wait for it.
+type reclaimed struct {
+	upTo    api.Revision
+	further chan struct{} // closed when another one has taken its place
+}
+
+// Reclaimed reports whether every record that a compaction at a revision gave up is
+// deleted, durably. If not, the flusher hurries, and further is closed when there is
+// reason to ask again; a store that was closed never does so.
+func (s *Store) Reclaimed(at api.Revision) (done bool, further <-chan struct{}) {
+	r := s.reclaimed.Load()
+	if r.upTo >= at {
+		return true, nil
+	}
+	s.wake()
+	return false, r.further
+}
+
 // CompactStep does a bounded part of what compaction left to be done, and reports
 // whether there is more. Run calls it.
 func (s *Store) CompactStep() (more bool, err error) {
@@ -202,6 +220,7 @@ func (s *Store) deleteSome(c *compaction) (more bool, err error) {
 	}
 	if last {
 		c.active, c.finished = false, c.target
+		close(s.reclaimed.Swap(&reclaimed{c.finished, make(chan struct{})}).further)
 		return s.CompactRevision() > c.finished, nil
 	}
 	return true, nil

@@ -32,6 +32,9 @@ func (s *Store) Run(ctx context.Context) error {
 			if err := s.Flush(); err != nil {
 				return err
 			}
+			if pause.c == nil {
+				pause.start(s.cfg.Clock, 0)
+			}
 		case now := <-ticker.C():
 			s.pins.expire(now, s.CompactRevision())
 			s.pages.expire(now)

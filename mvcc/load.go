@@ -69,6 +69,7 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 		active: len(l.doomed) > 0 || l.compact() > l.finished,
 		target: l.compact(), doomed: l.doomed, sorted: true, finished: l.finished,
 	}
+	s.reclaimed.Store(&reclaimed{l.finished, make(chan struct{})})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.working = working{

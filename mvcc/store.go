@@ -31,6 +31,8 @@ type Store struct {
 	state atomic.Pointer[state]
 	// asked says that the index was read since the last Seal.
 	asked atomic.Bool
+	// reclaimed changes under flushing.
+	reclaimed atomic.Pointer[reclaimed]
 	// kick wakes the flusher before its time.
 	kick chan struct{}
 	// failed is closed when the store cannot go on; failure is set before.
@@ -307,10 +309,15 @@ func (s *Store) limitTail() {
 			s.log.Error("cannot flush the tail", "bytes", size, "error", err)
 		}
 	case size > s.cfg.TailBytes:
-		select {
-		case s.kick <- struct{}{}:
-		default: // it has been told
-		}
+		s.wake()
+	}
+}
+
+// wake has the flusher work before its time.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default: // it has been told
 	}
 }
 

@@ -314,7 +314,32 @@ func (r *compactRequest) decode(body []byte) error {
 	return err
 }
 
-// Compact proposes a compaction. It is answered when history is logically gone.
+// Compact proposes a compaction. It is answered when history is logically gone, or,
+// if the client asks for that, when this member has deleted its records, too.
 func (s *Server) Compact(ctx context.Context, r *compactRequest) (*Encoded, error) {
-	return s.propose(ctx, commandCompact, r.body, nil)
+	answer, err := s.propose(ctx, commandCompact, r.body, nil)
+	if err == nil && r.physical {
+		err = s.reclaimed(ctx, api.Revision(r.revision))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// reclaimed waits until a compaction at a revision has deleted its records.
+func (s *Server) reclaimed(ctx context.Context, at api.Revision) error {
+	for {
+		done, further := s.Store().Reclaimed(at)
+		switch {
+		case done:
+			return nil
+		case ctx.Err() != nil:
+			return proposalError(ctx.Err())
+		}
+		// An installed snapshot brings another store, which the old one does not tell.
+		if !s.wait(ctx, further, s.cfg.HeartbeatInterval) {
+			return api.ErrStopped
+		}
+	}
 }

@@ -60,7 +60,7 @@ func (s *Server) reconfiguration() *reconfiguration {
 		steady = healthInterval
 	}
 	return &reconfiguration{
-		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.await,
+		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.wait,
 	}
 }
 

@@ -44,6 +44,7 @@ type Server struct {
 	hot     *hotSpots
 	upkeep  *upkeep
 	led     streams
+	wait    func(ctx context.Context, changed <-chan struct{}, d time.Duration) bool // await; false: the member is gone
 	ids     idSource
 
 	startConf *raftpb.ConfState // the membership that the store had at start
@@ -82,6 +83,7 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 		kick:    make(chan struct{}, 1),
 	}
 	s.upkeep = newUpkeep(s)
+	s.wait = s.await
 	return s
 }
 

@@ -164,8 +164,9 @@ func (m *Stepped) open(t transport.Transport) (err error) {
 	s.lead(m.Node)
 	s.setPeers() // with the marks of their directories
 	s.lessor.await = awaitParked(w.Park)
+	s.wait = m.awaitChange
 	v := s.view()
-	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval, promoted: s.metrics.promotion, wait: m.awaitChange}
+	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval, promoted: s.metrics.promotion, wait: s.wait}
 	node.Handle(callMember, change.answer)
 	m.services = []service{
 		{&kvService, s}, {&leaseService, s}, {&authService, s},
