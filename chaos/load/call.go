@@ -20,7 +20,7 @@ func (l *Load) ask(ctx context.Context, timeout time.Duration, client int, conn 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	call := l.rec.Call(client, conn.Member, conn.Name, method, req)
-	resp, err := conn.do(ctx, method, req)
+	resp, err := conn.Do(ctx, method, req)
 	op := call.Return(resp, conn.Outcome(err), err)
 	if op.Outcome == history.OK {
 		l.acked.Add(1)

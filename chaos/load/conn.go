@@ -69,8 +69,8 @@ func OutcomeOfClient(err error) history.Outcome {
 	return history.Refused
 }
 
-// do asks and waits for the answer.
-func (c Conn) do(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
+// Do asks and waits for the answer.
+func (c Conn) Do(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
 	if k, ok := req.(*pb.LeaseKeepAliveRequest); ok {
 		return c.keepAlive(ctx, k)
 	}

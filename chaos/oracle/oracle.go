@@ -154,8 +154,8 @@ func (c *Case) readTxn(op *history.Op) {
 	}
 }
 
-// asked is what the log and the operation have in common.
-func asked(r proto.Message) string {
+// Asked is what the log and the operation have in common.
+func Asked(r proto.Message) string {
 	if g, ok := r.(*pb.LeaseGrantRequest); ok {
 		return fmt.Sprintf("grant %d", g.ID) // the member completes the rest
 	}
@@ -173,14 +173,14 @@ func (c *Case) match() {
 	free := map[string][]*placed{}
 	for _, p := range c.placed {
 		if p.Request != nil && !p.Own {
-			k := asked(p.Request)
+			k := Asked(p.Request)
 			free[k] = append(free[k], p)
 		}
 	}
 	var ops []*history.Op
 	for _, op := range c.Ops {
 		if !op.ReadOnly() {
-			c.asks[op] = asked(op.Request)
+			c.asks[op] = Asked(op.Request)
 			c.words[c.asks[op]]++
 			ops = append(ops, op)
 		}

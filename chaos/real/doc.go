@@ -23,12 +23,13 @@
 //
 // # A run
 //
-// Run (run.go) draws a configuration from the seed, starts a cluster and a load
-// through package client, lets a fault happen several times while the load goes
-// on, heals, and waits until everybody is served and members are equal. Then it
-// cuts the power of all members, starts them once more, stops them, reads their
-// logs and stores, and asks package oracle. A run whose load was too thin before
-// its fault, or whose fault never happened, fails as meaningless.
+// Run (run.go) draws a configuration from the seed, starts a cluster and the
+// clients of package workload, through package client and plainly as etcd's own
+// client asks, lets a fault happen several times while the load goes on, heals,
+// and waits until everybody is served and members are equal. Then it cuts the power
+// of all members, starts them once more, stops them, reads their logs and stores,
+// and asks package oracle. A run whose load was too thin before its fault, or whose
+// fault never happened, fails as meaningless.
 //
 // A seed fixes the configuration, the requests and the faults, but not the
 // timing of processes: the line of a failure repeats the circumstances, and may

@@ -41,31 +41,26 @@ var diskFaults = []*Fault{
 // each.
 const roomy = 2 << 30
 
-// crashAtCall kills a member where its disk is between two states.
+// crashAtCall kills a member where its disk is between two states: while it
+// recovers, in one of its first calls that change files, or later. strace counts
+// calls by thread, and which one that is the scheduler decides.
 func crashAtCall(r *Run) error {
 	m := r.some()
-	calls := []string{callsOfSync, callsOfWrite, "renameat,renameat2,rename", "ftruncate"}[r.rand.IntN(4)]
-	m.expect("crash inside a call")
-	if calls[0] == 'r' || calls[0] == 'f' && calls[1] == 't' { // it does so when it starts
-		if err := m.kill("kill"); err != nil {
-			return err
-		}
-		if err := m.start(); err != nil {
-			return err
-		}
-		m.expect("crash inside a call")
-	}
-	t, err := r.tamper(m, calls, fmt.Sprint("signal=SIGKILL:when=", 1+r.rand.IntN(4)))
+	calls := []string{callsOfSync, callsOfWrite, "?rename,renameat,?renameat2", "ftruncate,fallocate,?unlink,unlinkat"}[r.rand.IntN(4)]
+	under, err := r.strace("/dev/null", calls, fmt.Sprint("signal=SIGKILL:when=", 1+r.rand.IntN(4)))
 	if err != nil {
 		return err
 	}
-	err = m.wait(5 * time.Second)
-	if e := t.end(); e != nil {
-		return e
+	if err := m.kill("kill"); err != nil {
+		return err
 	}
-	if err != nil {
-		m.expect("")
-		return fmt.Errorf("%w: no %s", errNothing, calls)
+	m.under = append(under, "-D")
+	if err := m.start(); err != nil {
+		return err
+	}
+	m.expect("crash inside a call")
+	if m.wait(5*time.Second) != nil {
+		return errors.Join(fmt.Errorf("%w: no %s", errNothing, calls), r.restart(m, "crash inside a call"))
 	}
 	return nil
 }
@@ -114,6 +109,10 @@ func (r *Run) stall(m *Member, each, d time.Duration) error {
 	return errors.Join(err, t.end(), t.await(time.Second))
 }
 
+// fillingWrites are large values enough for a database to grow, whose file does so
+// in steps of 16 MiB.
+const fillingWrites = 300
+
 // diskFull takes a member's space while large values come.
 func diskFull(r *Run) error {
 	m := r.some()
@@ -124,8 +123,8 @@ func diskFull(r *Run) error {
 	}
 	defer free()
 	before := len(m.lines())
-	for i := range 60 {
-		r.mine.do(r.mine.big(fmt.Sprint("big/", i%20), 128<<10))
+	for i := range fillingWrites {
+		r.mine.big(i % 20)
 		if m.down() || mentions(m, before, "no space", "NOSPACE") {
 			break
 		}

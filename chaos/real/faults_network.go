@@ -258,7 +258,7 @@ const thinState = 8
 // is too thin for it. Heartbeats must not starve: nobody else has a reason to vote.
 func thinLine(r *Run) error {
 	for i := range thinState {
-		r.mine.do(r.mine.big(fmt.Sprint("big/", i), 128<<10))
+		r.mine.big(i)
 	}
 	m, err := r.follower()
 	if err != nil {

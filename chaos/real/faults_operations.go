@@ -20,6 +20,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/client"
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
@@ -191,7 +192,7 @@ func (r *Run) guestMay(want codes.Code) error {
 		if err != nil {
 			return err
 		}
-		g := &caller{load: r.load, n: r.mine.n, cl: cl, known: map[string]client.KV{}}
+		g := &caller{traffic: r.load, n: r.mine.n, cl: cl}
 		err = within(patience, func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), asked)
 			defer cancel()
@@ -202,7 +203,7 @@ func (r *Run) guestMay(want codes.Code) error {
 			return nil
 		})
 		if err == nil {
-			if written := g.do(r.mine.put(guestKey)); written && want != codes.OK {
+			if op := g.do("etcdserverpb.KV/Put", &pb.PutRequest{Key: []byte(guestKey), Value: r.mine.tag(0)}); op.Outcome == history.OK && want != codes.OK {
 				err = fmt.Errorf("O5: %s lets the guest write, and not read", m.Name)
 			}
 		}

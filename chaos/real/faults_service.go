@@ -12,11 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/keelson-io/keelson/client"
+	"github.com/keelson-io/keelson/chaos/history"
 )
 
 var timeFaults = []*Fault{
@@ -66,7 +65,7 @@ func compaction(r *Run) error {
 		if err != nil {
 			return err
 		}
-		if rev := st.Header.Revision - 600; rev > 0 && r.mine.do(r.mine.compact(rev)) {
+		if rev := st.Header.Revision - 600; rev > 0 && r.mine.do("etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev}).Outcome == history.OK {
 			done++
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -75,16 +74,6 @@ func compaction(r *Run) error {
 		return fmt.Errorf("%w: there is too little history", errNothing)
 	}
 	return nil
-}
-
-// compact gives up the history before a revision.
-func (w *caller) compact(rev int64) call {
-	req := &pb.CompactionRequest{Revision: rev}
-	return call{"etcdserverpb.KV/Compact", req, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		a := &answer{}
-		err := cl.Compact(context.WithValue(ctx, answerKey{}, a), client.Revision(rev), false)
-		return a.resp, err
-	}}
 }
 
 func defragmentation(r *Run) error {

@@ -7,30 +7,28 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/chaos/history"
-	"github.com/keelson-io/keelson/chaos/oracle"
+	"github.com/keelson-io/keelson/chaos/load"
+	"github.com/keelson-io/keelson/chaos/workload"
 	"github.com/keelson-io/keelson/client"
 )
 
 // The load: few keys, so that clients meet, and pauses, so that a run is about
 // faults and not about speed.
 const (
-	loadClients = 8
 	loadKeys    = 40
-	counterKeys = 3
-	loadPause   = 12 * time.Millisecond // in the mean, between two calls of a client
+	loadBytes   = 200                   // that values are longer than their tags, at most
+	loadPause   = 18 * time.Millisecond // in the mean, between two calls of a client
 	callTimeout = 8 * time.Second
 
 	// minimumRate is the fewest acknowledged calls a second, before the first
@@ -38,15 +36,37 @@ const (
 	minimumRate = 50
 )
 
-// load is the clients of a run.
-type load struct {
+// mix has no compaction, which would overtake watches.
+var mix = workload.Mix{Put: 25, Get: 15, List: 3, Stale: 5, Delete: 5, Swap: 15, Count: 12, Txn: 6, ReadTxn: 4, Old: 2, Grant: 2, KeepAlive: 3, Revoke: 1, LeasedPut: 3}
+
+// kinds are the clients of a run. Those with a library fail over, and share two;
+// the others talk to one member, as plain as etcd's own client does, until a call
+// fails.
+var kinds = []struct {
+	library bool
+	source  func(n int, r *rand.Rand) workload.Source
+}{
+	{true, mixed}, {true, mixed}, {true, mixed}, {false, mixed}, {false, mixed},
+	{true, lists}, {false, lists}, {true, locks}, {false, locks}, {true, registry}, {false, registry},
+}
+
+func mixed(n int, r *rand.Rand) workload.Source {
+	return &workload.Mixed{Client: n, R: r, Mix: mix, Keys: loadKeys, ValueBytes: loadBytes}
+}
+func lists(n int, r *rand.Rand) workload.Source { return workload.NewLists(n, r) }
+func locks(n int, r *rand.Rand) workload.Source { return workload.NewLocks(n, r) }
+func registry(n int, r *rand.Rand) workload.Source {
+	return workload.NewRegistry(n, r, loadBytes)
+}
+
+// traffic is the clients of a run.
+type traffic struct {
 	c       *Cluster
 	rec     *history.Recorder
 	clients []*client.Client
-	acked   atomic.Int64                  // calls
-	writes  atomic.Int64                  // of them
-	served  [loadClients + 1]atomic.Int64 // by caller; the last is the nemesis
-	next    atomic.Int64                  // lease ids
+	callers []*caller
+	acked   atomic.Int64 // calls
+	writes  atomic.Int64 // of them
 	stop    chan struct{}
 	wg      sync.WaitGroup
 }
@@ -54,8 +74,8 @@ type load struct {
 // connections is how many client libraries the load's clients share.
 const connections = 2
 
-func startLoad(c *Cluster, rec *history.Recorder, seed uint64) (*load, error) {
-	l := &load{c: c, rec: rec, stop: make(chan struct{})}
+func startTraffic(c *Cluster, rec *history.Recorder, seed uint64) (*traffic, error) {
+	l := &traffic{c: c, rec: rec, stop: make(chan struct{})}
 	for range connections {
 		cl, err := newClient(c)
 		if err != nil {
@@ -63,44 +83,35 @@ func startLoad(c *Cluster, rec *history.Recorder, seed uint64) (*load, error) {
 		}
 		l.clients = append(l.clients, cl)
 	}
-	for n := range loadClients {
-		l.wg.Go(l.caller(n, seed).run)
+	for i, k := range kinds {
+		w := l.caller(i+1, seed)
+		w.source = k.source(w.n, w.rand)
+		if !k.library && c.user == "" { // users need tokens, which the library gets
+			w.cl, w.at = nil, i
+		}
+		l.callers = append(l.callers, w)
+	}
+	for _, w := range l.callers {
+		l.wg.Go(w.run)
 	}
 	return l, nil
 }
 
-func (l *load) caller(n int, seed uint64) *caller {
-	return &caller{load: l, n: n + 1, cl: l.clients[n%connections], rand: rand.New(rand.NewPCG(seed, uint64(n))), known: map[string]client.KV{}}
+// caller makes one that asks nothing by itself.
+func (l *traffic) caller(n int, seed uint64) *caller {
+	return &caller{traffic: l, n: n, cl: l.clients[n%connections], rand: rand.New(rand.NewPCG(seed, uint64(n)))}
 }
 
 func newClient(c *Cluster) (*client.Client, error) {
-	cfg := client.Config{
-		Endpoints: c.endpoints(), Timeout: callTimeout, DialTimeout: time.Second,
-		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(catch)},
-		Username:    c.user, Password: c.user,
-	}
+	cfg := client.Config{Endpoints: c.endpoints(), Timeout: callTimeout, DialTimeout: time.Second, Username: c.user, Password: c.user}
 	if c.certs != nil {
 		cfg.TLS = c.certs.client
 	}
 	return client.New(cfg)
 }
 
-// answer is what a member said on the wire, for those calls of the library that
-// do not return all of it. The context has it under answerKey.
-type answer struct{ resp proto.Message }
-
-type answerKey struct{}
-
-func catch(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	err := invoke(ctx, method, req, reply, conn, opts...)
-	if a, ok := ctx.Value(answerKey{}).(*answer); ok && err == nil {
-		a.resp = reply.(proto.Message)
-	}
-	return err
-}
-
 // point tells the clients which members there are.
-func (l *load) point() error {
+func (l *traffic) point() error {
 	var errs []error
 	for _, cl := range l.clients {
 		errs = append(errs, cl.SetEndpoints(l.c.endpoints()...))
@@ -109,12 +120,12 @@ func (l *load) point() error {
 }
 
 // finish ends the calls and waits for them.
-func (l *load) finish() {
+func (l *traffic) finish() {
 	close(l.stop)
 	l.wg.Wait()
 }
 
-func (l *load) close() error {
+func (l *traffic) close() error {
 	var errs []error
 	for _, cl := range l.clients {
 		errs = append(errs, cl.Close())
@@ -123,15 +134,15 @@ func (l *load) close() error {
 }
 
 // everybodyServed waits until each client got a few more answers.
-func (l *load) everybodyServed(limit time.Duration) error {
-	var before [loadClients]int64
-	for n := range before {
-		before[n] = l.served[n].Load()
+func (l *traffic) everybodyServed(limit time.Duration) error {
+	before := make([]int64, len(l.callers))
+	for i, w := range l.callers {
+		before[i] = w.served.Load()
 	}
 	return within(limit, func() error {
-		for n := range before {
-			if l.served[n].Load() < before[n]+3 {
-				return fmt.Errorf("O9: client %d is not served", n+1)
+		for i, w := range l.callers {
+			if w.served.Load() < before[i]+3 {
+				return fmt.Errorf("O9: client %d is not served", w.n)
 			}
 		}
 		return nil
@@ -140,62 +151,62 @@ func (l *load) everybodyServed(limit time.Duration) error {
 
 // caller is one client: one call after the other. Its goroutine alone uses it.
 type caller struct {
-	*load
+	*traffic
 	n      int
-	cl     *client.Client
+	source workload.Source
+	cl     *client.Client // nil: it goes without
+	at     int            // then, where it asks
 	rand   *rand.Rand
+	served atomic.Int64
 	tags   int
-	known  map[string]client.KV // what it saw last
-	leases []client.LeaseID
-}
-
-// call is one request: its words on the wire, and how the library asks it.
-type call struct {
-	method string
-	req    proto.Message
-	send   func(context.Context, *client.Client) (proto.Message, error)
 }
 
 func (w *caller) run() {
 	for {
 		select {
 		case <-w.stop:
-			w.leave()
 			return
 		case <-time.After(time.Duration(w.rand.ExpFloat64() * float64(loadPause))):
 		}
-		w.do(w.draw())
+		if method, req := w.source.Next(); method != "" {
+			w.source.Learn(w.do(method, req))
+		}
 	}
 }
 
-// leave gives its leases back, so that members end alike.
-func (w *caller) leave() {
-	for _, id := range w.leases {
-		w.do(w.revoke(id))
+// conn is how the next call goes.
+func (w *caller) conn() (load.Conn, error) {
+	if w.cl != nil {
+		return load.Conn{ClientConnInterface: w.cl.Conn(), Name: "client", Outcome: load.OutcomeOfClient}, nil
 	}
+	all := w.c.members()
+	m := all[w.at%len(all)]
+	cc, err := w.c.dial(m.endpoint())
+	return load.Conn{ClientConnInterface: cc, Name: m.Name, Member: m.ID, Outcome: history.OutcomeOf}, err
 }
 
 // do makes a call and writes it down.
-func (w *caller) do(c call) bool {
+func (w *caller) do(method string, req proto.Message) *history.Op {
+	conn, err := w.conn()
+	rec := w.rec.Call(w.n, conn.Member, conn.Name, method, req)
+	if err != nil {
+		return rec.Return(nil, history.Refused, err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	rec := w.rec.Call(w.n, 0, "", c.method, c.req)
-	resp, err := c.send(ctx, w.cl)
-	outcome := history.OK
-	switch {
-	case err == nil:
+	resp, err := conn.Do(ctx, method, req)
+	op := rec.Return(resp, conn.Outcome(err), wordsOf(err))
+	switch op.Outcome {
+	case history.OK:
 		w.acked.Add(1)
-		w.served[w.n-1].Add(1)
-		if op := (&history.Op{Request: c.req}); !op.ReadOnly() {
+		w.served.Add(1)
+		if !op.ReadOnly() {
 			w.writes.Add(1)
 		}
-	case errors.Is(err, client.ErrUnknownOutcome):
-		outcome = history.Unknown
-	default:
-		outcome = history.Refused
+	case history.Unknown:
+		w.at++
 	}
-	rec.Return(resp, outcome, wordsOf(err))
-	return err == nil
+	return op
 }
 
 // wordsOf is the refusal of a member in its own words, as the log would give it.
@@ -204,146 +215,47 @@ func wordsOf(err error) error {
 	if errors.As(err, &e) && !e.Unknown {
 		return e.Err
 	}
+	if refusal := api.FindError(status.Convert(err).Message()); refusal != nil {
+		return refusal
+	}
 	return err
 }
 
-// draw makes up the next call.
-func (w *caller) draw() call {
-	key := fmt.Sprintf("key/%03d", w.rand.IntN(loadKeys))
-	switch n := w.rand.IntN(100); {
-	case n < 35:
-		return w.put(key)
-	case n < 50:
-		return w.read(client.Key(key), &pb.RangeRequest{Key: []byte(key)})
-	case n < 55:
-		return w.read(client.Prefix("key/"), &pb.RangeRequest{Key: []byte("key/"), RangeEnd: []byte("key0")})
-	case n < 60:
-		return w.read(client.Key(key), &pb.RangeRequest{Key: []byte(key), Serializable: true}, client.Serializable())
-	case n < 65:
-		return w.remove(key)
-	case n < 80:
-		return w.swap(key, w.tag())
-	case n < 95:
-		key = fmt.Sprint(oracle.CounterPrefix, w.rand.IntN(counterKeys))
-		was, _ := strconv.Atoi(strings.SplitN(string(w.known[key].Value), " ", 2)[0]) // absent: 0
-		return w.swap(key, fmt.Appendf(nil, "%d %s", was+1, w.tag()))
-	case n < 97 && len(w.leases) < 3:
-		return w.grant()
-	case len(w.leases) > 0 && n < 99:
-		return w.put(key, w.leases[0])
-	case len(w.leases) > 0:
-		id := w.leases[0]
-		w.leases = w.leases[1:]
-		return w.revoke(id)
-	}
-	return w.put(key)
-}
-
-// tag is a value that nobody else writes.
-func (w *caller) tag() []byte {
+// tag is a value that nobody else writes, of so many bytes more.
+func (w *caller) tag(size int) []byte {
 	w.tags++
-	return append(fmt.Appendf(nil, "%d:%d ", w.n, w.tags), strings.Repeat("x", w.rand.IntN(200))...)
+	return append(fmt.Appendf(nil, "%d:%d ", w.n, w.tags), make([]byte, size)...)
 }
 
-func header(rev client.Revision) *pb.ResponseHeader { return &pb.ResponseHeader{Revision: int64(rev)} }
-
-func (w *caller) put(key string, lease ...client.LeaseID) call {
-	req := &pb.PutRequest{Key: []byte(key), Value: w.tag()}
-	var opts []client.WriteOption
-	for _, id := range lease {
-		req.Lease, opts = int64(id), append(opts, client.WithLease(id))
-	}
-	return call{"etcdserverpb.KV/Put", req, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		rev, err := cl.Put(ctx, key, req.Value, opts...)
-		return &pb.PutResponse{Header: header(rev)}, err
-	}}
+// put writes such a value.
+func (w *caller) put(key string, size int) *history.Op {
+	return w.do("etcdserverpb.KV/Put", &pb.PutRequest{Key: []byte(key), Value: w.tag(size)})
 }
 
 // big is a put of a large value, of which watchers do not hear.
-func (w *caller) big(key string, size int) call {
-	c := w.put("~" + key)
-	req := c.req.(*pb.PutRequest)
-	req.Value = append(req.Value, make([]byte, size)...)
-	return c
-}
+func (w *caller) big(n int) *history.Op { return w.put(fmt.Sprint("~big/", n), bigBytes) }
 
-func (w *caller) read(r client.Range, req *pb.RangeRequest, opts ...client.ReadOption) call {
-	return call{"etcdserverpb.KV/Range", req, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		page, err := cl.List(ctx, r, opts...)
-		w.learn(page.KVs)
-		return &pb.RangeResponse{Header: header(page.Revision), Kvs: wire(page.KVs), Count: page.Count, More: page.More}, err
-	}}
-}
+const bigBytes = 128 << 10
 
-func (w *caller) learn(kvs []client.KV) {
-	for _, kv := range kvs {
-		w.known[kv.Key] = kv
-	}
-}
-
-// remove deletes one key. The end of its range is a tag, so that the call can be
-// found in the log.
-func (w *caller) remove(key string) call {
-	end := key + "\x00" + string(w.tag())
-	return call{"etcdserverpb.KV/DeleteRange", &pb.DeleteRangeRequest{Key: []byte(key), RangeEnd: []byte(end)}, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		d, err := cl.DeleteRange(ctx, client.Span(key, end))
-		return &pb.DeleteRangeResponse{Header: header(d.Revision), Deleted: d.Count}, err
-	}}
-}
-
-// swap writes if the key is still what the client saw last, and reads it if not.
-func (w *caller) swap(key string, value []byte) call {
-	was := w.known[key].Modified
-	req := &pb.TxnRequest{
-		Compare: []*pb.Compare{{Key: []byte(key), Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: int64(was)}}},
-		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: value}}}},
-		Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(key)}}}},
-	}
-	return call{"etcdserverpb.KV/Txn", req, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		r, err := cl.Txn().If(client.Key(key).ModifiedAt(client.Equal, was)).Then(client.OpPut(key, value)).Else(client.OpGet(client.Key(key))).Commit(ctx)
+// free gives all leases back, so that members end alike.
+func (w *caller) free() error {
+	return within(patience, func() error {
+		conn, err := w.conn()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		resp := &pb.TxnResponse{Header: header(r.Revision), Succeeded: r.Succeeded}
-		if r.Succeeded {
-			w.learn([]client.KV{{Key: key, Value: value, Modified: r.Revision}})
-			resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}}}
-			return resp, nil
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		all, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		if err != nil {
+			return err
 		}
-		got := r.Results[0]
-		delete(w.known, key) // unless it is there
-		w.learn(got.KVs)
-		found := &pb.RangeResponse{Kvs: wire(got.KVs), Count: got.Count, More: got.More}
-		resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponseRange{ResponseRange: found}}}
-		return resp, nil
-	}}
-}
-
-func (w *caller) grant() call {
-	id, ttl := client.LeaseID(w.next.Add(1)), 30*time.Second
-	req := &pb.LeaseGrantRequest{ID: int64(id), TTL: int64(ttl / time.Second)}
-	w.leases = append(w.leases, id)
-	return call{"etcdserverpb.Lease/LeaseGrant", req, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		a := &answer{}
-		_, err := cl.GrantID(context.WithValue(ctx, answerKey{}, a), id, ttl)
-		return a.resp, err
-	}}
-}
-
-func (w *caller) revoke(id client.LeaseID) call {
-	return call{"etcdserverpb.Lease/LeaseRevoke", &pb.LeaseRevokeRequest{ID: int64(id)}, func(ctx context.Context, cl *client.Client) (proto.Message, error) {
-		a := &answer{}
-		err := cl.Revoke(context.WithValue(ctx, answerKey{}, a), id)
-		return a.resp, err
-	}}
-}
-
-// wire makes the API's messages of the library's.
-func wire(kvs []client.KV) (out []*mvccpb.KeyValue) {
-	for _, kv := range kvs {
-		out = append(out, &mvccpb.KeyValue{
-			Key: []byte(kv.Key), Value: kv.Value, CreateRevision: int64(kv.Created), ModRevision: int64(kv.Modified), Version: kv.Version, Lease: int64(kv.Lease),
-		})
-	}
-	return out
+		for _, l := range all.Leases {
+			w.do("etcdserverpb.Lease/LeaseRevoke", &pb.LeaseRevokeRequest{ID: l.ID})
+		}
+		if n := len(all.Leases); n > 0 {
+			return fmt.Errorf("O7: %d leases live on", n)
+		}
+		return nil
+	})
 }

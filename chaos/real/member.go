@@ -32,6 +32,7 @@ type Member struct {
 	binary string   // what it runs; an upgrade changes it
 	args   []string // beyond those that every member has
 	joins  string   // new or existing: of --initial-cluster-state
+	under  []string // a command that the next life runs under, which leaves its process the harness's child
 
 	mu   sync.Mutex // guards what follows
 	p    *process   // nil: it never ran
@@ -89,7 +90,9 @@ func (m *Member) start(more ...string) error {
 		args = append(args, m.c.certs.args(m.seat)...)
 	}
 	args = append(append(args, m.args...), more...)
-	cmd := exec.Command(m.binary, args...)
+	under := append(append(m.under, m.binary), args...)
+	m.under = nil
+	cmd := exec.Command(under[0], under[1:]...)
 	cmd.Dir = m.c.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}
 	r, w, err := os.Pipe()

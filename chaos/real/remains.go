@@ -183,7 +183,7 @@ func readLog(entries []*raftpb.Entry) (log []history.Entry, err error) {
 			if refused != nil {
 				continue // it had no effect, and may have been proposed again
 			}
-			h := history.Command{ID: c.ID, Request: logged.Request, Leader: uint64(logged.Term)}
+			h := history.Command{ID: c.ID, Request: logged.Request, Own: logged.Own, Leader: uint64(logged.Term)}
 			for _, l := range logged.Expire {
 				h.Expired = append(h.Expired, history.Lease{ID: int64(l.ID)})
 			}
@@ -202,9 +202,12 @@ func readLog(entries []*raftpb.Entry) (log []history.Entry, err error) {
 // saw it afterwards, and all commands before it were applied by then. So a
 // command's time is the earliest sight of it or of any later one; if the store is
 // sound, that is never before the command was asked for.
+//
+// What was asked several times in the same words, and answered alike, is one
+// answer as good as another: the first of the log gets the first.
 func stamp(h *history.History) {
-	answered := map[string]time.Duration{} // by words that were asked once
-	sights := map[int64]time.Duration{}    // by revision
+	answered := map[string][]time.Duration{}
+	sights := map[int64]time.Duration{} // by revision
 	latest := time.Duration(0)
 	for _, op := range h.Ops {
 		latest = max(latest, op.Return)
@@ -217,51 +220,42 @@ func stamp(h *history.History) {
 			}
 		}
 		if !op.ReadOnly() {
-			k := words(op.Request)
-			if _, twice := answered[k]; twice {
-				answered[k] = math.MaxInt64
-				continue
-			}
-			answered[k] = op.Return
+			k := fmt.Sprint(op.Revision(), op.Err, oracle.Asked(op.Request))
+			answered[k] = append(answered[k], op.Return)
 		}
 	}
-	revs := revisions(h.Log)
+	for _, all := range answered {
+		slices.Sort(all)
+	}
+	m := oracle.NewModel()
+	for i, e := range h.Log {
+		for j := range e.Commands {
+			c := &h.Log[i].Commands[j]
+			c.At = latest
+			r := m.Apply(e.Term, *c)
+			if t, seen := sights[r.Rev]; seen && r.Changed {
+				c.At = t
+			}
+			if c.Request == nil {
+				continue
+			}
+			rev, refusal := r.Rev, ""
+			if r.Err != nil {
+				rev, refusal = 0, r.Err.Error()
+			}
+			k := fmt.Sprint(rev, refusal, oracle.Asked(c.Request))
+			if left := answered[k]; len(left) > 0 {
+				c.At, answered[k] = min(c.At, left[0]), left[1:]
+			}
+		}
+	}
 	for i := len(h.Log) - 1; i >= 0; i-- {
 		cmds := h.Log[i].Commands
 		for j := len(cmds) - 1; j >= 0; j-- {
-			if t, seen := sights[revs[i][j]]; seen {
-				latest = min(latest, t)
-			}
-			if cmds[j].Request != nil {
-				if t, asked := answered[words(cmds[j].Request)]; asked {
-					latest = min(latest, t)
-				}
-			}
+			latest = min(latest, cmds[j].At)
 			cmds[j].At = latest
 		}
 	}
-}
-
-// revisions are those that commands made; 0: it changed nothing.
-func revisions(log []history.Entry) [][]int64 {
-	m := oracle.NewModel()
-	out := make([][]int64, len(log))
-	for i, e := range log {
-		for _, c := range e.Commands {
-			rev := int64(0)
-			if r := m.Apply(e.Term, c); r.Changed {
-				rev = r.Rev
-			}
-			out[i] = append(out[i], rev)
-		}
-	}
-	return out
-}
-
-// words name a request.
-func words(r proto.Message) string {
-	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(r) // a message of the wire
-	return fmt.Sprintf("%T %s", r, b)
 }
 
 // sameEnd lifts the states to the end of the log over entries that ask for

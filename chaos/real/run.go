@@ -46,7 +46,7 @@ type Run struct {
 	*Cluster
 	Config
 	rec      *history.Recorder
-	load     *load
+	load     *traffic
 	mine     *caller // for what faults ask themselves
 	probe    *prober
 	watchers []*watcher
@@ -184,10 +184,10 @@ func (r *Run) diskBytes() int64 {
 }
 
 func (r *Run) startLoad() (err error) {
-	if r.load, err = startLoad(r.Cluster, r.rec, r.Seed); err != nil {
+	if r.load, err = startTraffic(r.Cluster, r.rec, r.Seed); err != nil {
 		return err
 	}
-	r.mine = r.load.caller(loadClients, r.Seed)
+	r.mine = r.load.caller(len(kinds)+1, r.Seed)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	r.watch = func(w *watcher) {
@@ -359,7 +359,7 @@ const (
 
 // quiet waits until members are equal and watches have caught up.
 func (r *Run) quiet() error {
-	if err := r.settle(patience); err != nil {
+	if err := errors.Join(r.mine.free(), r.settle(patience)); err != nil {
 		return err
 	}
 	st, err := r.members()[0].status()

@@ -28,15 +28,24 @@ const (
 	callsOfRead  = "pread64,preadv"
 )
 
-// tamper attaches to a member's process; what is strace's word for what happens to
-// the calls. All threads are stopped at each call, so the member is slow meanwhile.
-func (r *Run) tamper(m *Member, calls, what string) (*tampering, error) {
+// strace is the command that changes calls; what is its word for what happens to
+// them. All threads are stopped at each call, so the member is slow meanwhile.
+func (r *Run) strace(out, calls, what string) ([]string, error) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSkipped, err)
 	}
+	return []string{"strace", "-f", "-q", "-o", out, "-e", "trace=" + calls, "-e", "inject=" + calls + ":" + what}, nil
+}
+
+// tamper attaches to a member's process.
+func (r *Run) tamper(m *Member, calls, what string) (*tampering, error) {
 	t := &tampering{out: filepath.Join(r.dir, fmt.Sprint("strace-", m.Name)), done: make(chan struct{})}
+	args, err := r.strace(t.out, calls, what)
+	if err != nil {
+		return nil, err
+	}
 	os.Remove(t.out)
-	t.cmd = exec.Command("strace", "-f", "-q", "-o", t.out, "-e", "trace="+calls, "-e", "inject="+calls+":"+what, "-p", fmt.Sprint(m.pid()))
+	t.cmd = exec.Command(args[0], append(args[1:], "-p", fmt.Sprint(m.pid()))...)
 	if err := t.cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -140,7 +140,7 @@ func (f *library) run(ctx context.Context) {
 			now = nil
 		}
 		if now == nil {
-			now = &pb.WatchResponse{Header: header(ev.KV.Modified)}
+			now = &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: int64(ev.KV.Modified)}}
 		}
 		now.Events = append(now.Events, eventOf(ev))
 		f.seen.Store(int64(ev.KV.Modified))
@@ -152,7 +152,9 @@ func (f *library) run(ctx context.Context) {
 }
 
 func eventOf(ev client.Event) *mvccpb.Event {
-	kv := wire([]client.KV{ev.KV})[0]
+	kv := &mvccpb.KeyValue{
+		Key: []byte(ev.KV.Key), Value: ev.KV.Value, CreateRevision: int64(ev.KV.Created), ModRevision: int64(ev.KV.Modified), Version: ev.KV.Version, Lease: int64(ev.KV.Lease),
+	}
 	if ev.Type == client.EventDelete {
 		return &mvccpb.Event{Type: mvccpb.Event_DELETE, Kv: kv}
 	}
