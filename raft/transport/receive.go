@@ -21,8 +21,8 @@ const (
 	// file is worth nothing, whole or not: nobody was told of it.
 	incomingPrefix = "incoming-"
 	// syncEvery spreads the sync of a snapshot, so that the log's own syncs on
-	// the same disk never wait for gigabytes.
-	syncEvery = 16 << 20
+	// the same disk wait for little. The receiver rests after as much (transfer.go).
+	syncEvery = 1 << 20
 	// spareBytes stays free beside a received snapshot, for the log to go on.
 	spareBytes = 64 << 20
 )

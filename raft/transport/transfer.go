@@ -14,11 +14,38 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/clock"
 )
 
 // partTimeout ends a snapshot that makes no progress, on either side. The last
 // part takes the longest: the receiver syncs what it has.
 const partTimeout = 60 * time.Second
+
+// maxRest bounds the rest after a portion of a snapshot.
+const maxRest = 100 * time.Millisecond
+
+// pacer lets the receiver of a snapshot rest after each portion, which it syncs,
+// for as long as that took. So processors, network and disks stay with those who
+// wait for them: HTTP/2 holds the sender back, too. The transfer takes twice as long.
+type pacer struct {
+	clock   clock.Clock
+	last    time.Time // end of the last rest
+	portion int       // bytes since
+}
+
+// took rests when a portion is full, or until ctx ends.
+func (p *pacer) took(ctx context.Context, n int) {
+	if p.portion += n; p.portion < syncEvery {
+		return
+	}
+	timer := p.clock.NewTimer(min(p.clock.Now().Sub(p.last), maxRest))
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+	case <-ctx.Done(): // the stream's: nothing more comes
+	}
+	p.last, p.portion = p.clock.Now(), 0
+}
 
 // SendSnapshot implements Transport. The snapshot has a connection of its own, so
 // that the other classes never share a socket with gigabytes.
@@ -166,6 +193,7 @@ func (t *GRPC) receiveSnapshot(r *receiver, h Handler, stream grpc.ServerStream,
 
 func (t *GRPC) takeParts(r *receiver, stream grpc.ServerStream, progress chan<- struct{}) error {
 	var in mem.BufferSlice
+	pace := pacer{clock: t.cfg.Clock, last: t.cfg.Clock.Now()}
 	for {
 		if err := stream.RecvMsg(&in); err != nil {
 			if err == io.EOF {
@@ -176,6 +204,7 @@ func (t *GRPC) takeParts(r *receiver, stream grpc.ServerStream, progress chan<- 
 		b := in.MaterializeToBuffer(mem.DefaultBufferPool())
 		in.Free()
 		done, err := r.take(b.ReadOnlyData())
+		n := b.Len()
 		b.Free()
 		if done || err != nil {
 			return err
@@ -184,5 +213,6 @@ func (t *GRPC) takeParts(r *receiver, stream grpc.ServerStream, progress chan<- 
 		case progress <- struct{}{}:
 		default: // the supervisor has not seen the last one yet
 		}
+		pace.took(stream.Context(), n)
 	}
 }
