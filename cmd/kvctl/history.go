@@ -18,14 +18,21 @@ import (
 )
 
 func (a *app) historyCommand() *cobra.Command {
-	return verb("history KEY", "Show all revisions of a key that are not compacted, oldest first", "  kvctl history /config/a -o table",
-		cobra.ExactArgs(1), func(ctx context.Context, args []string) error { return a.history(ctx, args[0]) })
+	var o objects
+	c := verb("history KEY", "Show all revisions of a key that are not compacted, oldest first; of a Kubernetes object, what changed in it",
+		"  kvctl history /config/a -o table", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return a.history(ctx, args[0], &o) })
+	o.flags(c.Flags())
+	return c
 }
 
-func (a *app) history(ctx context.Context, key string) error {
+func (a *app) history(ctx context.Context, key string, o *objects) error {
 	events, from, err := a.past(ctx, client.Key(key))
 	if err != nil {
 		return err
+	}
+	if o.are(a, []byte(key)) {
+		return o.historyOf(a, events, from)
 	}
 	r := result{value: map[string]any{"events": events, "since": from}, head: append([]string{"EVENT"}, pairHead[1:]...)}
 	for _, e := range events {
@@ -67,6 +74,7 @@ func (a *app) past(ctx context.Context, keys client.Range) (events []*mvccpb.Eve
 
 func (a *app) diffCommand() *cobra.Command {
 	var s span
+	var o objects
 	c := verb("diff REV1 REV2 KEY [END]", "Show what is different in a range between two revisions",
 		"  kvctl diff 100 200 /config/ --prefix", cobra.RangeArgs(3, 4), func(ctx context.Context, args []string) error {
 			one, err1 := strconv.ParseInt(args[0], 10, 64)
@@ -78,9 +86,17 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.diff(ctx, one, two, asRange(key, end))
+			if o.are(a, key) {
+				return o.diff(ctx, a, one, two, key, end)
+			}
+			changes, err := a.diff(ctx, one, two, asRange(key, end))
+			if err != nil {
+				return err
+			}
+			return a.showDiff(changes)
 		})
 	s.define(c)
+	o.flags(c.Flags())
 	return c
 }
 
@@ -91,9 +107,8 @@ type change struct {
 	After  *mvccpb.KeyValue `json:"after,omitempty"`
 }
 
-func (a *app) diff(ctx context.Context, one, two int64, keys client.Range) error {
-	var changes []change
-	err := a.call(ctx, "compare two revisions", func(ctx context.Context, r *remote) (err error) {
+func (a *app) diff(ctx context.Context, one, two int64, keys client.Range) (changes []change, err error) {
+	err = a.call(ctx, "compare two revisions", func(ctx context.Context, r *remote) (err error) {
 		before, stop := iter.Pull2(r.Scan(ctx, keys, client.AtRevision(client.Revision(one))))
 		defer stop()
 		after, stop := iter.Pull2(r.Scan(ctx, keys, client.AtRevision(client.Revision(two))))
@@ -101,9 +116,10 @@ func (a *app) diff(ctx context.Context, one, two int64, keys client.Range) error
 		changes, err = differences(before, after)
 		return err
 	})
-	if err != nil {
-		return err
-	}
+	return changes, err
+}
+
+func (a *app) showDiff(changes []change) error {
 	r := result{value: changes, head: []string{"", "KEY", "BEFORE", "AFTER"}}
 	for _, c := range changes {
 		r.rows = append(r.rows, []string{c.mark(), a.bytesText([]byte(c.Key)), a.bytesText(c.Before.GetValue()), a.bytesText(c.After.GetValue())})
