@@ -45,6 +45,7 @@ var arrows = map[string][]string{
 	"server":           {"api", "api/keelsonpb", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk", "server/resource"},
 	"server/admission": {"api", "clock"},
 	"server/certtest":  {},
+	"server/porttest":  {},
 	"cmd/kvd":          {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine", "tracing"},
 	"cmd/kvctl":        {"api", "api/jsonpath", "api/kinds", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
 	"cmd/waldump":      {"api", "raft/wal", "raft/vfs"},

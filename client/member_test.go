@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"path/filepath"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // member is a kvd in this process, on a directory of the test.
@@ -91,12 +91,11 @@ func tryMember(dir string, change ...func(*server.Config)) (*member, error) {
 
 // freeAddr is a loopback address nobody listens on.
 func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := porttest.Claim()
 	if err != nil {
 		panic(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // open makes a client that is closed with the test.

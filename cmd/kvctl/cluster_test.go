@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // patience is how long a test waits for what must come.
@@ -26,16 +26,11 @@ type member struct {
 }
 
 func freeURL(t testing.TB) url.URL {
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(19000))
-		l, err := net.Listen("tcp", addr)
-		if err == nil {
-			l.Close()
-			return url.URL{Scheme: "http", Host: addr}
-		}
+	port, err := porttest.Claim()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return url.URL{}
+	return url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)}
 }
 
 // plan makes configurations for members m0, m1, … whose data is below dir.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // asKvd makes this test program behave as kvd: real processes, and the race
@@ -125,25 +125,13 @@ func (p *process) lastLine() string {
 	return lines[len(lines)-1]
 }
 
-// givenPorts are those that freeAddr gave out: none is given twice.
-var givenPorts sync.Map
-
-// freeAddr finds a port below the kernel's own range, so that no connection of
-// anybody's takes it before it is used.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		port := 12_000 + rand.IntN(19_000)
-		if _, given := givenPorts.LoadOrStore(port, true); given {
-			continue
-		}
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			l.Close()
-			return l.Addr().String()
-		}
+	port, err := porttest.Claim()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return fmt.Sprint("127.0.0.1:", port)
 }
 
 // site is where a member lives: its directory and addresses.

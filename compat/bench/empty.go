@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // emptyServer answers every put with an empty reply: the ceiling of any gRPC
@@ -37,7 +38,7 @@ func ServeEmpty(addr string) error {
 // Ceiling measures the empty server in a process of its own: this program, called
 // with the given arguments and the address.
 func Ceiling(ctx context.Context, d time.Duration, args ...string) (map[string]float64, error) {
-	port, err := cluster.FreePort()
+	port, err := porttest.Claim()
 	if err != nil {
 		return nil, err
 	}

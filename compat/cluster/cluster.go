@@ -2,14 +2,13 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // Options say how a cluster is started.
@@ -27,26 +26,6 @@ type Options struct {
 type Cluster struct {
 	System  System
 	Members []*Member
-}
-
-// lowest and highest port taken: below the kernel's range for outgoing connections.
-const (
-	lowestPort  = 12000
-	highestPort = 31000
-)
-
-// FreePort finds a loopback port nobody listens on.
-func FreePort() (int, error) {
-	for range 1000 {
-		port := lowestPort + rand.IntN(highestPort-lowestPort)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return port, nil
-	}
-	return 0, errors.New("no free port found")
 }
 
 // Start starts all members and waits until each answers a linearizable read. A
@@ -75,11 +54,11 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 	}
 	var initial []string
 	for i := range opt.Members {
-		client, err := FreePort()
+		client, err := porttest.Claim()
 		if err != nil {
 			return c, err
 		}
-		peer, err := FreePort()
+		peer, err := porttest.Claim()
 		if err != nil {
 			return c, err
 		}

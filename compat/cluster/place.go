@@ -4,16 +4,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // Place makes room for one more member: ports and a directory. It is not
 // started, and counts as one of Members only after Join.
 func (c *Cluster) Place(name string) (*Member, error) {
-	client, err := FreePort()
+	client, err := porttest.Claim()
 	if err != nil {
 		return nil, err
 	}
-	peer, err := FreePort()
+	peer, err := porttest.Claim()
 	if err != nil {
 		return nil, err
 	}

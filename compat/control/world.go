@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // pollEvery is how often a condition is looked at again.
@@ -50,7 +51,7 @@ func StartWorld(ctx context.Context, dir string) (*World, error) {
 	const members = 3
 	for range members {
 		for _, to := range []*[]string{&w.plain, &w.secure} {
-			port, err := cluster.FreePort()
+			port, err := porttest.Claim()
 			if err != nil {
 				return nil, err
 			}

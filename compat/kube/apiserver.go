@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // APIServer is a kube-apiserver process.
@@ -31,7 +32,7 @@ func StartAPIServer(ctx context.Context, opt Options) (*APIServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := cluster.FreePort()
+	port, err := porttest.Claim()
 	if err != nil {
 		return nil, err
 	}

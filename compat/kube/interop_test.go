@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // different says where what the layer shows of an object that a kube-apiserver wrote, or
@@ -104,7 +105,7 @@ func startPair(ctx context.Context, t *testing.T) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := cluster.FreePort()
+	port, err := porttest.Claim()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/keelson-io/keelson/compat/cluster"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // side is a server that a script runs against, with controllers and a kubelet.
@@ -91,7 +92,7 @@ func (s *side) startLayer(ctx context.Context, t *testing.T, dir string) error {
 	if err != nil {
 		return err
 	}
-	port, err := cluster.FreePort()
+	port, err := porttest.Claim()
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/raft/vfs"
 	"github.com/keelson-io/keelson/server"
+	"github.com/keelson-io/keelson/server/porttest"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
@@ -33,12 +33,11 @@ const patience = 60 * time.Second
 
 func freeURL(t testing.TB) url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := porttest.Claim()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return url.URL{Scheme: "http", Host: l.Addr().String()}
+	return url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)}
 }
 
 // newMember starts a member, which ends with the test.

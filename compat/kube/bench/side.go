@@ -16,6 +16,7 @@ import (
 	"github.com/keelson-io/keelson/compat/bench"
 	"github.com/keelson-io/keelson/compat/cluster"
 	"github.com/keelson-io/keelson/compat/kube"
+	"github.com/keelson-io/keelson/server/porttest"
 )
 
 // side is a server of the Kubernetes API with all that it consists of.
@@ -86,7 +87,7 @@ func (s *side) startLayer(ctx context.Context, dir string, certs *cluster.Certs)
 	if err != nil {
 		return err
 	}
-	port, err := cluster.FreePort()
+	port, err := porttest.Claim()
 	if err != nil {
 		return err
 	}
