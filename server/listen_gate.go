@@ -319,12 +319,13 @@ func (g *gate) only() *branch {
 
 // secure performs the handshake and judges the certificate, if one was asked for.
 func (g *gate) secure(o *opened) error {
-	conn := tls.Server(o.Conn, g.keys.rules.server(g.keys.fresh(), g.protocols, g.tokens))
+	cork := &cork{Conn: o.Conn}
+	conn := tls.Server(cork, g.keys.rules.server(g.keys.fresh(), g.protocols, g.tokens))
 	if err := conn.Handshake(); err != nil { // the socket has a deadline
 		return err
 	}
 	state := conn.ConnectionState()
-	o.Conn, o.secure = conn, &state
+	o.Conn, o.cork, o.secure = conn, cork, &state
 	if !g.checkSAN || len(state.PeerCertificates) == 0 {
 		return nil
 	}
@@ -394,6 +395,7 @@ type opened struct {
 	gate   *gate
 	first  []byte               // owned by the reader
 	secure *tls.ConnectionState // nil: plain
+	cork   *cork                // below TLS
 	client *clientAddr
 	left   atomic.Bool
 }
@@ -437,8 +439,20 @@ func (c *opened) Read(p []byte) (n int, err error) {
 
 func (c *opened) Write(p []byte) (int, error) {
 	c.client.load.paceSending(len(p))
-	n, err := c.Conn.Write(p)
+	n, err := c.send(p)
 	c.gate.traffic.sent.Add(uint64(n))
+	return n, err
+}
+
+func (c *opened) send(p []byte) (int, error) {
+	if c.cork == nil || len(p) <= recordBytes {
+		return c.Conn.Write(p)
+	}
+	c.cork.hold()
+	n, err := c.Conn.Write(p)
+	if failed := c.cork.release(); err == nil && failed != nil {
+		return 0, failed
+	}
 	return n, err
 }
 
