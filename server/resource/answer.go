@@ -70,16 +70,24 @@ func (c *call) stream(size int) *stream { return c.streamCode(http.StatusOK, siz
 // streamCode begins an answer of about size bytes.
 func (c *call) streamCode(code, size int) *stream {
 	s := &stream{to: c.w, buf: make([]byte, 0, min(size, flushBytes+flushBytes/4))}
-	c.w.Header().Set("Content-Type", jsonType)
 	if size >= gzipBytes && c.takesGzip() {
-		c.w.Header().Set("Content-Encoding", "gzip")
-		c.w.Header().Add("Vary", "Accept-Encoding")
+		c.zippedHead(code)
 		s.zip = gzips.Get().(*gzip.Writer)
 		s.zip.Reset(c.w)
 		s.to = s.zip
+		return s
 	}
+	c.w.Header().Set("Content-Type", jsonType)
 	c.w.WriteHeader(code)
 	return s
+}
+
+// zippedHead begins an answer in gzip.
+func (c *call) zippedHead(code int) {
+	c.w.Header().Set("Content-Type", jsonType)
+	c.w.Header().Set("Content-Encoding", "gzip")
+	c.w.Header().Add("Vary", "Accept-Encoding")
+	c.w.WriteHeader(code)
 }
 
 // room is the buffer to append the next piece to.

@@ -14,11 +14,14 @@ import (
 // entry is one object at one revision, as lists and watches send it. It never
 // changes.
 type entry struct {
-	key    string // below the collection's prefix: namespace/name, or name
-	rev    int64
-	json   []byte // with its resource version
-	meta   object.Meta
-	fields []string // values of the kind's selectable fields
+	key  string // below the collection's prefix: namespace/name, or name
+	rev  int64
+	json []byte // with its resource version
+	// typeEnd is where the object goes on after its type, if that is the kind's that
+	// its collection stores; else 0.
+	typeEnd int32
+	meta    object.Meta
+	fields  []string // values of the kind's selectable fields
 }
 
 // newEntry makes an entry of a stored value. k is the kind that the collection
@@ -28,9 +31,12 @@ func newEntry(k *Kind, key string, value []byte, rev int64) (*entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", k.Prefix, key, err)
 	}
-	e := &entry{key: key, rev: rev, json: object.AppendStamped(make([]byte, 0, len(stored)+32), stored, rev)}
+	e := &entry{key: key, rev: rev, json: object.AppendStamped(make([]byte, 0, len(stored)+object.StampBytes(rev)), stored, rev)}
 	if e.meta, err = object.ParseMeta(e.json); err != nil {
 		return nil, fmt.Errorf("%s%s: %w", k.Prefix, key, err)
+	}
+	if k.names(e.json) {
+		e.typeEnd = int32(object.TypeEnd(e.json))
 	}
 	if len(k.Fields) > 0 {
 		e.fields = make([]string, len(k.Fields))
@@ -39,6 +45,14 @@ func newEntry(k *Kind, key string, value []byte, rev int64) (*entry, error) {
 		}
 	}
 	return e, nil
+}
+
+// size is what the object's bytes take; nothing, without an object.
+func (e *entry) size() int {
+	if e == nil {
+		return 0
+	}
+	return cap(e.json)
 }
 
 // protobufPrefix begins values and bodies in Kubernetes' protobuf envelope.

@@ -254,31 +254,22 @@ func (c *call) sendList(p *page) error {
 		}
 		return c.send(http.StatusOK, c.form.table(string(p.meta()), bodies))
 	}
-	kind, version := c.kind.ListName, c.kind.APIVersion()
-	if c.form.as != "" {
-		kind, version = "PartialObjectMetadataList", metaGroup+"/"+c.form.version
-	}
 	size := 256
 	for _, e := range p.entries {
 		size += len(e.json) + 1
 	}
+	items := c.items()
+	if size >= gzipBytes && c.takesGzip() {
+		c.sendZipped(p, items)
+		return nil
+	}
 	out := c.stream(size)
-	b := append(out.room(), `{"kind":`...)
-	b = append(object.AppendString(b, kind), `,"apiVersion":`...)
-	b = append(object.AppendString(b, version), `,"metadata":`...)
-	b = append(append(b, p.meta()...), `,"items":[`...)
-	// Objects of built-in kinds do not say in a list what the list says already:
-	// clients that compare a list with a watch count on it.
-	bare := c.form.as != "" || !c.kind.Custom
+	b := c.appendListHead(out.room(), p)
 	for i, e := range p.entries {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		item := c.form.one(e.json)
-		if n := object.TypeEnd(item); bare && n > 0 {
-			b, item = append(b, '{'), item[n:]
-		}
-		b = append(b, item...)
+		b = items.append(b, e)
 		if len(b) >= flushBytes {
 			if err := out.write(b); err != nil {
 				return nil // the client has left
@@ -286,7 +277,78 @@ func (c *call) sendList(p *page) error {
 			b = out.room()
 		}
 	}
-	return out.end(append(b, "]}\n"...))
+	return out.end(append(b, listEnd...))
+}
+
+// appendListHead appends what comes before a list's objects; listEnd follows them.
+func (c *call) appendListHead(b []byte, p *page) []byte {
+	kind, version := c.kind.ListName, c.kind.APIVersion()
+	if c.form.as != "" {
+		kind, version = "PartialObjectMetadataList", metaGroup+"/"+c.form.version
+	}
+	b = append(b, `{"kind":`...)
+	b = append(object.AppendString(b, kind), `,"apiVersion":`...)
+	b = append(object.AppendString(b, version), `,"metadata":`...)
+	return append(append(b, p.meta()...), `,"items":[`...)
+}
+
+var listEnd = []byte("]}\n")
+
+// sendZipped writes a list as gzip, of pieces that others may have listed before.
+func (c *call) sendZipped(p *page, items items) {
+	c.zippedHead(http.StatusOK)
+	out := newZipped(c.w)
+	out.text(c.appendListHead(nil, p), false)
+	now := c.layer.clock.Now()
+	for rest := p.entries; len(rest) > 0 && out.err == nil; {
+		n := pieceOf(rest)
+		out.piece(c.layer.pieces.get(c.kind.Prefix, c.form.id, rest[:n], now, items.press))
+		if rest = rest[n:]; len(rest) > 0 {
+			out.text([]byte{','}, false)
+		}
+	}
+	out.end(listEnd)
+}
+
+// items makes a list's objects what the client wants to see.
+type items struct {
+	form *form
+	// bare: objects of built-in kinds do not say in a list what the list says
+	// already: clients that compare a list with a watch count on it.
+	bare bool
+	// asKept: most entries are of the version that is served, and go out as they are.
+	asKept bool
+}
+
+func (c *call) items() items {
+	storage := c.layer.storage(c.kind)
+	return items{c.form, c.form.as != "" || !c.kind.Custom,
+		c.form.as == "" && c.kind.From == nil && c.kind.Group == storage.Group && c.kind.Version == storage.Version}
+}
+
+func (it items) append(b []byte, e *entry) []byte {
+	item, typeEnd := e.json, int(e.typeEnd)
+	if typeEnd == 0 || !it.asKept {
+		item = it.form.one(item)
+		typeEnd = object.TypeEnd(item)
+	}
+	if it.bare && typeEnd > 0 {
+		b, item = append(b, '{'), item[typeEnd:]
+	}
+	return append(b, item...)
+}
+
+// press compresses some objects of a list, and the commas between them.
+func (it items) press(entries []*entry) *piece {
+	return press(func(b []byte) []byte {
+		for i, e := range entries {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = it.append(b, e)
+		}
+		return b
+	})
 }
 
 // meta is the list's metadata.

@@ -45,6 +45,7 @@ func (p *pulse) lost() <-chan struct{} {
 func (l *Layer) feelPulse(ctx context.Context) {
 	for ctx.Err() == nil {
 		sleep(ctx, l.clock, pulseEvery)
+		l.pieces.expire(l.clock.Now())
 		call, stop := l.withTimeout(ctx, pulseTimeout)
 		err := l.store.Barrier(call)
 		stop()

@@ -47,6 +47,7 @@ type Layer struct {
 	places  places
 	leases  eventLeases
 	pulse   *pulse
+	pieces  pieces
 
 	judgement judgement
 	defining  sync.Mutex // one makes the catalog at a time
@@ -61,6 +62,9 @@ func New(cfg Config) *Layer {
 	l.catalog.Store(newCatalog(builtinKinds()))
 	return l
 }
+
+// CachedBytes is what the objects take that the layer keeps for lists.
+func (l *Layer) CachedBytes() uint64 { return l.feed.bytes() }
 
 // storage returns the kind that the objects of k are stored as.
 func (l *Layer) storage(k *Kind) *Kind {
