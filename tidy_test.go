@@ -106,7 +106,7 @@ var spawners = map[string]string{
 	"cmd/kvctl/endpoint.go":        "one caller for each endpoint that is asked; joined before the command goes on",
 	"cmd/kvctl/migrate.go":         "the reader of the operator's Enter",
 	"cmd/kvctl/migrate_source.go":  "the receiver of the source's changes; it ends with the migration",
-	"cmd/kvd/main.go":              "the waiter for signals",
+	"cmd/kvd/main.go":              "the waiter for signals; what tends the heap, joined when the member has ended",
 	"mvcc/hub.go":                  "the waking of more streams than publish should wait for",
 	"mvcc/load.go":                 "the parallel scan of the engine at start; joined before Open returns",
 	"raft/node.go":                 "loop, append and apply; the making of a snapshot for a follower",

@@ -97,6 +97,14 @@ func (s *Server) lead(node replica) {
 // Store returns the store of the moment. Take it once for each request.
 func (s *Server) Store() *mvcc.Store { return s.store.Load() }
 
+// CachedBytes is what the resource layer keeps of objects for lists.
+func (s *Server) CachedBytes() uint64 {
+	if s.parts.resource == nil {
+		return 0
+	}
+	return s.parts.resource.CachedBytes()
+}
+
 // view is what the services beside KV, Watch and Lease see.
 func (s *Server) view() *view {
 	v := &view{

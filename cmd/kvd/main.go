@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -108,6 +109,13 @@ func serveOnce(ctx context.Context, cfg server.Config) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if len(cfg.ListenResourceURLs) > 0 {
+		heapCtx, stop := context.WithCancel(ctx)
+		var tending sync.WaitGroup
+		tending.Go(func() { tendHeap(heapCtx, cfg.Clock, srv) })
+		defer tending.Wait()
+		defer stop()
 	}
 	if err := srv.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -28,6 +28,7 @@ type collection struct {
 		gone    bool          // nobody serves the kind any more
 		pending []*mvcc.Event // arrived while the collection was being loaded
 		entries []*entry      // by key
+		bytes   int           // of the entries' objects
 		shared  bool          // a reader holds entries: copy before changing it
 		seen    int64         // the last change's revision, or the one of loading
 		ring    ring
@@ -134,6 +135,7 @@ func (c *collection) changeLocked(ev *mvcc.Event) {
 		return
 	}
 	c.ownLocked()
+	c.mu.bytes += ch.new.size() - ch.old.size()
 	switch {
 	case ch.new == nil:
 		c.mu.entries = slices.Delete(c.mu.entries, at, at+1)
@@ -169,6 +171,10 @@ func (c *collection) load(tx *mvcc.ReadTxn) (bool, error) {
 		return c.mu.loaded, nil
 	}
 	c.mu.entries, c.mu.shared, c.mu.loaded = entries, false, true
+	c.mu.bytes = 0
+	for _, e := range entries {
+		c.mu.bytes += e.size()
+	}
 	c.mu.seen = int64(tx.At())
 	c.mu.ring.reset(c.mu.seen)
 	pending := c.mu.pending
@@ -184,6 +190,12 @@ func (c *collection) end() {
 	defer c.mu.Unlock()
 	c.mu.gone = true
 	c.wakeLocked()
+}
+
+func (c *collection) size() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.bytes
 }
 
 func (c *collection) isGone() bool {

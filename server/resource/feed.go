@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,10 +110,7 @@ func (f *feed) follow(ctx context.Context) error {
 func (f *feed) begin(rev int64) error {
 	f.mu.Lock()
 	f.mu.got = rev
-	var all []*collection
-	for _, c := range f.mu.byPrefix {
-		all = append(all, c)
-	}
+	all := slices.Collect(maps.Values(f.mu.byPrefix))
 	f.mu.Unlock()
 	for _, c := range all {
 		c.unload(rev)
@@ -121,6 +120,17 @@ func (f *feed) begin(rev int64) error {
 	}
 	f.advance(rev)
 	return nil
+}
+
+// bytes is what the collections' objects take.
+func (f *feed) bytes() (n uint64) {
+	f.mu.Lock()
+	all := slices.Collect(maps.Values(f.mu.byPrefix))
+	f.mu.Unlock()
+	for _, c := range all {
+		n += uint64(c.size())
+	}
+	return n
 }
 
 func (f *feed) take(b *mvcc.Batch) {

@@ -40,6 +40,13 @@ var (
 	versionField = []byte(`"resourceVersion":"`)
 )
 
+// StampBytes is by how much AppendStamped makes an object longer: a cache of many
+// objects wants none of them in a larger piece of memory than it needs.
+func StampBytes(rev int64) int {
+	var digits [20]byte
+	return len(versionField) + len(strconv.AppendInt(digits[:0], rev, 10)) + len(`",`)
+}
+
 // AppendStamped appends the encoded object b with its resource version, which
 // stored bytes lack. Bytes in the form that Encode writes are copied with the version
 // spliced in; others (another writer's) are encoded anew.
