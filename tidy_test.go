@@ -149,6 +149,7 @@ var adapters = map[string][]string{
 	"server/auth.go":              {"net"},
 	"server/auth_random.go":       {"crypto/rand"},
 	"server/discovery_resolve.go": {"net"},
+	"server/listen_cork.go":       {"net"},
 	"server/listen.go":            {"os", "net"},
 	"server/listen_gate.go":       {"net"},
 	"server/listen_refusal.go":    {"os", "net"},
