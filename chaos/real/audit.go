@@ -70,7 +70,7 @@ func (p *prober) ask(ctx context.Context, m *Member, conn *grpc.ClientConn, req 
 	defer cancel()
 	call := p.rec.Call(300, m.ID, m.Name, "etcdserverpb.KV/Put", req)
 	resp, err := pb.NewKVClient(conn).Put(ctx, req)
-	op := call.Return(resp, history.OutcomeOf(err), err)
+	op := call.Return(resp, history.OutcomeOf(err), wordsOf(err))
 	p.rec.Probe(history.Probe{Member: m.ID, Call: op.Call, Return: op.Return, OK: err == nil})
 }
 

@@ -2,6 +2,8 @@
 
 package real
 
+import "slices"
+
 // Fault is one thing that a run can let happen.
 type Fault struct {
 	Name  string // by which it is asked for
@@ -9,6 +11,7 @@ type Fault struct {
 	Class string // of Classes, by its place in the catalogue
 	About string
 
+	Tuned     bool     // members run the build for chaos tests (cmd/kvd, tag chaos)
 	Members   int      // of the cluster, at least; 0: three
 	Times     int      // how often it happens in a run; 0: three times
 	DiskBytes int64    // of each member; 0: enough
@@ -32,7 +35,8 @@ var Classes = []string{"process", "network", "disk", "time", "membership", "sema
 func Catalogue() []*Fault {
 	var all []*Fault
 	for i, faults := range [][]*Fault{
-		processFaults, networkFaults, diskFaults, timeFaults, membershipFaults, semanticsFaults, loadFaults, operationsFaults, resourceFaults,
+		processFaults, networkFaults, diskFaults, timeFaults, slices.Concat(membershipFaults, snapshotFaults),
+		slices.Concat(semanticsFaults, leaseFaults, pressureFaults), loadFaults, operationsFaults, resourceFaults,
 	} {
 		for _, f := range faults {
 			f.Class = Classes[i]

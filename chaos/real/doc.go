@@ -35,13 +35,12 @@
 // timing of processes: the line of a failure repeats the circumstances, and may
 // need a few attempts.
 //
-// # What it does not reach yet
+// # What it does not reach
 //
-// Rows of the catalogue without a fault here: 37 (clocks that differ need a kernel
-// a member), 42 and 43 (snapshots to members that lag), 46, 47, 49 (leases, quota,
-// slow watchers), 52 (locks); the simulator has them. A failing call is one that
-// strace fails, so that the page cache still holds what the disk would have lost,
-// until a power cut.
+// Members share one kernel, so their monotonic clocks do not differ: dates do, in
+// members built with the tag chaos, which also keep less of their log than a flag
+// allows (cmd/kvd/tune_chaos.go). A failing call is one that strace fails, so that
+// the page cache still holds what the disk would have lost, until a power cut.
 //
 // # Order to read the files in
 //

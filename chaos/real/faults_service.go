@@ -18,10 +18,6 @@ import (
 	"github.com/keelson-io/keelson/chaos/history"
 )
 
-var timeFaults = []*Fault{
-	{Name: "machine-pause", Row: 38, About: "the leader's machine stands still for 10 s", Times: 1, Inject: machinePause},
-}
-
 var semanticsFaults = []*Fault{
 	{Name: "compaction", Row: 44, About: "history is compacted every 100 ms", Times: 4, Inject: compaction},
 	{Name: "defragmentation", Row: 45, About: "every member is defragmented under load", Inject: defragmentation},
@@ -38,14 +34,6 @@ var resourceFaults = []*Fault{
 	{Name: "no-files", Row: 58, About: "a member can open no more files", Inject: noFiles},
 }
 
-func machinePause(r *Run) error {
-	m, err := r.awaitLeader(patience)
-	if err != nil {
-		return err
-	}
-	return r.paused(10*time.Second, m)
-}
-
 // admin asks one member, without a library that retries.
 func (r *Run) admin(m *Member, f func(context.Context, pb.ClusterClient, pb.MaintenanceClient, pb.KVClient) error) error {
 	conn, err := r.dial(m.endpoint())
@@ -57,23 +45,40 @@ func (r *Run) admin(m *Member, f func(context.Context, pb.ClusterClient, pb.Main
 	return f(ctx, pb.NewClusterClient(conn), pb.NewMaintenanceClient(conn), pb.NewKVClient(conn))
 }
 
-// compaction leaves a second or so of history, so that watches are not overtaken.
 func compaction(r *Run) error {
-	done := 0
 	for range 10 {
-		st, err := r.members()[0].status()
-		if err != nil {
+		if err := r.compactSome(); err != nil {
 			return err
-		}
-		if rev := st.Header.Revision - 600; rev > 0 && r.mine.do("etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev}).Outcome == history.OK {
-			done++
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if done == 0 {
-		return fmt.Errorf("%w: there is too little history", errNothing)
-	}
 	return nil
+}
+
+// keptRevisions is what a compaction under load leaves, so that watches are not
+// overtaken: a second or so.
+const keptRevisions = 600
+
+// compactBehind compacts what the client's watch has seen, which ends when it is
+// overtaken; false: it did not happen.
+func (r *Run) compactBehind() bool {
+	st, err := r.some().status()
+	if err != nil || st.Header.Revision <= keptRevisions {
+		return false
+	}
+	rev := min(st.Header.Revision-keptRevisions, r.library.seen.Load())
+	op := r.mine.do("etcdserverpb.KV/Compact", &pb.CompactionRequest{Revision: rev, Physical: r.rand.IntN(2) == 0})
+	return op.Outcome == history.OK
+}
+
+// compactSome waits until there is history to compact.
+func (r *Run) compactSome() error {
+	return within(patience, func() error {
+		if !r.compactBehind() {
+			return fmt.Errorf("%w: there is too little history", errNothing)
+		}
+		return nil
+	})
 }
 
 func defragmentation(r *Run) error {

@@ -237,25 +237,32 @@ func (w *caller) big(n int) *history.Op { return w.put(fmt.Sprint("~big/", n), b
 
 const bigBytes = 128 << 10
 
+// leases are those that live.
+func (w *caller) leases() (map[int64]bool, error) {
+	conn, err := w.conn()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	all, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+	live := map[int64]bool{}
+	for _, l := range all.GetLeases() {
+		live[l.ID] = true
+	}
+	return live, err
+}
+
 // free gives all leases back, so that members end alike.
 func (w *caller) free() error {
 	return within(patience, func() error {
-		conn, err := w.conn()
-		if err != nil {
-			return err
+		live, err := w.leases()
+		if err == nil && len(live) > 0 {
+			err = fmt.Errorf("O7: %d leases live on", len(live))
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		defer cancel()
-		all, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
-		if err != nil {
-			return err
+		for id := range live {
+			w.do("etcdserverpb.Lease/LeaseRevoke", &pb.LeaseRevokeRequest{ID: id})
 		}
-		for _, l := range all.Leases {
-			w.do("etcdserverpb.Lease/LeaseRevoke", &pb.LeaseRevokeRequest{ID: l.ID})
-		}
-		if n := len(all.Leases); n > 0 {
-			return fmt.Errorf("O7: %d leases live on", n)
-		}
-		return nil
+		return err
 	})
 }

@@ -69,7 +69,7 @@ func (r *Run) group(m *Member, controller string) (*cgroup, error) {
 // number finds "name value" in a text of lines; 0 when it is not there.
 func number(text, name string) int {
 	for _, line := range strings.Split(text, "\n") {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == name {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == name {
 			n, _ := strconv.Atoi(f[1]) // the kernel writes numbers
 			return n
 		}

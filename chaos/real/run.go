@@ -29,6 +29,7 @@ type Config struct {
 	Times    int           // how often each is to happen; 0: the fault's own number
 	Election time.Duration // 0: drawn from the seed
 	Binary   string        // kvd
+	Tuned    string        // the build of it for chaos tests; empty: none
 	Older    string        // a kvd of an earlier commit, for upgrades; empty: none
 	Keep     string        // folder for what failing runs leave
 	Log      io.Writer     // what happens; nil: nobody wants to know
@@ -52,6 +53,7 @@ type Run struct {
 	watchers []*watcher
 	watch    func(*watcher) // starts one more
 	library  *library
+	lags     int // followers that were left behind
 	result   Result
 	stop     context.CancelFunc // of watchers and probes
 	watching sync.WaitGroup
@@ -143,6 +145,11 @@ func (r *Run) live(ctx context.Context, members int) error {
 
 // phases are everything that happens while the history is recorded.
 func (r *Run) phases(ctx context.Context, members int) error {
+	if slices.ContainsFunc(r.Faults, func(f *Fault) bool { return f.Tuned }) {
+		if r.Binary = r.Tuned; r.Binary == "" {
+			return fmt.Errorf("%w: there is no build for chaos tests", errSkipped)
+		}
+	}
 	for n := range members {
 		if _, err := r.newMember(n+1, r.Binary, r.diskBytes()); err != nil {
 			return err

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -14,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/chaos/real"
 )
 
@@ -23,10 +26,12 @@ type realRun struct {
 	fault   string
 	class   string
 	kvd     string
+	tuned   string
 	older   string
 	race    bool
 	results string
 	seeds   int
+	whole   bool // each row of the catalogue must happen
 	list    bool
 	verbose bool
 }
@@ -36,13 +41,15 @@ func realProcesses(args []string) error {
 	f := flags("real")
 	var o realRun
 	f.StringVar(&o.fault, "fault", "", "a fault by name; two joined by + happen in turns; all: each of the catalogue; mixed: pairs by chance")
-	f.StringVar(&o.class, "class", "", "only faults of this class; two joined by +: pairs of them")
+	f.StringVar(&o.class, "class", "", "only faults of this class; two joined by +: one of each in turns, drawn for each run")
+	f.BoolVar(&o.whole, "catalogue", false, "each fault of the catalogue once, and fail if a row was not reached")
 	f.Uint64Var(&o.plan.Seed, "seed", 0, "the first seed; 0: one from the clock")
 	f.IntVar(&o.seeds, "seeds", 1, "how many runs of each, with consecutive seeds")
 	f.DurationVar(&o.plan.Limit, "for", 0, "begin no run after so long")
 	f.IntVar(&o.plan.Times, "times", 0, "how often a fault happens in a run; 0: the fault's own number")
 	f.DurationVar(&o.plan.Election, "election", 0, "election timeout; 0: drawn from the seed")
 	f.StringVar(&o.kvd, "kvd", "", "the member's program; empty: it is built")
+	f.StringVar(&o.tuned, "tuned", "", "the same, built with -tags chaos, for the faults that need it")
 	f.StringVar(&o.older, "older", "HEAD~50", "the commit of the earlier build, for upgrades")
 	f.BoolVar(&o.race, "race", false, "build it with the race detector")
 	f.StringVar(&o.results, "results", "", "add what each run was to the sums in this file")
@@ -84,6 +91,12 @@ func (o *realRun) choose() error {
 			all = append(all, f)
 		}
 	}
+	if o.whole {
+		o.fault, o.plan.Times = "all", cmp.Or(o.plan.Times, 1)
+	}
+	if one, other, pair := strings.Cut(o.class, "+"); pair && o.fault == "" {
+		return o.pair(one, other)
+	}
 	switch o.fault {
 	case "all", "":
 		for _, f := range all {
@@ -109,6 +122,23 @@ func (o *realRun) choose() error {
 	return nil
 }
 
+// pair draws a fault of each of two classes, for each run.
+func (o *realRun) pair(one, other string) error {
+	r := rand.New(rand.NewPCG(o.plan.Seed, 2))
+	for range o.seeds {
+		var faults []*real.Fault
+		for _, class := range []string{one, other} {
+			if !slices.Contains(real.Classes, class) {
+				return fmt.Errorf("no class is called %q; there are %s", class, strings.Join(real.Classes, ", "))
+			}
+			of := slices.DeleteFunc(real.Catalogue(), func(f *real.Fault) bool { return f.Class != class })
+			faults = append(faults, of[r.IntN(len(of))])
+		}
+		o.plan.Rounds = append(o.plan.Rounds, faults)
+	}
+	return nil
+}
+
 // mix draws pairs of faults of different classes, or of the two that were named.
 func (o *realRun) mix(all []*real.Fault) {
 	r := rand.New(rand.NewPCG(o.plan.Seed, 1))
@@ -127,23 +157,41 @@ func (o *realRun) prepare(dir string) error {
 			os.Setenv(real.CommitEnv, strings.TrimSpace(string(out)))
 		}
 	}
-	if slices.ContainsFunc(o.plan.Rounds, func(round []*real.Fault) bool { return slices.ContainsFunc(round, (*real.Fault).NeedsOlder) }) {
+	if o.some((*real.Fault).NeedsOlder) {
 		if err := buildOlder(o.older, dir); err != nil {
 			fmt.Fprintln(os.Stderr, "chaos: upgrades are left out:", err)
 		}
 	}
-	if o.kvd != "" {
-		path, err := filepath.Abs(o.kvd)
+	if o.some(func(f *real.Fault) bool { return f.Tuned }) {
+		if err := o.provide(o.tuned, filepath.Join(dir, tunedKvd), "-tags=chaos"); err != nil {
+			return err
+		}
+	}
+	return o.provide(o.kvd, filepath.Join(dir, "kvd"))
+}
+
+// some reports that a fault of the plan is such a one.
+func (o *realRun) some(is func(*real.Fault) bool) bool {
+	return slices.ContainsFunc(o.plan.Rounds, func(round []*real.Fault) bool { return slices.ContainsFunc(round, is) })
+}
+
+// tunedKvd is the build for chaos tests in the sandbox's folder.
+const tunedKvd = "kvd-tuned"
+
+// provide puts a member's program where the sandbox finds it: one that is there, or
+// a fresh build.
+func (o *realRun) provide(ready, to string, flags ...string) error {
+	if ready != "" {
+		path, err := filepath.Abs(ready)
 		if err != nil {
 			return err
 		}
-		return os.Symlink(path, filepath.Join(dir, "kvd"))
+		return os.Symlink(path, to)
 	}
-	args := []string{"build", "-o", filepath.Join(dir, "kvd")}
 	if o.race {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	cmd := exec.Command("go", append(args, "github.com/keelson-io/keelson/cmd/kvd")...)
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", to}, flags, []string{"github.com/keelson-io/keelson/cmd/kvd"})...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build kvd: %w", err)
@@ -178,6 +226,9 @@ func (o *realRun) run(dir string) error {
 	if older := filepath.Join(dir, olderKvd); exists(older) {
 		o.plan.Older = older
 	}
+	if tuned := filepath.Join(dir, tunedKvd); exists(tuned) {
+		o.plan.Tuned = tuned
+	}
 	if o.verbose {
 		o.plan.Log = os.Stdout
 	}
@@ -194,8 +245,12 @@ func (o *realRun) run(dir string) error {
 	}
 	machine := real.Machine()
 	runs, writing := 0, error(nil)
+	happened := map[string]int{}
 	o.plan.Each = func(res real.Result) {
 		runs++
+		for name, n := range res.Happened {
+			happened[name] += n
+		}
 		campaign.Add(res, machine)
 		if o.results != "" && writing == nil {
 			writing = campaign.Write(o.results)
@@ -205,10 +260,36 @@ func (o *realRun) run(dir string) error {
 	if err := errors.Join(err, writing); err != nil {
 		return err
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d runs failed", failed, runs)
+	if o.whole {
+		err = reached(os.Stdout, happened)
 	}
-	return ctx.Err()
+	if failed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d runs failed", failed, runs))
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// reached tells how often the faults of each row happened, and fails at zero.
+func reached(w io.Writer, happened map[string]int) error {
+	var missing []string
+	for _, row := range fault.Catalogue {
+		sum := 0
+		var parts []string
+		for _, f := range real.Catalogue() {
+			if f.Row == row.N {
+				sum += happened[f.Name]
+				parts = append(parts, fmt.Sprintf("%s %d", f.Name, happened[f.Name]))
+			}
+		}
+		fmt.Fprintf(w, "%2d  %-45s %3d  %s\n", row.N, row.Name, sum, strings.Join(parts, ", "))
+		if sum == 0 {
+			missing = append(missing, fmt.Sprint(row.N))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("rows that were not reached: %s", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 func exists(name string) bool {

@@ -234,7 +234,8 @@ func writeHunts(w io.Writer, found []hunt) {
 const notTested = `## Not tested here
 
 The simulator runs one goroutine: races between goroutines, gRPC, sockets, TLS and bbolt are outside it; its disks and networks are models. Ring B
-has goroutines and gRPC, but no TLS, no bbolt, one thread, and nobody is interrupted where nothing is called. Real processes run on one machine and one kernel: their network is a switch in user space, their disks are images in memory, their clocks cannot differ.
+has goroutines and gRPC, but no TLS, no bbolt, one thread, and nobody is interrupted where nothing is called. Real processes run on one machine and one kernel: their network is a switch in user space, their disks are images in memory, their dates can differ, but not how fast
+their clocks run.
 Nobody has pulled the plug of a machine, and no disk lied about a sync. Nobody uses users and roles in the simulator.
 A line of the rotation with a time long ago, or none, says what it says.
 `

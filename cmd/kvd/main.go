@@ -59,6 +59,9 @@ func serve(s *settings, stdout, stderr io.Writer) error {
 	}
 	cfg := s.server
 	cfg.Logger, cfg.Clock, cfg.FS = log, clock.System(), vfs.OS()
+	if err := tune(&cfg); err != nil {
+		return err
+	}
 	if cfg.UnsafeNoSync {
 		log.Warn("writes are not synced to disk: a machine that loses power loses data")
 		cfg.FS = server.WithoutSync(cfg.FS)
