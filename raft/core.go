@@ -200,6 +200,9 @@ func (c *core) step(m *raftpb.Message) {
 	// Errors mean a message that is stale, of a stranger or not allowed from
 	// the network: all are dropped.
 	_ = c.rn.Step(m)
+	if refusesVote(m) {
+		c.learnCommitted(m)
+	}
 }
 
 // countLearner is the bug commit-by-learner: what a learner has counts as a
@@ -326,6 +329,11 @@ func (c *core) route(m *raftpb.Message) {
 	case m.GetTo() == etcdraft.LocalAppendThread:
 		if s := m.GetSnapshot(); !etcdraft.IsEmptySnap(s) {
 			c.restored(s)
+		}
+		for _, answer := range m.GetResponses() {
+			if refusesVote(answer) {
+				c.tellCommitted(answer)
+			}
 		}
 		c.fx.appends = append(c.fx.appends, m)
 	case m.GetTo() == etcdraft.LocalApplyThread:

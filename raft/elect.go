@@ -5,7 +5,9 @@ import (
 	"time"
 
 	etcdraft "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keelson-io/keelson/api"
 )
@@ -141,6 +143,41 @@ func (c *core) campaignAlone() {
 		_ = c.rn.Campaign()
 		c.ready()
 	}
+}
+
+// A refused vote tells what is committed. A candidate may lack no more than that
+// knowledge: a member that was removed knows it, cannot lead any more, and has more
+// in its log than the candidate, which still needs its vote and would ask for ever.
+// With the knowledge the candidate makes the change, and decides without it.
+// That is safe: what is committed stays so, and two logs with the same entry at an
+// index are the same up to it.
+
+func refusesVote(m *raftpb.Message) bool {
+	t := m.GetType()
+	return (t == raftpb.MsgPreVoteResp || t == raftpb.MsgVoteResp) && m.GetReject()
+}
+
+// tellCommitted adds to a refusal the newest entry that this member knows to be committed.
+func (c *core) tellCommitted(m *raftpb.Message) {
+	if term, err := c.cfg.storage.Term(c.committed); err == nil && term > 0 {
+		m.Commit, m.LogTerm = proto.Uint64(c.committed), proto.Uint64(term)
+	}
+}
+
+// learnCommitted takes from a refusal what this member has in its log. Raft learns
+// it as from a leader, which it forgets at once.
+func (c *core) learnCommitted(m *raftpb.Message) {
+	st := c.rn.BasicStatus()
+	if m.GetCommit() <= st.GetCommit() || st.Lead != 0 || st.RaftState == etcdraft.StateLeader {
+		return
+	}
+	if term, err := c.cfg.storage.Term(m.GetCommit()); err != nil || term != m.GetLogTerm() || term == 0 {
+		return
+	}
+	_ = c.rn.Step(&raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: m.From, To: m.To, Term: proto.Uint64(st.GetTerm()), Commit: m.Commit,
+	})
+	_ = c.rn.ForgetLeader()
 }
 
 // leaderChanged follows each change of the known leader.

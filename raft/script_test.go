@@ -30,6 +30,7 @@ import (
 //	gather M                   M's gather timer runs out
 //	tick M [n]                 time passes for M
 //	propose M body…            callers on M propose; x*9 is a body of nine x
+//	remove M X                 a caller on M proposes to remove X
 //	read M                     a reader on M asks for a barrier
 //	write M                    M's append goroutine takes what waits
 //	apply M                    M's apply goroutine takes what waits
@@ -231,6 +232,13 @@ func (m *scripted) event(what string, args []string) {
 			}
 			m.waiting = append(m.waiting, c)
 		}
+	case "remove":
+		c := confCommand(ConfRemove, m.s.member(args[0]).id, nil)
+		c.born, c.done = n.ticks.Load(), make(chan error, 1)
+		if err := n.inbox.propose(c); err != nil {
+			m.s.t.Fatal(err)
+		}
+		m.waiting = append(m.waiting, c)
 	case "read":
 		b, err := n.inbox.join(n.ticks.Load())
 		if err != nil {

@@ -86,8 +86,17 @@ func (o *Observer) Complete(id, newest, applied uint64, entryTerm func(index uin
 	return nil
 }
 
-// Newest is the newest entry that anybody has applied.
-func (o *Observer) Newest() uint64 { return uint64(len(o.applied)) }
+// Newest is the newest entry that anybody had applied when a leader of a term was
+// elected, and that it must have; 0 if a later term has a leader already: a member
+// that slept through it wins its old votes and need not have what came after.
+func (o *Observer) Newest(term uint64) uint64 {
+	for later := range o.leaders {
+		if later > term {
+			return 0
+		}
+	}
+	return uint64(len(o.applied))
+}
 
 // Applies notes an entry that a member is about to apply; fresh: nobody has
 // before. data is what the entry asks for, the same on all members.

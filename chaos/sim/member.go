@@ -537,7 +537,7 @@ func (m *member) lookAtRaft() {
 		if m.wiped || !slices.Contains(m.node.Node.Voters(), uint64(m.id)) {
 			m.s.fail("O6", "%s leads term %d and has no vote", m.name, st.Term)
 		}
-		m.elected = w.Newest()
+		m.elected = w.Newest(uint64(st.Term))
 	}
 	if m.elected > 0 && !m.writing { // what raft counts on may not be written yet
 		m.s.must("O6", w.Complete(m.key(), m.elected, uint64(st.Applied), m.entryTerm))
