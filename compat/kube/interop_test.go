@@ -105,16 +105,17 @@ func startPair(ctx context.Context, t *testing.T) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := porttest.Claim()
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer := Target{URL: fmt.Sprintf("http://127.0.0.1:%d", port)}
-	store, err := cluster.Start(ctx, sys, cluster.Options{Members: 3, Dir: dir, NoSync: true, ArgsOf: func(i int) []string {
-		if i > 0 {
-			return nil
+	// Each member has the layer, because its controllers are those of the one that leads.
+	var layers [3]Target
+	for i := range layers {
+		port, err := porttest.Claim()
+		if err != nil {
+			t.Fatal(err)
 		}
-		return []string{"--listen-resource-urls", layer.URL}
+		layers[i].URL = fmt.Sprintf("http://127.0.0.1:%d", port)
+	}
+	store, err := cluster.Start(ctx, sys, cluster.Options{Members: len(layers), Dir: dir, NoSync: true, ArgsOf: func(i int) []string {
+		return []string{"--listen-resource-urls", layers[i].URL}
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func startPair(ctx context.Context, t *testing.T) *pair {
 	t.Cleanup(server.Kill)
 	p := &pair{last: map[schema.GroupVersionResource]bool{}}
 	if p.upstream, err = newParty("kube-apiserver", server.Target); err == nil {
-		p.layer, err = newParty("layer", layer)
+		p.layer, err = newParty("layer", layers[0])
 	}
 	if err != nil {
 		t.Fatal(err)

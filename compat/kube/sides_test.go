@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/keelson-io/keelson/compat/cluster"
@@ -15,35 +16,42 @@ import (
 // side is a server that a script runs against, with controllers and a kubelet.
 type side struct {
 	name   string
+	dir    string
 	target Target
 	log    string // file
 	shell  *Shell
 }
 
-// startSide starts "etcd", "kvd" (a kube-apiserver over that store) or "resource"
-// (kvd's own layer).
-func startSide(ctx context.Context, t *testing.T, name, work string) *side {
+// startServer starts "etcd", "kvd" (a kube-apiserver over that store) or "resource"
+// (kvd's own layer), with some controllers, and those that the layer has itself.
+func startServer(ctx context.Context, t *testing.T, name string, controllers ...string) *side {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), name)
-	s := &side{name: name}
+	s := &side{name: name, dir: filepath.Join(t.TempDir(), name)}
 	var err error
 	if name == "resource" {
-		err = s.startLayer(ctx, t, dir)
+		err = s.startLayer(ctx, t, s.dir)
 	} else {
-		err = s.startAPIServer(ctx, t, dir)
+		err = s.startAPIServer(ctx, t, s.dir)
+		controllers = slices.Concat(controllers, Housekeeping)
 	}
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	controllers := Workloads
-	if name != "resource" {
-		controllers = append(append([]string(nil), Workloads...), Housekeeping...)
+	if len(controllers) == 0 {
+		return s
 	}
-	p, err := StartControllers(s.target, filepath.Join(dir, "controllers"), controllers...)
+	p, err := StartControllers(s.target, filepath.Join(s.dir, "controllers"), controllers...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
+	return s
+}
+
+// startSide starts a server with workloads' controllers, a kubelet and kubectl.
+func startSide(ctx context.Context, t *testing.T, name, work string) *side {
+	t.Helper()
+	s := startServer(ctx, t, name, Workloads...)
 	watching, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- Kubelet(watching, s.target) }()
@@ -53,7 +61,8 @@ func startSide(ctx context.Context, t *testing.T, name, work string) *side {
 			t.Error(err)
 		}
 	})
-	if s.shell, err = NewShell(s.target, filepath.Join(dir, "kubectl"), work); err != nil {
+	var err error
+	if s.shell, err = NewShell(s.target, filepath.Join(s.dir, "kubectl"), work); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.shell.Close)
@@ -103,6 +112,7 @@ func (s *side) startLayer(ctx context.Context, t *testing.T, dir string) error {
 	s.target = Target{URL: fmt.Sprintf("https://127.0.0.1:%d", port), CA: certs.CA, Token: TokenOf("admin")}
 	store, err := cluster.Start(ctx, sys, cluster.Options{Dir: dir, NoSync: true, Certs: certs, Args: []string{
 		"--listen-resource-urls", s.target.URL, "--resource-token-auth-file", tokens, "--resource-authorization-mode", "RBAC",
+		"--resource-service-cluster-ip-range", "10.0.0.0/16",
 		// A token is enough: with an authority for clients, TLS asks for a certificate.
 		"--client-cert-auth=false", "--trusted-ca-file=",
 	}})

@@ -1,0 +1,116 @@
+package kube
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Comparable is an answer as it is compared with another server's: parsed, and
+// without what depends on time, chance or the address.
+func (a Answer) Comparable() map[string]any {
+	out := map[string]any{"code": a.Code, "header": a.Header}
+	if a.Error != "" {
+		out["error"] = a.Error
+	}
+	if body := parseAll(a.Body); body != nil {
+		out["body"] = masked("", body)
+	}
+	return out
+}
+
+// parseAll is the value, or the values of a watch; text that is no JSON is itself.
+func parseAll(b []byte) any {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var all []any
+	for {
+		var v any
+		err := d.Decode(&v)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return string(b)
+		}
+		all = append(all, v)
+	}
+	switch {
+	case all == nil:
+		return nil
+	case len(all) == 1 && !bytes.HasPrefix(b, []byte(`{"type":`)):
+		return all[0]
+	}
+	return all
+}
+
+// varying are fields whose values are never the same twice.
+var varying = map[string]string{
+	"uid": "UID", "resourceVersion": "RV", "creationTimestamp": "TIME", "deletionTimestamp": "TIME", "time": "TIME", "lastTransitionTime": "TIME",
+	"continue": "TOKEN", "startTime": "TIME", "clusterIP": "ADDRESS", "eviction": "TIME", "serverAddress": "ADDRESS", "holderIdentity": "SOMEBODY",
+}
+
+// answerMasks hide the same in texts.
+var answerMasks = []struct {
+	re *regexp.Regexp
+	to string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`current: \d+`), "current: RV"},
+	{regexp.MustCompile(`ResourceVersion in object meta: \d+`), "ResourceVersion in object meta: RV"},
+	{regexp.MustCompile(`too old resource version: \d+ \(\d+\)`), "too old resource version: RV (RV)"},
+	{regexp.MustCompile(`resourceVersion\\":\\"\d+`), `resourceVersion\":\"RV`},
+	{regexp.MustCompile(`\b(made-)[bcdfghjklmnpqrstvwxz2456789]{5}\b`), "${1}XXXXX"},
+	{regexp.MustCompile(`^\d+(ms|s|m|m\d+s)$`), "AGE"},
+	{regexp.MustCompile(`^10\.0\.\d+\.\d+$`), "ADDRESS"},
+	{regexp.MustCompile(`\?hash=[0-9A-F]+`), "?hash=HASH"},
+}
+
+func masked(field string, v any) any {
+	switch x := v.(type) {
+	case map[string]any:
+		for name, e := range x {
+			x[name] = masked(name, e)
+		}
+	case []any:
+		for i, e := range x {
+			x[i] = masked("", e)
+		}
+		if field == "clusterIPs" {
+			return []any{"ADDRESS"}
+		}
+	case string:
+		if to := varying[field]; to != "" && x != "" {
+			return to
+		}
+		return maskText(x)
+	}
+	return v
+}
+
+func maskText(s string) string {
+	for _, m := range answerMasks {
+		s = m.re.ReplaceAllString(s, m.to)
+	}
+	return s
+}
+
+// sorted puts the objects of a list in the order of some of their fields, where order
+// means nothing.
+func sorted(list []any, fields ...string) []any {
+	key := func(v any) string {
+		var out []string
+		for _, f := range fields {
+			s, _ := at(v, f).(string)
+			out = append(out, s)
+		}
+		return strings.Join(out, "\x00")
+	}
+	out := slices.Clone(list)
+	slices.SortStableFunc(out, func(a, b any) int { return strings.Compare(key(a), key(b)) })
+	return out
+}
