@@ -117,7 +117,20 @@ func (t *table) message(typ reflect.Type) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s.%s: %w", name, f.Name, err)
 		}
-		fields = append(fields, numbered{n, strings.TrimRight(fmt.Sprintf("%d %s %s", n, line, marks[f.Name]), " ")})
+		mark := marks[f.Name]
+		if of := f.Type; mark == "" {
+			if of.Kind() == reflect.Pointer {
+				of = of.Elem()
+			}
+			if of.Kind() == reflect.Struct && special[of.PkgPath()+"."+of.Name()] == "" {
+				its, err := t.markers.of(of)
+				if err != nil {
+					return "", err
+				}
+				mark = its[ofType]
+			}
+		}
+		fields = append(fields, numbered{n, strings.TrimRight(fmt.Sprintf("%d %s %s", n, line, mark), " ")})
 	}
 	sort.Slice(fields, func(a, b int) bool { return fields[a].n < fields[b].n })
 	lines := []string{head}

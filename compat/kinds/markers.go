@@ -16,6 +16,9 @@ import (
 // table has it: how lists and maps are merged when several managers own parts.
 type markers map[string]map[string]map[string]string
 
+// ofType is where the marker of a type itself stands: it counts for fields that hold one.
+const ofType = ""
+
 // of returns the markers of a type's fields.
 func (m markers) of(typ reflect.Type) (map[string]string, error) {
 	pkg := typ.PkgPath()
@@ -48,9 +51,16 @@ func readMarkers(pkg string) (map[string]map[string]string, error) {
 			return nil, err
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if spec, ok := n.(*ast.TypeSpec); ok {
-				if s, ok := spec.Type.(*ast.StructType); ok {
-					out[spec.Name.Name] = fieldMarkers(s)
+			decl, ok := n.(*ast.GenDecl)
+			if !ok {
+				return true
+			}
+			for _, spec := range decl.Specs {
+				if spec, ok := spec.(*ast.TypeSpec); ok {
+					if s, ok := spec.Type.(*ast.StructType); ok {
+						out[spec.Name.Name] = fieldMarkers(s)
+						out[spec.Name.Name][ofType] = mark(decl.Doc)
+					}
 				}
 			}
 			return true

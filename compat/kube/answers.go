@@ -68,6 +68,10 @@ var answerMasks = []struct {
 	{regexp.MustCompile(`^\d+(ms|s|m|m\d+s)$`), "AGE"},
 	{regexp.MustCompile(`^10\.0\.\d+\.\d+$`), "ADDRESS"},
 	{regexp.MustCompile(`\?hash=[0-9A-F]+`), "?hash=HASH"},
+	{regexp.MustCompile(`in record \(\d+\)`), "in record (RV)"},
+	// The object that a refused patch makes, whose fields have no order, and what differs in a specification.
+	{regexp.MustCompile(`(?s)Invalid value: "\{.*\}": `), "Invalid value: OBJECT: "},
+	{regexp.MustCompile(`(?s)\n@@ .*`), ""},
 }
 
 func masked(field string, v any) any {

@@ -142,7 +142,7 @@ func TestClusterIPsRunOut(t *testing.T) {
 			t.Errorf("%d are taken after %d were given back", got, given)
 		}
 	}
-	m.must("PATCH", services+"/outside", merged(`{"spec":{"type":"ClusterIP","externalName":null}}`))
+	m.must("PATCH", services+"/outside", merged(`{"spec":{"type":"ClusterIP","externalName":null,"ports":[{"port":80}]}}`))
 	if got := len(addresses()); got != room-given+1 {
 		t.Errorf("%d are taken", got)
 	}

@@ -39,11 +39,23 @@ func (c *call) fail(err error) {
 		c.layer.log.Warn("a request failed", "verb", c.verb, "path", c.r.URL.Path, "error", err)
 	}
 	c.w.Header().Del("Content-Encoding")
+	if f.Plain != "" {
+		_ = c.sendText(f.Code, f.Plain) // who has left is told nothing
+		return
+	}
 	c.w.Header().Set("Content-Type", jsonType)
 	if f.RetryAfter > 0 {
 		c.w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
 	}
 	_ = c.send(f.Code, append(object.Encode(f.status()), '\n')) // who has left is told nothing
+}
+
+// sendText answers people and probes.
+func (c *call) sendText(code int, text string) error {
+	h := c.w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return c.send(code, []byte(text))
 }
 
 func (c *call) takesGzip() bool {

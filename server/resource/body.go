@@ -2,9 +2,13 @@ package resource
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -43,16 +47,36 @@ func (c *call) decodeBody() (*sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeAs(mediaType(c.r), b)
+	s, err := decodeAs(mediaType(c.r), b)
+	if err != nil && asFailure(err) == nil {
+		return nil, badRequest("the object provided is unrecognized (must be of type %s): %v (%s)", c.kind.Name, err, summary(b))
+	}
+	return s, err
+}
+
+// summary is the beginning of a body, for the message about it.
+func summary(b []byte) string {
+	const most = 30
+	more := ""
+	if len(b) > most {
+		b, more = b[:most], " ..."
+	}
+	switch {
+	case len(b) == 0:
+		return "<empty>"
+	case b[0] == '{':
+		return string(b) + more
+	}
+	return hex.EncodeToString(b) + more
 }
 
 // received is the object that a write brings, and whether it is a dry run.
 func (c *call) received() (*sent, bool, error) {
-	s, err := c.decodeBody()
+	dry, err := c.dryRun()
 	if err != nil {
 		return nil, false, err
 	}
-	dry, err := c.dryRun()
+	s, err := c.decodeBody()
 	return s, dry, err
 }
 
@@ -83,20 +107,21 @@ func (c *call) checkName(o object.Object) error {
 	}
 }
 
+// decodeAs reads an object. An error is a Failure only when it is about the format.
 func decodeAs(media string, b []byte) (*sent, error) {
 	switch {
 	case bytes.HasPrefix(b, protobufPrefix):
 		j, err := decodeProtobuf(b)
 		if err != nil {
-			return nil, badRequest("the object provided is unrecognized: %v", err)
+			return nil, err
 		}
 		b = j
 	case media == protobufType:
-		return nil, badRequest("the object provided is unrecognized (must be of type protobuf)")
+		return nil, fmt.Errorf("provided data does not appear to be a protobuf message, expected prefix %v", protobufPrefix)
 	case media == yamlType:
 		j, err := yaml.YAMLToJSON(b)
 		if err != nil {
-			return nil, badRequest("the object provided is unrecognized: %v", err)
+			return nil, err
 		}
 		b = j
 	case media != jsonType:
@@ -104,7 +129,14 @@ func decodeAs(media string, b []byte) (*sent, error) {
 	}
 	o, duplicates, err := object.Decode(b)
 	if err != nil {
-		return nil, badRequest("the object provided is unrecognized: %v", err)
+		var head struct {
+			APIVersion string `json:"apiVersion,omitempty"`
+			Kind       string `json:"kind,omitempty"`
+		}
+		if worded := json.Unmarshal(b, &head); worded != nil {
+			err = worded // in the words that clients know
+		}
+		return nil, fmt.Errorf("couldn't get version/kind; json parse error: %w", err)
 	}
 	return &sent{o, duplicates}, nil
 }
@@ -145,7 +177,10 @@ func (c *call) complain(s *sent) error {
 	return nil
 }
 
-// warn tells the user something beside the answer.
+// warn tells the user something beside the answer, once.
 func (c *call) warn(text string) {
-	c.w.Header().Add("Warning", "299 - "+string(object.AppendString(nil, text)))
+	h, line := c.w.Header(), "299 - "+string(object.AppendString(nil, text))
+	if !slices.Contains(h.Values("Warning"), line) {
+		h.Add("Warning", line)
+	}
 }

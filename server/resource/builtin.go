@@ -22,6 +22,9 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 			Short: r.Short, Categories: r.Categories, Namespaced: r.Namespaced,
 			Status: slices.Contains(r.Subresources, "status"),
 		}
+		if k.Group == "" && k.Plural == "namespaces" {
+			k.Verbs = slices.DeleteFunc(slices.Clone(allVerbs), func(v string) bool { return v == "deletecollection" })
+		}
 		switch {
 		case versionRank(r.Version)[0] < stable || r.Group == "storagemigration.k8s.io":
 			continue // as in a kube-apiserver, unless it is told to

@@ -84,9 +84,9 @@ func (l *Layer) read(ctx context.Context, k *Kind, namespace, name, version stri
 		}
 		return l.local(key)
 	}
-	if n, err := strconv.ParseInt(version, 10, 64); err != nil {
-		return nil, badRequest("Invalid value: %q: invalid resource version", version)
-	} else if have, err := l.published(); err != nil || have < n {
+	if n, err := strconv.ParseUint(version, 10, 63); err != nil {
+		return nil, unreadable("resourceVersion", version)
+	} else if have, err := l.published(); err != nil || have < int64(n) {
 		if _, err := l.freshen(ctx, version); err != nil {
 			return nil, err
 		}

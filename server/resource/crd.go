@@ -275,6 +275,9 @@ func (l *Layer) kindAt(ctx context.Context, group, version, plural string) (*Kin
 	if k := l.catalog.Load().byPath[at]; k != nil {
 		return k, nil
 	}
+	if cat := l.catalog.Load(); !slices.Contains(cat.groups(), group) {
+		return nil, noSuchPage()
+	}
 	return nil, noSuchPath()
 }
 

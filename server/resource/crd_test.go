@@ -26,7 +26,7 @@ const widgetDefinition = `{"metadata":{"name":"widgets.demo.io"},"spec":{"group"
 // TestDefinitions serves a kind that is defined at run time, and forgets it.
 func TestDefinitions(t *testing.T) {
 	m := newMember(t)
-	m.refused(404, "NotFound", "GET", widgets, nil)
+	m.refused(404, "", "GET", widgets, nil)
 	m.must("POST", definitions, widgetDefinition)
 	widget := func(name, spec string) string {
 		return fmt.Sprintf(`{"apiVersion":"demo.io/v1","kind":"Widget","metadata":{"name":%q},"spec":%s,"status":{"phase":"mine"}}`, name, spec)

@@ -310,8 +310,8 @@ func eachPort(o object.Object) {
 	for _, v := range object.List(o, "spec", "ports") {
 		if p, ok := v.(object.Object); ok {
 			object.Default(p, "TCP", "protocol")
-			if port := p["port"]; port != nil {
-				object.Default(p, port, "targetPort")
+			if n, isNumber := object.Int(p, "targetPort"); p["port"] != nil && (p["targetPort"] == nil || p["targetPort"] == "" || isNumber && n == 0) {
+				p["targetPort"] = p["port"]
 			}
 		}
 	}

@@ -23,7 +23,13 @@ func (c *call) deleteOptions() (deleteOptions, error) {
 	var o object.Object
 	if len(bytes.TrimSpace(b)) > 0 {
 		s, err := decodeAs(mediaType(c.r), b)
+		if err != nil && asFailure(err) == nil {
+			err = badRequest("%v", err)
+		}
 		if err != nil {
+			return deleteOptions{}, err
+		}
+		if err := checkDeleteOptions(s.object); err != nil {
 			return deleteOptions{}, err
 		}
 		o = s.object
@@ -33,13 +39,26 @@ func (c *call) deleteOptions() (deleteOptions, error) {
 	return c.deleteOptionsOf(o)
 }
 
+// checkDeleteOptions refuses a body that is something else.
+func checkDeleteOptions(o object.Object) error {
+	if kind := object.String(o, "kind"); kind != "" && kind != "DeleteOptions" {
+		return badRequest("no kind %q is registered for version %q of delete options", kind, object.String(o, "apiVersion"))
+	}
+	if v := o["gracePeriodSeconds"]; v != nil {
+		if _, ok := object.Whole(v); !ok {
+			return badRequest("json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64")
+		}
+	}
+	return nil
+}
+
 // optionsInQuery are the options of a delete that has no body, as a body has them.
 func optionsInQuery(q url.Values) (object.Object, error) {
 	o := object.Object{}
 	if v := q.Get("gracePeriodSeconds"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
-			return nil, badRequest("gracePeriodSeconds: %q is not a number", v)
+			return nil, badRequest("strconv.ParseInt: parsing %q: invalid syntax", v)
 		}
 		o["gracePeriodSeconds"] = n
 	}
@@ -92,11 +111,17 @@ func (c *call) delete() error {
 	if err != nil {
 		return err
 	}
-	if !res.removed {
+	if !res.removed || showsDeleted[c.kind.qualified()] {
 		return c.sendObject(http.StatusOK, res.json)
 	}
 	return c.send(http.StatusOK, object.Encode(c.gone(res)))
 }
+
+// showsDeleted are the kinds of which a delete shows the object that it deleted.
+var showsDeleted = set("pods", "podtemplates", "resourcequotas", "services", "serviceaccounts", "namespaces", "persistentvolumes", "persistentvolumeclaims",
+	"csidrivers.storage.k8s.io", "csinodes.storage.k8s.io", "storageclasses.storage.k8s.io", "volumeattachments.storage.k8s.io", "volumeattributesclasses.storage.k8s.io",
+	"deviceclasses.resource.k8s.io", "devicetaintrules.resource.k8s.io", "resourceclaims.resource.k8s.io", "resourceclaimtemplates.resource.k8s.io",
+	"resourcepoolstatusrequests.resource.k8s.io", "resourceslices.resource.k8s.io")
 
 // gone is the Status of an object that is no more.
 func (c *call) gone(res *result) object.Object {

@@ -35,7 +35,7 @@ func (c *call) discover(path string) error {
 		return c.sendResources(cat, "", parts[1])
 	case len(parts) == 2:
 		if !slices.Contains(cat.groups(), parts[1]) {
-			return noSuchPath()
+			return noSuchPage()
 		}
 		g := cat.group(parts[1])
 		g["kind"], g["apiVersion"] = "APIGroup", "v1"
@@ -172,7 +172,7 @@ func (c *call) sendAggregated(cat *catalog, core bool, version string) error {
 		for _, v := range cat.versionsOf(g) {
 			versions = append(versions, object.Object{"version": v, "freshness": "Current", "resources": cat.aggregated(g, v)})
 		}
-		meta := object.Object{"creationTimestamp": nil}
+		meta := object.Object{}
 		if g != "" {
 			meta["name"] = g
 		}
@@ -203,8 +203,7 @@ func (c *catalog) aggregated(group, version string) []any {
 		if k.Namespaced {
 			scope = "Namespaced"
 		}
-		r := object.Object{"resource": k.Plural, "scope": scope, "singularResource": k.Singular, "verbs": object.Anys(k.verbs()),
-			"responseKind": object.Object{"group": k.Group, "version": k.Version, "kind": k.Name}}
+		r := object.Object{"resource": k.Plural, "scope": scope, "singularResource": k.Singular, "verbs": object.Anys(k.verbs()), "responseKind": k.answered("", "", k.Name)}
 		if len(k.Short) > 0 {
 			r["shortNames"] = object.Anys(k.Short)
 		}
@@ -213,12 +212,7 @@ func (c *catalog) aggregated(group, version string) []any {
 		}
 		var subs []any
 		for _, s := range k.subresources() {
-			g, v := s.group, s.version
-			if v == "" {
-				g, v = k.Group, k.Version
-			}
-			subs = append(subs, object.Object{"subresource": s.name, "verbs": object.Anys(s.verbs),
-				"responseKind": object.Object{"group": g, "version": v, "kind": s.kind}})
+			subs = append(subs, object.Object{"subresource": s.name, "verbs": object.Anys(s.verbs), "responseKind": k.answered(s.group, s.version, s.kind)})
 		}
 		if subs != nil {
 			r["subresources"] = subs
@@ -226,6 +220,15 @@ func (c *catalog) aggregated(group, version string) []any {
 		out = append(out, r)
 	}
 	return out
+}
+
+// answered names the kind that a resource answers with. Built-in ones leave out group
+// and version that are their own, as in a kube-apiserver.
+func (k *Kind) answered(group, version, kind string) object.Object {
+	if version == "" && k.Custom {
+		group, version = k.Group, k.Version
+	}
+	return object.Object{"group": group, "version": version, "kind": kind}
 }
 
 // compareVersions orders v1alpha1 < v1beta1 < v1 < v2.

@@ -36,10 +36,10 @@ type deleteOptions struct {
 func doom(k *Kind, old object.Object, opts deleteOptions, now time.Time) (next object.Object, err error) {
 	name := object.String(old, "metadata", "name")
 	if have := object.String(old, "metadata", "uid"); opts.uid != "" && opts.uid != have {
-		return nil, conflict(k, name, fmt.Sprintf("Precondition failed: UID in precondition: %s, UID in object meta: %s", opts.uid, have))
+		return nil, unlike(k, name, "the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", opts.uid, have)
 	}
 	if have := object.String(old, "metadata", "resourceVersion"); opts.version != "" && opts.version != have {
-		return nil, conflict(k, name, fmt.Sprintf("Precondition failed: ResourceVersion in precondition: %s, ResourceVersion in object meta: %s", opts.version, have))
+		return nil, unlike(k, name, "the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", opts.version, have)
 	}
 	grace := graceOf(k, old, opts)
 	dying := object.String(old, "metadata", "deletionTimestamp") != ""
@@ -71,6 +71,12 @@ func doom(k *Kind, old object.Object, opts deleteOptions, now time.Time) (next o
 		delete(meta, "deletionGracePeriodSeconds")
 	}
 	return next, nil
+}
+
+// unlike refuses a delete of an object that is not the one that was meant. The message
+// names the kind where others name the resource.
+func unlike(k *Kind, name, format string, args ...any) error {
+	return conflict(&Kind{Group: k.Group, Plural: k.Name}, name, fmt.Sprintf(format, args...))
 }
 
 // graceOf is how long an object that is asked to go may stay. Only pods that run

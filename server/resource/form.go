@@ -3,6 +3,7 @@ package resource
 import (
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -11,12 +12,16 @@ import (
 // form is how an answer's objects look: as they are, as rows of a table, or
 // their metadata alone.
 type form struct {
-	id      string // distinguishes encoded frames
-	as      string // "", Table, PartialObjectMetadata
-	version string // of meta.k8s.io
-	include string // of a table's rows: Metadata, Object or None
-	kind    *Kind  // the version that is served
-	now     int64  // seconds; a table tells ages
+	id   string // distinguishes encoded frames
+	as   string // "", Table, PartialObjectMetadata
+	list bool   // metadata of a list, not of one object, was asked for
+	// typeless: items of a list of metadata do not say what they are, as in protobuf, which
+	// the client would rather have; clients compare them with what watches bring.
+	typeless bool
+	version  string // of meta.k8s.io
+	include  string // of a table's rows: Metadata, Object or None
+	kind     *Kind  // the version that is served
+	now      int64  // seconds; a table tells ages
 }
 
 const metaGroup = "meta.k8s.io"
@@ -29,38 +34,65 @@ func formOf(k *Kind, r *http.Request, now int64) (*form, error) {
 	if accept == "" {
 		return f.named(), nil
 	}
-	usable := false
+	json := false
 	for _, part := range strings.Split(accept, ",") {
 		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
-		if err != nil {
+		switch {
+		case err != nil:
+			continue
+		case media == protobufType:
+			f.typeless = true
+			continue
+		case media != jsonType && media != "application/*" && media != "*/*":
 			continue
 		}
-		switch media {
-		case "application/json", "application/*", "*/*":
-		case "application/yaml":
-			continue
-		default:
-			continue
-		}
-		usable = true
+		json = true
 		switch as := params["as"]; {
 		case as == "":
 			return f.named(), nil
 		case params["g"] != metaGroup || params["v"] != "v1" && params["v"] != "v1beta1":
 			continue
 		case as == "Table":
+			if !slices.Contains([]string{"", "Metadata", "Object", "None"}, f.include) {
+				return nil, badRequest("Unable to convert to Table as requested: includeObject: Invalid value: %q: must be 'Metadata', 'Object', 'None', or empty", f.include)
+			}
 			f.as, f.version = as, params["v"]
 			return f.named(), nil
 		case as == "PartialObjectMetadata" || as == "PartialObjectMetadataList":
-			f.as, f.version = "PartialObjectMetadata", params["v"]
+			f.as, f.version, f.list = "PartialObjectMetadata", params["v"], as != "PartialObjectMetadata"
 			return f.named(), nil
 		}
 	}
-	if usable {
-		return f.named(), nil
+	if json {
+		return nil, notAcceptable("only the following media types are accepted: application/json")
 	}
-	return nil, &Failure{Code: http.StatusNotAcceptable, Reason: "NotAcceptable",
-		Message: "only the following media types are accepted: application/json"}
+	f0 := notAcceptable("406: Not Acceptable\n\nAvailable representations: application/json")
+	f0.Generic = true
+	return nil, f0
+}
+
+// fits refuses metadata of a list that is asked of one object, and the other way round.
+func (f *form) fits(list bool) error {
+	switch goType := f.kind.goType(); {
+	case f.as != "PartialObjectMetadata" || f.list == list:
+		return nil
+	case list:
+		return notAcceptable("you requested PartialObjectMetadata, but the requested object is a list (*%sList)", goType)
+	default:
+		return notAcceptable("you requested PartialObjectMetadataList, but the requested object is not a list (*%s)", goType)
+	}
+}
+
+// goType is the kind's name in a kube-apiserver's source, which its messages have.
+func (k *Kind) goType() string {
+	group, _, _ := strings.Cut(k.Group, ".")
+	switch {
+	case k.Custom:
+		return "unstructured.Unstructured"
+	case group == "", group == "events":
+		group = "core"
+	}
+	return group + "." + k.Name
 }
 
 // named fills in the id.

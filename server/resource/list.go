@@ -22,6 +22,9 @@ type page struct {
 
 // list answers GET of a collection.
 func (c *call) list() error {
+	if err := c.form.fits(true); err != nil {
+		return err
+	}
 	p, err := c.selected()
 	if err != nil {
 		return err
@@ -191,7 +194,7 @@ func (l *Layer) freshen(ctx context.Context, version string) (int64, error) {
 	}
 	rev, err := strconv.ParseInt(version, 10, 64)
 	if err != nil {
-		return 0, badRequest("Invalid value: %q: invalid resource version", version)
+		return 0, unreadable("resourceVersion", version)
 	}
 	if applied := l.feed.revision(); applied >= rev {
 		return applied, nil
@@ -322,7 +325,11 @@ type items struct {
 
 func (c *call) items() items {
 	storage := c.layer.storage(c.kind)
-	return items{c.form, c.form.as != "" || !c.kind.Custom,
+	bare := !c.kind.Custom
+	if c.form.as != "" {
+		bare = c.form.typeless
+	}
+	return items{c.form, bare,
 		c.form.as == "" && c.kind.From == nil && c.kind.Group == storage.Group && c.kind.Version == storage.Version}
 }
 

@@ -94,7 +94,8 @@ func startMember(t testing.TB, change ...func(*server.Config)) (*member, error) 
 		t.Fatal("the member is not ready")
 	}
 	m := &member{t: t, url: objects.String(), hdr: http.Header{}}
-	m.eventually("the default namespace", func() bool { return m.do("GET", "/api/v1/namespaces/default", nil).code != 404 })
+	// The last of what a cluster begins with: nothing else is written from here on.
+	m.eventually("the namespaces", func() bool { return m.do("GET", "/api/v1/namespaces/kube-system", nil).code != 404 })
 	return m, nil
 }
 

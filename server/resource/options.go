@@ -3,12 +3,17 @@ package resource
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // listOptions are what a list or a watch is asked for with.
@@ -134,4 +139,39 @@ func parseContinue(s string) (*position64, error) {
 		return nil, badRequest("continue key is not valid: %s", t.Start)
 	}
 	return &position64{t.Rev, t.Start}, nil
+}
+
+// optionKinds are what a write is asked for with, beside its object.
+var optionKinds = map[string]string{"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions", "delete": "DeleteOptions", "deletecollection": "DeleteOptions"}
+
+// dryRun reads the options of a write, and reports whether it wants everything but
+// the effect.
+func (c *call) dryRun() (bool, error) {
+	kind := optionKinds[c.verb]
+	dry, err := dryRunOf(kind, c.query["dryRun"])
+	if err != nil || kind == "DeleteOptions" {
+		return dry, err
+	}
+	manager := c.query.Get("fieldManager")
+	if len(manager) > maxManager {
+		return false, optionsInvalid(kind, field.TooLong(field.NewPath("fieldManager"), "", maxManager))
+	}
+	for i, r := range manager {
+		if !unicode.IsPrint(r) {
+			return false, optionsInvalid(kind, field.Invalid(field.NewPath("fieldManager"), manager, fmt.Sprintf("invalid character %#U (at position %d)", r, i)))
+		}
+	}
+	modes := []string{"", "Ignore", "Strict", "Warn"}
+	if mode := c.query.Get("fieldValidation"); !slices.Contains(modes, mode) {
+		return false, optionsInvalid(kind, field.NotSupported(field.NewPath("fieldValidation"), mode, modes))
+	}
+	return dry, nil
+}
+
+// dryRunOf reads the option dryRun of options of a kind.
+func dryRunOf(kind string, values []string) (bool, error) {
+	if slices.ContainsFunc(values, func(v string) bool { return v != "All" }) {
+		return false, optionsInvalid(kind, field.NotSupported(field.NewPath("dryRun"), values, []string{"All"}))
+	}
+	return len(values) > 0, nil
 }

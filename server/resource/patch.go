@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -37,6 +38,9 @@ func (c *call) patch() error {
 	media := mediaType(c.r)
 	if media == applyPatchType {
 		return c.apply(b, dry)
+	}
+	if c.query.Has("force") {
+		return optionsInvalid("PatchOptions", field.Forbidden(field.NewPath("force"), "may not be specified for non-apply patch"))
 	}
 	fn, err := patcher(c.kind, media, b)
 	if err != nil {
@@ -85,7 +89,7 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return jsonPatcher(b)
 	case mergePatchType, strategicPatchType:
 	default:
-		return nil, unsupportedMedia(patchTypes(k))
+		return nil, notPatch()
 	}
 	p, err := decodePatch(b)
 	if f := asFailure(err); f != nil && media == strategicPatchType {
@@ -98,7 +102,7 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return func(o object.Object) (object.Object, error) { return object.Merge(o, p), nil }, nil
 	}
 	if k.Custom {
-		return nil, unsupportedMedia(patchTypes(k))
+		return nil, notPatch()
 	}
 	return func(o object.Object) (object.Object, error) {
 		next, err := object.MergeStrategic(o, p, k.Rules)
@@ -109,12 +113,9 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 	}, nil
 }
 
-func patchTypes(k *Kind) []string {
-	types := []string{jsonPatchType, mergePatchType, applyPatchType}
-	if !k.Custom {
-		types = append(types, strategicPatchType)
-	}
-	return types
+// notPatch is the answer to a patch of a type that there is none of.
+func notPatch() *Failure {
+	return &Failure{Code: http.StatusUnsupportedMediaType, Reason: "UnsupportedMediaType", Message: "415: Unsupported Media Type", Generic: true}
 }
 
 // decodePatch reads a merge patch; clients may send YAML.
@@ -147,7 +148,7 @@ func jsonPatcher(b []byte) (func(object.Object) (object.Object, error), error) {
 	return func(o object.Object) (object.Object, error) {
 		patched, err := ops.Apply(object.Encode(o))
 		if err != nil {
-			return nil, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "the server rejected our request due to an error in our request"}
+			return nil, &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "the server rejected our request due to an error in our request", Generic: true}
 		}
 		next, _, err := object.Decode(patched)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -26,8 +27,7 @@ func (c *call) servePath() error {
 	}
 	path := strings.TrimSuffix(c.r.URL.Path, "/")
 	switch {
-	case path == "/healthz" || path == "/livez" || path == "/readyz" || strings.HasPrefix(path, "/healthz/") ||
-		strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/"):
+	case slices.Contains(probes, path):
 		return c.health(path)
 	case path == "/version":
 		return c.sendVersion()
@@ -38,8 +38,11 @@ func (c *call) servePath() error {
 	case path == "/openapi/v3" || strings.HasPrefix(path, "/openapi/v3/"):
 		return c.openAPI(strings.TrimPrefix(path, "/openapi/v3"))
 	}
-	return noSuchPath()
+	return noSuchPage()
 }
+
+// probes are the paths of health.
+var probes = []string{"/healthz", "/livez", "/readyz", "/healthz/ping", "/livez/ping", "/readyz/ping", "/healthz/etcd", "/livez/etcd", "/readyz/etcd"}
 
 // sendVersion answers in a kube-apiserver's form: people read it, too.
 func (c *call) sendVersion() error {
@@ -85,10 +88,8 @@ func (c *call) health(path string) error {
 		ctx, stop := c.layer.withTimeout(c.ctx, freshTimeout)
 		defer stop()
 		if _, err := c.layer.upToDate(ctx); err != nil {
-			c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			return c.send(http.StatusInternalServerError, []byte("[-]store failed: "+err.Error()+"\n"))
+			return c.sendText(http.StatusInternalServerError, "[-]store failed: "+err.Error()+"\n")
 		}
 	}
-	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	return c.send(http.StatusOK, []byte("ok"))
+	return c.sendText(http.StatusOK, "ok")
 }

@@ -3,11 +3,10 @@ package resource
 import (
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
+	"net/http"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -44,9 +43,6 @@ func identify(k *Kind, o object.Object, namespace string) error {
 	}
 	delete(meta, "selfLink")
 	if !k.Namespaced {
-		if ns := object.String(meta, "namespace"); ns != "" {
-			return badRequest("the namespace of the provided object does not match the namespace sent on the request")
-		}
 		delete(meta, "namespace")
 		return nil
 	}
@@ -66,9 +62,9 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, accou
 	o := object.Copy(sent)
 	meta := object.Map(o, "metadata")
 	if object.String(meta, "resourceVersion") != "" {
-		return nil, badRequest("resourceVersion should not be set on objects to be created")
+		return nil, &Failure{Code: http.StatusInternalServerError, Message: "resourceVersion should not be set on objects to be created"}
 	}
-	for _, name := range []string{"deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"} {
+	for _, name := range []string{"deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"} {
 		delete(meta, name)
 	}
 	meta["uid"], meta["creationTimestamp"] = uid, timestamp(now)
@@ -86,29 +82,35 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, accou
 		}
 	}
 	admit(k, o)
-	return o, checkObject(k, o, nil)
+	return o, checkObject(k, o, nil, "")
 }
 
 // updateOptions say which part of an object a request may write.
 type updateOptions struct {
 	// sub is "", status, or another subresource, whose objects were made of the stored one.
 	sub string
-	// unconditional: no resource version in the body means that any will do.
-	unconditional bool
+	// patched: the object was made of the stored one by a patch. No resource version in it
+	// means that any will do.
+	patched bool
 }
 
 // prepareUpdate makes of what is stored and what a client sent the object to be
 // stored.
 func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object.Object, error) {
 	name := object.String(old, "metadata", "name")
-	if uid := object.String(sent, "metadata", "uid"); uid != "" && uid != object.String(old, "metadata", "uid") {
-		return nil, conflict(k, name, fmt.Sprintf("Precondition failed: UID in precondition: %s, UID in object meta: %s", uid, object.String(old, "metadata", "uid")))
+	uid, given := object.String(old, "metadata", "uid"), object.String(sent, "metadata", "uid")
+	if given != "" && given != uid && !opts.patched {
+		return nil, conflict(k, name, fmt.Sprintf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s",
+			k.key(object.String(old, "metadata", "namespace"), name), given, uid))
 	}
 	switch v := object.String(sent, "metadata", "resourceVersion"); {
 	case v != "" && v != object.String(old, "metadata", "resourceVersion"):
 		return nil, conflict(k, name, modified)
-	case v == "" && !opts.unconditional && k.Custom:
+	case v == "" && !opts.patched && k.Custom:
 		return nil, invalid(k, name, Cause{causeInvalid, "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion"})
+	}
+	if causes := fixedMeta(object.Map(sent, "metadata"), object.Map(old, "metadata")); causes != nil {
+		return nil, invalid(k, name, causes...)
 	}
 	o := object.Copy(sent)
 	switch {
@@ -128,7 +130,7 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 		n, _ := object.Int(old, "metadata", "generation")
 		object.Set(o, n+1, "metadata", "generation")
 	}
-	return o, checkObject(k, o, old)
+	return o, checkObject(k, o, old, opts.sub)
 }
 
 // keepAllButStatus is a write of the status alone. Metadata of custom kinds stays;
@@ -143,6 +145,17 @@ func keepAllButStatus(k *Kind, old, sent object.Object) object.Object {
 		carry(meta, object.Map(sent, "metadata"), "annotations")
 	}
 	return o
+}
+
+// fixedMeta refuses what only the server writes, where it is given and another. A
+// time of birth that is another is not worth a refusal.
+func fixedMeta(meta, old object.Object) (causes []Cause) {
+	for _, name := range []string{"uid", "deletionTimestamp", "deletionGracePeriodSeconds"} {
+		if v := meta[name]; v != nil && v != "" && !object.Equal(v, old[name]) {
+			causes = append(causes, causeOf(field.Invalid(field.NewPath("metadata", name), v, immutable)))
+		}
+	}
+	return causes
 }
 
 // carry changes to: its field name is from's.
@@ -194,112 +207,4 @@ func changedSpec(a, b object.Object) bool {
 		return out
 	}
 	return !object.Equal(rest(a), rest(b))
-}
-
-// checkObject refuses what may not be stored; old is nil for a new object.
-func checkObject(k *Kind, o, old object.Object) error {
-	meta := object.Map(o, "metadata")
-	name := object.String(meta, "name")
-	causes := checkMeta(meta)
-	if old == nil {
-		causes = append(checkName(k, name), causes...)
-	} else if object.String(old, "metadata", "deletionTimestamp") != "" {
-		causes = append(causes, newFinalizers(meta, object.Map(old, "metadata"))...)
-	}
-	if k.Schema != nil {
-		causes = append(causes, k.Schema.check(o, "")...)
-	}
-	causes = append(causes, checkBuiltin(k, o, old)...)
-	if len(causes) > 0 {
-		return invalid(k, name, causes...)
-	}
-	return nil
-}
-
-func checkName(k *Kind, name string) []Cause {
-	if name == "" {
-		return []Cause{{causeRequired, "Required value: name or generateName is required", "metadata.name"}}
-	}
-	var wrong []string
-	switch {
-	case k.Group == "rbac.authorization.k8s.io" || k.Plural == "clustertrustbundles": // these have colons
-		if name == "." || name == ".." || strings.ContainsAny(name, "/%") {
-			wrong = []string{"may not be '.', '..' nor contain '/' or '%'"}
-		}
-	case k.Group == "" && k.Plural == "namespaces":
-		wrong = validation.IsDNS1123Label(name)
-	case k.Group == "" && k.Plural == "services":
-		wrong = validation.IsDNS1035Label(name)
-	default:
-		wrong = validation.IsDNS1123Subdomain(name)
-	}
-	var causes []Cause
-	for _, w := range wrong {
-		causes = append(causes, Cause{causeInvalid, fmt.Sprintf("Invalid value: %q: %s", name, w), "metadata.name"})
-	}
-	return causes
-}
-
-// maxAnnotationBytes bounds all annotations of an object together.
-const maxAnnotationBytes = 256 << 10
-
-func checkMeta(meta object.Object) (causes []Cause) {
-	wrong := func(field string, v any, why string) {
-		causes = append(causes, Cause{causeInvalid, fmt.Sprintf("Invalid value: %s: %s", object.AppendValue(nil, v), why), "metadata." + field})
-	}
-	for name, v := range object.Map(meta, "labels") {
-		for _, why := range validation.IsQualifiedName(name) {
-			wrong("labels", name, why)
-		}
-		s, ok := v.(string)
-		if !ok {
-			wrong("labels", v, "must be a string")
-		}
-		for _, why := range validation.IsValidLabelValue(s) {
-			wrong("labels", s, why)
-		}
-	}
-	size := 0
-	for name, v := range object.Map(meta, "annotations") {
-		for _, why := range validation.IsQualifiedName(strings.ToLower(name)) {
-			wrong("annotations", name, why)
-		}
-		s, ok := v.(string)
-		if !ok {
-			wrong("annotations", v, "must be a string")
-		}
-		size += len(name) + len(s)
-	}
-	if size > maxAnnotationBytes {
-		causes = append(causes, Cause{"FieldValueTooLong", fmt.Sprintf("Too long: may not be more than %d bytes", maxAnnotationBytes), "metadata.annotations"})
-	}
-	for _, f := range object.Strings(meta, "finalizers") {
-		for _, why := range validation.IsQualifiedName(f) {
-			wrong("finalizers", f, why)
-		}
-	}
-	for i, v := range object.List(meta, "ownerReferences") {
-		ref, _ := v.(object.Object)
-		for _, field := range []string{"apiVersion", "kind", "name", "uid"} {
-			if object.String(ref, field) == "" {
-				causes = append(causes, Cause{causeInvalid, fmt.Sprintf("Invalid value: %q: must not be empty", ""), fmt.Sprintf("metadata.ownerReferences[%d].%s", i, field)})
-			}
-		}
-	}
-	return causes
-}
-
-// newFinalizers refuses finalizers that an object being deleted did not have.
-func newFinalizers(meta, old object.Object) []Cause {
-	had := object.Strings(old, "finalizers")
-	var added []string
-	for _, f := range object.Strings(meta, "finalizers") {
-		if !slices.Contains(had, f) {
-			added = append(added, f)
-		}
-	}
-	if added == nil {
-		return nil
-	}
-	return []Cause{{causeForbidden, fmt.Sprintf("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers %#v", added), "metadata.finalizers"}}
 }

@@ -53,9 +53,12 @@ func (l *Layer) eachQuota(st *step, k *Kind, namespace string, o object.Object, 
 // charge makes a step that stores a new object take what it needs of the quotas,
 // or refuses.
 func (l *Layer) charge(st *step, k *Kind, namespace, name string, o object.Object) error {
-	isPod := k.Group == "" && k.Plural == "pods"
+	var pod object.Object
+	if k.qualified() == "pods" {
+		pod = o
+	}
 	return l.eachQuota(st, k, namespace, o, func(quota object.Object, takes amounts) (object.Object, error) {
-		next, why := quotaRefusal(quota, takes, isPod)
+		next, why := quotaRefusal(quota, takes, pod)
 		if why != "" {
 			return nil, forbidden(k, name, why)
 		}

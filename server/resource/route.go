@@ -45,7 +45,7 @@ func targetOf(path string) (t Target, ok bool) {
 // verbOf is what a request does, in the words of RBAC.
 func verbOf(method string, t Target, watch bool) string {
 	switch method {
-	case http.MethodGet, http.MethodHead:
+	case http.MethodGet:
 		switch {
 		case watch:
 			return "watch"

@@ -10,13 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/keelson-io/keelson/clock"
 )
@@ -134,10 +133,10 @@ func (c *call) audit() {
 func (c *call) serve() error {
 	var err error
 	if c.user, err = c.authenticate(); err != nil {
-		return err
+		return c.sealed(err)
 	}
 	if err := c.impersonate(); err != nil {
-		return err
+		return c.sealed(err)
 	}
 	target, isResource := targetOf(c.r.URL.Path)
 	if !isResource {
@@ -147,7 +146,7 @@ func (c *call) serve() error {
 	watch := truth(c.query.Get("watch"))
 	c.verb = verbOf(c.r.Method, target, watch)
 	if err := c.authorize(); err != nil {
-		return err
+		return c.sealed(err)
 	}
 	leave, err := c.layer.places.enter(c)
 	if err != nil {
@@ -173,14 +172,11 @@ func (c *call) serve() error {
 
 // dispatch serves the resource itself.
 func (c *call) dispatch() error {
-	if c.kind.Namespaced && c.Namespace == "" && (c.Name != "" || c.verb == "create") {
-		return notAllowed()
+	if err := c.misplaced(); err != nil {
+		return err
 	}
-	if !c.kind.Namespaced && c.Namespace != "" {
-		return noSuchPath()
-	}
-	if !c.kind.can(c.verb) {
-		return notAllowed()
+	if warning := deprecated[c.kind.APIVersion()+" "+c.kind.Name]; warning != "" {
+		c.warn(warning)
 	}
 	switch c.verb {
 	case "get":
@@ -206,8 +202,34 @@ func (c *call) dispatch() error {
 	return notAllowed()
 }
 
+// misplaced refuses what the path does not allow: objects of a namespace are read
+// across all of them, and written and deleted in their own.
+func (c *call) misplaced() error {
+	everywhere := c.kind.Namespaced && c.Namespace == ""
+	reads := c.verb == "list" || c.verb == "watch"
+	one := c.verb == "get" || c.verb == "update" || c.verb == "patch" || c.verb == "delete"
+	switch {
+	case everywhere && c.Name != "", !c.kind.Namespaced && c.Namespace != "":
+		return noSuchPath()
+	case everywhere && !reads, !reads && one != (c.Name != ""), !c.kind.can(c.verb):
+		return notAllowed()
+	}
+	if why := content.IsPathSegmentName(c.Name); why != nil {
+		return badRequest("Name parameter invalid: %q: %s", c.Name, why[0])
+	}
+	return nil
+}
+
+// deprecated are kinds that users are told not to use any more.
+var deprecated = map[string]string{
+	"v1 Endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
+
 // get answers GET of one object.
 func (c *call) get() error {
+	if err := c.form.fits(false); err != nil {
+		return err
+	}
 	cur, err := c.layer.read(c.ctx, c.kind, c.Namespace, c.Name, c.query.Get("resourceVersion"))
 	if err != nil {
 		return err
@@ -218,29 +240,13 @@ func (c *call) get() error {
 	return c.sendObject(http.StatusOK, cur.stamped())
 }
 
+// sealed makes a browser take a refusal for what it says that it is.
+func (c *call) sealed(err error) error {
+	c.w.Header().Set("X-Content-Type-Options", "nosniff")
+	return err
+}
+
 // body reads the request's body, within bounds.
 func (c *call) body() ([]byte, error) {
 	return io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBodyBytes))
-}
-
-// dryRun reports whether the request wants everything but the effect.
-func (c *call) dryRun() (bool, error) {
-	kind := "CreateOptions"
-	switch c.verb {
-	case "update":
-		kind = "UpdateOptions"
-	case "patch":
-		kind = "PatchOptions"
-	case "delete", "deletecollection":
-		kind = "DeleteOptions"
-	}
-	return dryRunOf(kind, c.query["dryRun"])
-}
-
-// dryRunOf reads the option dryRun of options of a kind.
-func dryRunOf(kind string, values []string) (bool, error) {
-	if slices.ContainsFunc(values, func(v string) bool { return v != "All" }) {
-		return false, optionsInvalid(kind, field.NotSupported(field.NewPath("dryRun"), values, []string{"All"}))
-	}
-	return len(values) > 0, nil
 }

@@ -27,6 +27,10 @@ type Failure struct {
 	RetryAfter int // seconds; 0: none
 	Causes     []Cause
 	Continue   string // of an expired list: where to go on, inconsistently
+	// Generic: it is about the request, not an object; its details are there, and empty.
+	Generic bool
+	// Plain is the answer's text, if it is no Status object: of paths where there is no API.
+	Plain string
 }
 
 // Cause is one of a failure's details.
@@ -67,7 +71,7 @@ func (f *Failure) status() object.Object {
 	if f.RetryAfter > 0 {
 		details["retryAfterSeconds"] = f.RetryAfter
 	}
-	if len(details) > 0 {
+	if len(details) > 0 || f.Generic {
 		o["details"] = details
 	}
 	return o
@@ -160,12 +164,30 @@ func unsupportedMedia(know []string) *Failure {
 }
 
 func notAllowed() *Failure {
-	return &Failure{Code: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed", Message: "the server does not allow this method on the requested resource"}
+	return &Failure{Code: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed", Message: "the server does not allow this method on the requested resource", Generic: true}
 }
 
 // noSuchPath is the answer to a path or a resource that is not served.
 func noSuchPath() *Failure {
-	return &Failure{Code: http.StatusNotFound, Reason: "NotFound", Message: "the server could not find the requested resource"}
+	return &Failure{Code: http.StatusNotFound, Reason: "NotFound", Message: "the server could not find the requested resource", Generic: true}
+}
+
+// noSuchPage is the answer to a path of no API.
+func noSuchPage() *Failure { return &Failure{Code: http.StatusNotFound, Plain: "404 page not found\n"} }
+
+// notAcceptable is the answer to who takes nothing that there is.
+func notAcceptable(format string, args ...any) *Failure {
+	return &Failure{Code: http.StatusNotAcceptable, Reason: "NotAcceptable", Message: fmt.Sprintf(format, args...)}
+}
+
+// unreadable is the answer to a resource version that is none: a kube-apiserver's, which
+// has no better code for it.
+func unreadable(name, given string) *Failure {
+	prefix := ""
+	if name != "" {
+		prefix = fmt.Sprintf("%s: Invalid value: %q: ", name, given)
+	}
+	return &Failure{Code: http.StatusInternalServerError, Message: prefix + fmt.Sprintf("strconv.ParseUint: parsing %q: invalid syntax", given)}
 }
 
 func expired(message string) *Failure {

@@ -1,10 +1,13 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -92,13 +95,21 @@ func (c *call) scale() error {
 			return nil, notFound(c.kind, c.Name)
 		}
 		s, err := want(scaleObject(c.kind, old))
+		if err == nil {
+			err = c.checkName(s)
+		}
 		if err != nil {
 			return nil, err
+		}
+		if v := object.Get(s, "spec", "replicas"); v != nil {
+			if _, ok := object.Whole(v); !ok {
+				return nil, patchInvalid(s, errors.New("json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"))
+			}
 		}
 		demand(old, s)
 		n, _ := object.Int(s, "spec", "replicas")
 		if n < 0 {
-			return nil, invalid(&Kind{Name: "Scale", Group: "autoscaling"}, c.Name, Cause{causeInvalid, "Invalid value: must be greater than or equal to 0", "spec.replicas"})
+			return nil, invalid(&Kind{Name: "Scale", Group: "autoscaling"}, c.Name, causeOf(field.Invalid(atSpec.Child("replicas"), n, "must be greater than or equal to 0")))
 		}
 		object.Set(old, n, c.kind.Scale.Spec...)
 		return old, nil
@@ -181,7 +192,7 @@ func (c *call) bind() error {
 	}
 	target := object.String(s.object, "target", "name")
 	if target == "" {
-		return invalid(&Kind{Name: "Binding"}, c.Name, Cause{causeRequired, "Required value", "target.name"})
+		return &Failure{Code: http.StatusInternalServerError, Message: "target.name: Required value"}
 	}
 	_, err = c.change(dry, func(old object.Object) (object.Object, error) {
 		if old == nil {

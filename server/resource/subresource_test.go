@@ -26,7 +26,7 @@ func TestBinding(t *testing.T) {
 	if a := bind(`,"uid":"another"`, "n"); a.code != 409 || a.reason() != "Conflict" {
 		t.Errorf("another pod: %d %s", a.code, a.raw)
 	}
-	if a := bind("", ""); a.code != 422 {
+	if a := bind("", ""); a.code != 500 {
 		t.Errorf("no node: %d %s", a.code, a.raw)
 	}
 	m.refused(400, "BadRequest", "POST", pods+"/p/binding", `{"metadata":{"name":"q"},"target":{"name":"n"}}`)

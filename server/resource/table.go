@@ -37,6 +37,7 @@ func (f *form) appendRow(b []byte, columns []Column, body []byte) []byte {
 	b = object.AppendValue(append(b, `{"cells":`...), f.kind.cells(columns, body, f.now))
 	switch f.include {
 	case "None":
+		b = append(b, `,"object":null`...)
 	case "Object":
 		b = append(append(b, `,"object":`...), body...)
 	default:

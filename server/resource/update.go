@@ -60,7 +60,7 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 		if err := c.refuseEscalation(wanted, old); err != nil {
 			return nil, err
 		}
-		next, err := prepareUpdate(k, old, wanted, updateOptions{sub: c.Sub, unconditional: c.verb == "patch"})
+		next, err := prepareUpdate(k, old, wanted, updateOptions{sub: c.Sub, patched: c.verb == "patch"})
 		if err != nil {
 			return nil, err
 		}

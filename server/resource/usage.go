@@ -133,9 +133,26 @@ func inScopes(k *Kind, quota, o object.Object) bool {
 	})
 }
 
+// without names the containers of a pod (nil: it is none) that do not say how much of a
+// resource they take.
+func without(pod object.Object, resource string) (out []string) {
+	in, name := "requests", strings.TrimPrefix(resource, "requests.")
+	if limit, ok := strings.CutPrefix(resource, "limits."); ok {
+		in, name = "limits", limit
+	}
+	for _, list := range []string{"containers", "initContainers"} {
+		for _, v := range object.List(pod, "spec", list) {
+			if c, _ := v.(object.Object); object.Get(c, "resources", in, name) == nil && object.Get(c, "resources", "limits", name) == nil {
+				out = append(out, object.String(c, "name"))
+			}
+		}
+	}
+	return out
+}
+
 // quotaRefusal says why an object does not fit; empty: it does. next is what would
 // be used then.
-func quotaRefusal(quota object.Object, wants amounts, isPod bool) (next object.Object, why string) {
+func quotaRefusal(quota object.Object, wants amounts, pod object.Object) (next object.Object, why string) {
 	name := object.String(quota, "metadata", "name")
 	hard, used := object.Map(quota, "spec", "hard"), object.Map(quota, "status", "used")
 	next = object.Copy(used)
@@ -143,12 +160,12 @@ func quotaRefusal(quota object.Object, wants amounts, isPod bool) (next object.O
 		next = object.Object{}
 	}
 	var unknown, missing, requested, have, limited []string
-	for resource, v := range object.Elements(hard) {
+	for resource, v := range object.Sorted(hard) {
 		n := wants[resource]
+		if lacking := without(pod, resource); lacking != nil && slices.Contains(compute, resource) {
+			missing = append(missing, resource+" for: "+strings.Join(lacking, ","))
+		}
 		if n == nil {
-			if isPod && slices.Contains(compute, resource) {
-				missing = append(missing, resource)
-			}
 			continue
 		}
 		limit, ok := parseQuantity(v)
@@ -168,7 +185,7 @@ func quotaRefusal(quota object.Object, wants amounts, isPod bool) (next object.O
 	}
 	switch {
 	case missing != nil:
-		return nil, "failed quota: " + name + ": must specify " + strings.Join(missing, ",")
+		return nil, "failed quota: " + name + ": must specify " + strings.Join(missing, "; ")
 	case unknown != nil:
 		return nil, "status unknown for quota: " + name + ", resources: " + strings.Join(unknown, ",")
 	case requested != nil:

@@ -152,6 +152,7 @@ func TestLists(t *testing.T) {
 	if a := list("?resourceVersion=" + rv + "&resourceVersionMatch=Exact"); len(a.items()) != 7 || a.rv() != rv {
 		t.Errorf("exact: %s", a.raw)
 	}
+	list("") // from here on this member has what was written last
 	if a := list("?resourceVersion=" + rv); len(a.items()) != 7 || a.rv() == rv {
 		t.Errorf("not older: %s", a.raw)
 	}
