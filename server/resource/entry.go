@@ -105,7 +105,7 @@ func (s *Selection) matches(e *entry) bool {
 	if s.namespace != "" && e.meta.Namespace != s.namespace {
 		return false
 	}
-	if s.labels != nil && !s.labels.Matches(labels.Set(e.meta.Labels)) {
+	if s.labels != nil && !s.labels.Matches(e.meta.Labels) {
 		return false
 	}
 	return s.fields == nil || s.fields.Matches(entryFields{e, s.kind})

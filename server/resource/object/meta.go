@@ -3,19 +3,21 @@ package object
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strconv"
 )
 
-// Meta is what lists, watches and controllers need of an object's metadata.
+// Meta is what lists, watches and controllers need of an object's metadata. Each
+// object that is cached has one: it takes few pieces of memory.
 type Meta struct {
-	Name              string            `json:"name"`
-	Namespace         string            `json:"namespace"`
-	UID               string            `json:"uid"`
-	Labels            map[string]string `json:"labels"`
-	Owners            []Owner           `json:"ownerReferences"`
-	Finalizers        []string          `json:"finalizers"`
-	DeletionTimestamp string            `json:"deletionTimestamp"`
-	ResourceVersion   string            `json:"resourceVersion"`
+	Name              string
+	Namespace         string
+	UID               string
+	Labels            Labels
+	Owners            []Owner
+	Finalizers        []string
+	DeletionTimestamp string
 }
 
 // Owner is one of metadata.ownerReferences.
@@ -31,8 +33,40 @@ type Owner struct {
 // ParseMeta reads the metadata of an encoded object.
 func ParseMeta(b []byte) (Meta, error) {
 	var m Meta
-	err := json.Unmarshal(Find(b, "metadata"), &m)
-	return m, err
+	var failed error
+	metadata := Find(b, "metadata")
+	ok := Members(metadata, func(name []byte, at, end int) bool {
+		failed = m.take(name, metadata[at:end])
+		return failed == nil
+	})
+	if !ok && failed == nil {
+		failed = errors.New("an object without metadata")
+	}
+	return m, failed
+}
+
+// take reads one member of the metadata, if it is one that matters.
+func (m *Meta) take(name, raw []byte) (err error) {
+	switch string(name) {
+	case "name":
+		m.Name, err = text(raw)
+	case "namespace":
+		m.Namespace, err = text(raw)
+	case "uid":
+		m.UID, err = text(raw)
+	case "deletionTimestamp":
+		m.DeletionTimestamp, err = text(raw)
+	case "labels":
+		m.Labels, err = parseLabels(raw)
+	case "ownerReferences":
+		err = json.Unmarshal(raw, &m.Owners)
+	case "finalizers":
+		err = json.Unmarshal(raw, &m.Finalizers)
+	}
+	if err != nil {
+		return fmt.Errorf("metadata.%s: %w", name, err)
+	}
+	return nil
 }
 
 var (

@@ -27,18 +27,23 @@ func Find(b []byte, path ...string) []byte {
 
 // FindString is Find for a string; empty when there is none.
 func FindString(b []byte, path ...string) string {
-	raw := Find(b, path...)
-	if len(raw) < 2 || raw[0] != '"' {
-		return ""
-	}
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1])
-	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
+	s, err := text(Find(b, path...))
+	if err != nil {
 		return ""
 	}
 	return s
+}
+
+// text is the string that raw encodes; empty for null and for nothing.
+func text(raw []byte) (s string, err error) {
+	if len(raw) >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	if len(raw) == 0 {
+		return "", nil
+	}
+	err = json.Unmarshal(raw, &s)
+	return s, err
 }
 
 // Members calls fn for each member of the encoded object b: its name as it is
@@ -116,9 +121,16 @@ func nameIs(written []byte, name string) bool {
 	if bytes.IndexByte(written, '\\') < 0 {
 		return string(written) == name
 	}
-	var s string
-	quoted := append(append([]byte{'"'}, written...), '"')
-	return json.Unmarshal(quoted, &s) == nil && s == name
+	s, err := unescaped(written)
+	return err == nil && s == name
+}
+
+// unescaped is a name of a member as it is meant.
+func unescaped(written []byte) (string, error) {
+	if bytes.IndexByte(written, '\\') < 0 {
+		return string(written), nil
+	}
+	return text(append(append([]byte{'"'}, written...), '"'))
 }
 
 // space returns the index of the first byte from i on that is no white space.
