@@ -2,6 +2,7 @@ package raft
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -61,6 +62,35 @@ func TestLearnerDoesNotCommit(t *testing.T) {
 	}
 	cancel()
 	wait.Wait()
+}
+
+// TestSnapshotPromotes: a learner that was away when it became a voter learns so
+// from a snapshot, with the same leader in the same term.
+func TestSnapshotPromotes(t *testing.T) {
+	c := newCluster(t, 2, func(cfg *Config) { cfg.LogRetention, cfg.SegmentSize = 32<<10, 16<<10 }).startAll()
+	leader := c.leader()
+	change := func(op ConfOp) {
+		t.Helper()
+		if _, err := leader.node.ProposeConfChange(context.Background(), op, 3, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(ConfAddLearner)
+	learner := c.join(3)
+	c.settle()
+	learner.kill(false)
+	change(ConfAddVoter)
+	filler := string(make([]byte, 500))
+	for i := range 300 {
+		c.mustPropose(leader, fmt.Sprint(i, filler))
+	}
+	c.wait("the log to be released", func() bool { return c.leader().node.Status().First > 100 })
+	learner.start()
+	c.settle()
+	if first := learner.node.Status().First; first < 100 {
+		t.Fatalf("the log begins at %d: no snapshot was installed", first)
+	}
+	c.wait("the member to see itself as a voter", func() bool { return !learner.node.Status().Learner })
 }
 
 // TestOneChangeAtATime asks a leader that has lost its majority for several

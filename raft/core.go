@@ -81,7 +81,7 @@ type effects struct {
 	reads     []readReady
 	finished  []finishedCommand // ended without having been applied
 	timers
-	changed bool // leader, role or term
+	changed bool // leader, role, term or membership
 }
 
 // timers are those that the shell runs for the core, beside the ticks. A value
@@ -424,6 +424,7 @@ func (c *core) judge(change *ConfChange) error {
 // restored accounts for a snapshot that replaces the log.
 func (c *core) restored(s *raftpb.Snapshot) {
 	c.conf = s.GetMetadata().GetConfState()
+	c.fx.changed = true // it may have been a learner
 	c.handedTerm = max(c.handedTerm, s.GetMetadata().GetTerm())
 	c.loseSight(s.GetMetadata().GetTerm())
 }
