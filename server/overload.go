@@ -22,7 +22,8 @@ import (
 // it is (client.go).
 //
 // RPCs that wait by their nature (Watch, Lock, Campaign, Observe, keep-alives,
-// snapshots) pass no gate: they would hold a slot while nothing happens. The
+// snapshots, physical compactions) pass no gate: they would hold a slot while
+// nothing happens, and in a probe there is a single one for heavy requests. The
 // steps of Lock and Campaign are few, and the log's own queue bounds them.
 
 // shortRead is what an answer may have to count as a read rather than a list.
@@ -135,7 +136,9 @@ func (o *overload) classify(req any) admission.Request {
 	case *deleteRequest:
 		return command(admission.Write, len(r.body))
 	case *compactRequest:
-		return command(admission.Write, len(r.body))
+		if !r.physical { // the others wait for the flusher
+			return command(admission.Write, len(r.body))
+		}
 	case *grantRequest, *revokeRequest, *ttlRequest:
 		return command(admission.Lease, 0)
 	case *listRequest:

@@ -70,6 +70,7 @@ func TestClasses(t *testing.T) {
 		"put":               {decoded[putRequest](t, key("k", 0)), admission.Write},
 		"delete":            {decoded[deleteRequest](t, &pb.DeleteRangeRequest{Key: []byte("k")}), admission.Write},
 		"compact":           {decoded[compactRequest](t, &pb.CompactionRequest{Revision: 1}), admission.Write},
+		"physical compact":  {decoded[compactRequest](t, &pb.CompactionRequest{Revision: 1, Physical: true}), admission.None},
 		"txn":               {decoded[txnRequest](t, txn(key("/registry/pods/a/b", 0))), admission.Write},
 		"Lease object":      {decoded[txnRequest](t, txn(key("/registry/leases/kube-system/scheduler", 0))), admission.Election},
 		"API server":        {decoded[txnRequest](t, txn(key("/k/masterleases/10.0.0.1", 7))), admission.Election},
