@@ -60,6 +60,10 @@ func (s *Store) Reclaimed(at api.Revision) (done bool, further <-chan struct{}) 
 	return false, r.further
 }
 
+// Reclaiming reports whether there are records of a compaction yet to be deleted, and
+// so more free space soon.
+func (s *Store) Reclaiming() bool { return s.reclaimed.Load().upTo < s.CompactRevision() }
+
 // CompactStep does a bounded part of what compaction left to be done, and reports
 // whether there is more. Run calls it.
 func (s *Store) CompactStep() (more bool, err error) {

@@ -23,7 +23,7 @@ const (
 	// rewriteTailFactor takes the place of maxTailFactor while the engine is
 	// rewritten: beyond that times TailBytes the rewrite is given up for the tail.
 	rewriteTailFactor = 16
-	// maxRest bounds the rest after a portion.
+	// maxRest bounds the rest after a portion, or a step of compaction.
 	maxRest = 100 * time.Millisecond
 )
 

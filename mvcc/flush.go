@@ -9,9 +9,12 @@ import (
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
 
-// compactionPause lies between two steps that delete records, so that they
-// leave the disk to others in between.
-const compactionPause = 10 * time.Millisecond
+// A step that deletes records is followed by a rest of leastRest to maxRest: of
+// restFactor times what the step took, so that most of the disk's time is the log's.
+const (
+	leastRest  = 10 * time.Millisecond
+	restFactor = 2
+)
 
 // Run is the flusher: it brings the tail into the engine, in time or when it
 // has grown, and deletes what compaction gave up. It returns nil after a last
@@ -45,13 +48,14 @@ func (s *Store) Run(ctx context.Context) error {
 				pause.start(s.cfg.Clock, 0)
 			}
 		case <-pause.c:
+			began := s.cfg.Clock.Now()
 			more, err := s.CompactStep()
 			if err != nil {
 				return err
 			}
 			pause.stop()
 			if more {
-				pause.start(s.cfg.Clock, compactionPause)
+				pause.start(s.cfg.Clock, min(max(leastRest, restFactor*s.cfg.Clock.Now().Sub(began)), maxRest))
 			}
 		}
 	}

@@ -131,7 +131,7 @@ const (
 	maxElectionTimeout      = 50 * time.Second
 	minTicksPerElection     = 5
 	dirSuffix               = ".kvd" // the default data directory is name + suffix
-	defaultCompactionBatch  = 1000
+	defaultCompactionBatch  = 4000
 	defaultProgressInterval = 10 * time.Minute
 )
 

@@ -131,8 +131,10 @@ const (
 	nearPause  = time.Minute
 )
 
+// looseEnough waits for a compaction under way: what it is about to delete need not
+// be copied, and the next rewrite is far away.
 func (u *upkeep) looseEnough(space mvcc.Space) bool {
 	free := space.Allocated - space.InUse
 	percent := int64(u.cfg.AutoDefragPercent)
-	return percent > 0 && free >= minLooseBytes && free >= space.Allocated/100*percent
+	return percent > 0 && free >= minLooseBytes && free >= space.Allocated/100*percent && !u.s.Store().Reclaiming()
 }

@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/keelson-io/keelson/api"
+	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/mvcc/engine"
 )
 
@@ -259,5 +260,36 @@ func TestWatchedSize(t *testing.T) {
 	s.upkeep.checkSpace(ctx)
 	if len(s.view().alarms()) != 1 {
 		t.Error("no alarm")
+	}
+}
+
+// TestRewriteWaitsForCompaction: the file is not rewritten with records in it that
+// are about to be deleted.
+func TestRewriteWaitsForCompaction(t *testing.T) {
+	s := newSolo(t, func(c *Config) { c.Maintenance.AutoDefragPercent = 50 })
+	ctx := callContext(t)
+	loose := mvcc.Space{Allocated: 1 << 30, InUse: 1 << 20}
+	for range 3 {
+		if _, err := s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !s.upkeep.looseEnough(loose) {
+		t.Fatal("a file that is nearly empty is to stay")
+	}
+	if _, err := s.kv.Compact(ctx, &pb.CompactionRequest{Revision: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if s.upkeep.looseEnough(loose) {
+		t.Error("the file is to be rewritten before the records are gone")
+	}
+	for more := true; more; {
+		var err error
+		if more, err = s.store.CompactStep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !s.upkeep.looseEnough(loose) {
+		t.Error("the file is to stay although the records are gone")
 	}
 }

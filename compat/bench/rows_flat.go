@@ -107,8 +107,12 @@ func overwrite(ctx context.Context, conn *grpc.ClientConn, txns, batch, keys, si
 	})
 }
 
+// tidyUp is how long a store is watched after a compaction has ended: it may rewrite
+// its file then.
+const tidyUp = 3 * time.Second
+
 // flatCompactRow: a million records are given up; it lasts until the leader has
-// deleted them.
+// deleted them, and has had time to tidy up.
 func flatCompactRow() Row {
 	const txns, batch, keys = 10_000, 100, 10_000
 	return flatRow(flat{
@@ -129,10 +133,12 @@ func flatCompactRow() Row {
 			if err != nil {
 				return err
 			}
-			return until(ctx, func() bool {
+			err = until(ctx, func() bool {
 				deleted, err := counter(leader, "etcd_debugging_mvcc_db_compaction_keys_total")
 				return err == nil && deleted >= txns*batch-keys
 			})
+			time.Sleep(tidyUp)
+			return err
 		},
 	})
 }
