@@ -78,12 +78,13 @@ func (w *world) close() {
 // Cluster is the members, and how the harness talks to them.
 type Cluster struct {
 	*world
-	dir   string
-	begin time.Time
-	args  []string
-	rand  *rand.Rand // of the nemesis
-	certs *authority // nil: nothing is encrypted
-	user  string     // whose name clients use, and its password; empty: nobody's
+	dir     string
+	begin   time.Time
+	args    []string
+	rand    *rand.Rand // of the nemesis
+	certs   *authority // nil: nothing is encrypted
+	objects bool       // members serve the Kubernetes API, too
+	user    string     // whose name clients use, and its password; empty: nobody's
 
 	mu      sync.Mutex // guards what follows
 	Members []*Member

@@ -25,7 +25,8 @@
 //
 // Run (run.go) draws a configuration from the seed, starts a cluster and the
 // clients of package workload, through package client and plainly as etcd's own
-// client asks, lets a fault happen several times while the load goes on, heals,
+// client asks, or in one run of three clients of the Kubernetes API (objects.go),
+// lets a fault happen several times while the load goes on, heals,
 // and waits until everybody is served and members are equal. Then it cuts the power
 // of all members, starts them once more, stops them, reads their logs and stores,
 // and asks package oracle. A run whose load was too thin before its fault, or whose
@@ -45,7 +46,7 @@
 // # Order to read the files in
 //
 // sandbox.go, netns.go, switch.go, packet.go, disk.go, cgroup.go: the world.
-// member.go, cluster.go, membership.go, certs.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, watcher.go: what clients do.
+// member.go, cluster.go, membership.go, certs.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, objects.go, watcher.go: what clients do.
 // run.go, nemesis.go, remains.go, audit.go: a run and its judgement; tally.go adds runs up. The faults_*.go files
 // are the catalogue, by class; catalogue.go lists them.
 package real

@@ -44,10 +44,11 @@ var mix = workload.Mix{Put: 25, Get: 15, List: 3, Stale: 5, Delete: 5, Swap: 15,
 // fails.
 var kinds = []struct {
 	library bool
+	objects bool // in runs with the Kubernetes API its clients take their place
 	source  func(n int, r *rand.Rand) workload.Source
 }{
-	{true, mixed}, {true, mixed}, {true, mixed}, {false, mixed}, {false, mixed},
-	{true, lists}, {false, lists}, {true, locks}, {false, locks}, {true, registry}, {false, registry},
+	{true, false, mixed}, {true, false, mixed}, {true, false, mixed}, {false, false, mixed}, {false, false, mixed},
+	{true, false, lists}, {false, false, lists}, {true, false, locks}, {false, false, locks}, {true, true, registry}, {false, true, registry},
 }
 
 func mixed(n int, r *rand.Rand) workload.Source {
@@ -85,7 +86,10 @@ func startTraffic(c *Cluster, rec *history.Recorder, seed uint64) (*traffic, err
 	}
 	for i, k := range kinds {
 		w := l.caller(i+1, seed)
-		w.source = k.source(w.n, w.rand)
+		w.from(k.source(w.n, w.rand))
+		if c.objects && k.objects {
+			w.step = newObjects(w).step
+		}
 		if !k.library && c.user == "" { // users need tokens, which the library gets
 			w.cl, w.at = nil, i
 		}
@@ -153,7 +157,7 @@ func (l *traffic) everybodyServed(limit time.Duration) error {
 type caller struct {
 	*traffic
 	n      int
-	source workload.Source
+	step   func()         // asks once
 	cl     *client.Client // nil: it goes without
 	at     int            // then, where it asks
 	rand   *rand.Rand
@@ -168,8 +172,15 @@ func (w *caller) run() {
 			return
 		case <-time.After(time.Duration(w.rand.ExpFloat64() * float64(loadPause))):
 		}
-		if method, req := w.source.Next(); method != "" {
-			w.source.Learn(w.do(method, req))
+		w.step()
+	}
+}
+
+// from makes the caller ask what a source says.
+func (w *caller) from(s workload.Source) {
+	w.step = func() {
+		if method, req := s.Next(); method != "" {
+			s.Learn(w.do(method, req))
 		}
 	}
 }
@@ -195,7 +206,11 @@ func (w *caller) do(method string, req proto.Message) *history.Op {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	resp, err := conn.Do(ctx, method, req)
-	op := rec.Return(resp, conn.Outcome(err), wordsOf(err))
+	return w.count(rec.Return(resp, conn.Outcome(err), wordsOf(err)))
+}
+
+// count notes how a call ended, and leaves a member that did not answer.
+func (w *caller) count(op *history.Op) *history.Op {
 	switch op.Outcome {
 	case history.OK:
 		w.acked.Add(1)

@@ -90,6 +90,9 @@ func (m *Member) start(more ...string) error {
 	if m.c.certs != nil {
 		args = append(args, m.c.certs.args(m.seat)...)
 	}
+	if m.c.objects {
+		args = append(args, "--listen-resource-urls="+m.resourceURL())
+	}
 	args = append(append(args, m.args...), more...)
 	under := append(append(m.under, m.binary), args...)
 	m.under = nil

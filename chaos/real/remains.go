@@ -53,6 +53,7 @@ func remains(members []*Member, h *history.History) error {
 	if h.Log, err = readLog(entries); err != nil {
 		return err
 	}
+	attribute(h)
 	stamp(h)
 	sameEnd(h)
 	return nil

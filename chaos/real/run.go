@@ -165,6 +165,7 @@ func (r *Run) phases(ctx context.Context, members int) error {
 			}
 		}
 	}
+	r.objects = r.withObjects()
 	if err := r.startAll(); err != nil {
 		return err
 	}

@@ -160,22 +160,36 @@ Made by `+"`go run ./cmd/chaos sim -seeds N -results FILE`"+` with %s on %s/%s; 
 	writeFailures(w, t.failures, track)
 }
 
-// writeFailures lists runs that failed when they were made; of some the track
-// record tells what became of them.
+// writeFailures lists runs that failed when they were made, and what the track
+// record says became of each.
 func writeFailures(w io.Writer, lines []string, track string) {
 	for _, line := range lines {
-		if seed := seedOf.FindString(line); seed != "" && strings.Contains(track, seed) {
-			line += " (see the track record)"
-		}
-		fmt.Fprintf(w, "- %s\n", line)
+		fmt.Fprintf(w, "- %s (%s)\n", line, became(seedOf.FindString(line), track))
 	}
 	if len(lines) > 0 {
 		fmt.Fprintln(w)
 	}
 }
 
-// seedOf finds the seed that a line names.
-var seedOf = regexp.MustCompile(`0x[0-9a-f]+`)
+// became is what the track record says of a seed: its line names it as a whole,
+// and the commit after "mended in".
+func became(seed, track string) string {
+	for line := range strings.Lines(track) {
+		if seed == "" || !slices.Contains(seedOf.FindAllString(line, -1), seed) {
+			continue
+		}
+		if m := mendedIn.FindStringSubmatch(line); m != nil {
+			return "mended in " + m[1] + ", see the track record"
+		}
+		return "see the track record"
+	}
+	return "**not explained**"
+}
+
+var (
+	seedOf   = regexp.MustCompile(`0x[0-9a-f]+`)
+	mendedIn = regexp.MustCompile(`mended in ([0-9a-f]{7,12})`)
+)
 
 // bySize tells something about each number of members.
 func bySize(sizes map[int]sim.Size, tell func(sim.Size) float64) string {

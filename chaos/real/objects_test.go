@@ -1,0 +1,79 @@
+//go:build linux
+
+package real
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/keelson-io/keelson/chaos/history"
+	"github.com/keelson-io/keelson/chaos/oracle"
+)
+
+// objectsRun is a history of clients of the Kubernetes API: one object is made,
+// listed, and deleted once though two clients ask for it.
+func objectsRun() *history.History {
+	const key = objectsPrefix + "1"
+	call := func(id int, verb string, outcome history.Outcome, req, resp proto.Message) *history.Op {
+		at := time.Duration(id) * time.Millisecond
+		return &history.Op{ID: id, Client: 1, Member: 7, Method: resourceMethod + verb, Call: at, Return: at + 500*time.Microsecond, Request: req, Response: resp, Outcome: outcome}
+	}
+	guarded := func(mod int64, then *pb.RequestOp) history.Entry {
+		return history.Entry{Term: 1, Commands: []history.Command{{Request: &pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: []byte(key), Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: mod}}},
+			Success: []*pb.RequestOp{then},
+		}}}}
+	}
+	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: []byte(`{"kind":"ConfigMap","data":{"tag":"1:1"}}`)}}}
+	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(key)}}}
+	remove := &pb.DeleteRangeRequest{Key: []byte(key), RangeEnd: []byte("2")}
+	h := &history.History{
+		Ops: []*history.Op{
+			call(1, "POST", history.OK, &pb.PutRequest{Key: []byte(key), Value: []byte("1:1")}, &pb.PutResponse{Header: versionOf("2")}),
+			call(2, "GET", history.OK, &pb.RangeRequest{Key: []byte(objectsPrefix), RangeEnd: []byte("/registry/configmaps/default/chaos.")},
+				&pb.RangeResponse{Header: versionOf("2"), Count: 1, Kvs: []*mvccpb.KeyValue{{Key: []byte(key), Value: []byte("1:1"), ModRevision: 2}}}),
+			call(3, "DELETE", history.OK, remove, &pb.DeleteRangeResponse{Header: &pb.ResponseHeader{}}),
+			call(4, "DELETE", history.Refused, remove, nil),
+		},
+		// The second attempt to make it came too late for its comparison.
+		Log: []history.Entry{guarded(0, put), guarded(0, put), guarded(2, del)},
+	}
+	for i := range h.Log {
+		h.Log[i].Index = uint64(i + 1)
+	}
+	return h
+}
+
+func TestAttribute(t *testing.T) {
+	for want, spoil := range map[string]func(h *history.History){
+		"":                 func(*history.History) {},
+		"O4 op 1":          func(h *history.History) { h.Log = h.Log[2:] },
+		"O4 op 3":          func(h *history.History) { h.Log = h.Log[:2] },
+		"O1 op 2":          func(h *history.History) { r := h.Ops[1].Response.(*pb.RangeResponse); r.Kvs, r.Count = nil, 0 },
+		"O8 entry 1":       func(h *history.History) { h.Ops[0].Outcome, h.Ops[0].Response = history.Refused, nil },
+		"O1 op 2 of other": func(h *history.History) { h.Ops[1].Response.(*pb.RangeResponse).Kvs[0].Value = []byte("1:9") },
+	} {
+		h := objectsRun()
+		spoil(h)
+		attribute(h)
+		stamp(h)
+		c := oracle.NewCase(h)
+		var found []string
+		for _, o := range oracle.All() {
+			for _, err := range o.Check(c) {
+				found = append(found, fmt.Sprint(o.Name, " ", err))
+			}
+		}
+		want = strings.TrimSuffix(want, " of other")
+		if got := strings.Join(found, "\n"); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("want %q, got\n%s", want, got)
+		}
+	}
+}
