@@ -3,6 +3,7 @@
 package real
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,18 +92,18 @@ func (r *Run) count(h *history.History) {
 		}
 	}
 	for _, f := range h.Faults {
-		if gap, ok := firstAck(h, f); ok {
+		if gap, ok := firstAck(h, cmp.Or(r.strikes[f.ID], f.Begin)); ok {
 			res.Gaps = append(res.Gaps, Measure{f.Kind, gap})
 		}
 	}
 }
 
-// firstAck is O9: the time from a fault to the first acknowledgement of a write
+// firstAck is O9: the time from a fault's strike to the first acknowledgement of a write
 // that was asked for after it.
-func firstAck(h *history.History, f *history.Fault) (gap time.Duration, ok bool) {
+func firstAck(h *history.History, since time.Duration) (gap time.Duration, ok bool) {
 	for _, op := range h.Ops {
-		if op.Outcome == history.OK && !op.ReadOnly() && op.Call >= f.Begin && (!ok || op.Return-f.Begin < gap) {
-			gap, ok = op.Return-f.Begin, true
+		if op.Outcome == history.OK && !op.ReadOnly() && op.Call >= since && (!ok || op.Return-since < gap) {
+			gap, ok = op.Return-since, true
 		}
 	}
 	return gap, ok

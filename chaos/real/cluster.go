@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,8 @@ type Cluster struct {
 	objects bool       // members serve the Kubernetes API, too
 	user    string     // whose name clients use, and its password; empty: nobody's
 
+	struck atomic.Int64 // the time of the present fault's first strike; 0: none yet
+
 	mu      sync.Mutex // guards what follows
 	Members []*Member
 	former  []*Member // that were removed
@@ -95,6 +98,10 @@ type Cluster struct {
 
 // now is the time of the history.
 func (c *Cluster) now() time.Duration { return time.Since(c.begin) }
+
+// strike notes when a fault first did something to a process: before, it may have
+// looked for a leader, and writes that were served meanwhile say nothing of it.
+func (c *Cluster) strike() { c.struck.CompareAndSwap(0, int64(c.now())) }
 
 // note tells what happens, if somebody wants to know.
 func (c *Cluster) note(format string, args ...any) {

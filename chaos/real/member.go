@@ -220,6 +220,7 @@ func (m *Member) signal(s syscall.Signal) error {
 	if p == nil {
 		return fmt.Errorf("%s: %w", m.Name, errDown)
 	}
+	m.c.strike()
 	return p.cmd.Process.Signal(s)
 }
 
@@ -312,6 +313,7 @@ func (m *Member) holdLog() (release func(), queued func() int) {
 // would go on sending what a dead process has left in its sockets.
 func (m *Member) powerCut(journal int, after time.Duration) error {
 	m.expect("power cut")
+	m.c.strike()
 	m.c.ns[m.seat-1].close()
 	err := m.Disk.cutPower(journal)
 	if err == nil {

@@ -53,7 +53,8 @@ type Run struct {
 	watchers []*watcher
 	watch    func(*watcher) // starts one more
 	library  *library
-	lags     int // followers that were left behind
+	lags     int                   // followers that were left behind
+	strikes  map[int]time.Duration // by fault of the history: when it first did something to a process; 0: it did not
 	result   Result
 	stop     context.CancelFunc // of watchers and probes
 	watching sync.WaitGroup
@@ -80,7 +81,7 @@ func (w *world) run(ctx context.Context, cfg Config) (Result, error) {
 		world: w, dir: dir, rand: r, out: cfg.Log, conns: map[string]*grpc.ClientConn{},
 		args: []string{fmt.Sprint("--election-timeout=", election.Milliseconds()), fmt.Sprint("--heartbeat-interval=", (election / 10).Milliseconds())},
 	}
-	run := &Run{Cluster: c, Config: cfg}
+	run := &Run{Cluster: c, Config: cfg, strikes: map[int]time.Duration{}}
 	run.Election = election
 	run.result = Result{
 		Fault: faultNames(cfg.Faults), Seed: cfg.Seed, Commit: Commit(), Began: time.Now().UTC().Truncate(time.Second),
@@ -260,7 +261,9 @@ func (r *Run) one(f *Fault) error {
 	begin := r.now()
 	r.net.Counts.reset()
 	r.note("* %s", f.Name)
+	r.struck.Store(0)
 	err := f.Inject(r)
+	r.strikes[h.ID] = time.Duration(r.struck.Load())
 	r.rec.End(h)
 	switch {
 	case errors.Is(err, errNothing):
