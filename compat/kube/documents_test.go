@@ -2,9 +2,11 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -162,7 +164,38 @@ func methods(answer map[string]any) map[string]any {
 func schemas(answer map[string]any) map[string]any {
 	components, _ := at(answer, ".body.components").(map[string]any)
 	out, _ := components["schemas"].(map[string]any)
+	for name, v := range out {
+		out[name] = essential(v)
+	}
 	return out
+}
+
+// essential is a schema without what says the same in other words: empty defaults, and
+// a lone reference in a list; what is required has no order.
+func essential(v any) any {
+	switch x := v.(type) {
+	case map[string]any:
+		for _, empty := range []any{"", map[string]any{}, json.Number("0"), false} {
+			if reflect.DeepEqual(x["default"], empty) {
+				delete(x, "default")
+			}
+		}
+		if all, ok := x["allOf"].([]any); ok && len(all) == 1 {
+			delete(x, "allOf")
+			maps.Copy(x, all[0].(map[string]any))
+		}
+		for name, e := range x {
+			if list, ok := e.([]any); ok && name == "required" {
+				slices.SortFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			}
+			x[name] = essential(e)
+		}
+	case []any:
+		for i := range x {
+			x[i] = essential(x[i])
+		}
+	}
+	return v
 }
 
 // compareTables: an object of each kind is made, and shown as a table.

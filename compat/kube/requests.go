@@ -18,11 +18,11 @@ import (
 
 // Request is one HTTP request of a file of them, whose paragraphs are
 //
-//	- what it shows
-//	[&] [@USER] METHOD PATH
-//	Header: value
-//	the body
-//	= NAME PATH
+//   - what it shows
+//     [&] [@USER] METHOD PATH
+//     Header: value
+//     the body
+//     = NAME PATH
 //
 // The last lines keep a value of the answer's JSON, which ${NAME} stands for in what
 // follows; ${fill-N} is a text of N bytes. A request with & runs beside the next ones:

@@ -1,9 +1,13 @@
 package resource
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
 
 	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
@@ -19,12 +23,9 @@ func (c *call) apply(b []byte, dry bool) error {
 	if name == "" {
 		return optionsInvalid("PatchOptions", field.Required(field.NewPath("fieldManager"), "is required for apply patch"))
 	}
-	config, err := decodePatch(b)
+	config, err := c.configuration(b)
 	if err != nil {
 		return err
-	}
-	if object.Get(config, "metadata", "managedFields") != nil {
-		return badRequest("metadata.managedFields must be nil")
 	}
 	if err := identify(c.kind, config, c.Namespace); err != nil {
 		return err
@@ -51,6 +52,37 @@ func (c *call) apply(b []byte, dry bool) error {
 		return err
 	}
 	return c.sendObject(res.code(), res.json)
+}
+
+// configuration reads what a client applies.
+func (c *call) configuration(b []byte) (object.Object, error) {
+	config, _, err := object.Decode(b)
+	if err != nil {
+		j, err := yaml.YAMLToJSON(b)
+		if err != nil {
+			return nil, badRequest("error decoding YAML: error converting YAML to JSON: %v", err)
+		}
+		if config, _, err = object.Decode(j); err != nil && string(j) != "null" {
+			var o map[string]any
+			return nil, badRequest("error decoding YAML: error unmarshaling JSON: while decoding JSON: %v", json.Unmarshal(j, &o))
+		}
+	}
+	version, kind := object.String(config, "apiVersion"), object.String(config, "kind")
+	if version != c.kind.APIVersion() || kind != c.kind.Name {
+		if !strings.Contains(version, "/") {
+			version = "/" + version
+		}
+		return nil, badRequest("invalid object type: %s, Kind=%s", version, kind)
+	}
+	meta := object.Map(config, "metadata")
+	if meta["managedFields"] != nil {
+		return nil, badRequest("metadata.managedFields must be nil")
+	}
+	if _, err := c.kind.mergeType().FromUnstructured(plain(config)); err != nil {
+		return nil, &Failure{Code: http.StatusInternalServerError, Message: fmt.Sprintf("failed to create typed patch object (%s/%s; %s/%s, Kind=%s): %v",
+			object.String(meta, "namespace"), object.String(meta, "name"), c.kind.Group, c.kind.Version, c.kind.Name, err)}
+	}
+	return config, nil
 }
 
 // objectMeta is the layout of all objects' metadata.

@@ -65,7 +65,7 @@ func TestApplyAfterClientSide(t *testing.T) {
 	if a := apply("kubectl", `{"x":"3"}`); a.code != 200 || a.str2("data", "x") != "3" {
 		t.Errorf("its own: %d %s", a.code, a.raw)
 	}
-	if a := apply("kubectl", `{"x":3}`); a.code != 500 || !strings.Contains(a.str("message"), "default/a; /v1, Kind=ConfigMap): .data.x: expected string") {
+	if a := apply("kubectl", `{"x":3}`); a.code != 500 || !strings.Contains(a.str("message"), "(/; /v1, Kind=ConfigMap): .data.x: expected string") {
 		t.Errorf("of another type: %d %s", a.code, a.raw)
 	}
 }

@@ -106,7 +106,7 @@ func (c *call) authorizePath() error {
 		return err
 	}
 	return &Failure{Code: http.StatusForbidden, Reason: "Forbidden",
-		Message: fmt.Sprintf("forbidden: User %q cannot %s path %q", c.user.Name, verb, path)}
+		Message: fmt.Sprintf("forbidden: User %q cannot %s path %q", c.user.Name, verb, path), Generic: true}
 }
 
 // impersonate makes the request another user's, if the sender may do that.

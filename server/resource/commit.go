@@ -125,6 +125,7 @@ type step struct {
 	lease  int64
 	guards []guard // other keys that must not have changed
 	also   []also  // other keys written with it
+	shown  []byte  // what a client sees of an object that goes; nil: what was stored
 }
 
 // guard is a key with the revision that it must still have; 0: it is absent.
@@ -235,7 +236,11 @@ type committed struct {
 
 func (d *committed) result(cur *current, st *step, b []byte) *result {
 	if st.store == nil {
-		return &result{json: object.AppendStamped(nil, cur.json, d.rev), removed: true}
+		shown := cur.json
+		if st.shown != nil {
+			shown = st.shown
+		}
+		return &result{json: object.AppendStamped(nil, shown, d.rev), removed: true}
 	}
 	return &result{json: object.AppendStamped(make([]byte, 0, len(b)+32), b, d.rev), created: cur == nil}
 }

@@ -61,10 +61,14 @@ func (l *Layer) insert(c *call, o object.Object, dry bool) (*result, error) {
 func (l *Layer) insertNamed(c *call, o object.Object, dry bool) (*result, error) {
 	name := object.String(o, "metadata", "name")
 	return l.write(c.ctx, c.kind, c.kind.key(c.Namespace, name), dry, func(cur *current) (*step, error) {
-		if cur != nil {
-			return nil, alreadyExists(c.kind, name)
+		if cur == nil {
+			return c.inserting(o, dry)
 		}
-		return c.inserting(o, dry)
+		f := alreadyExists(c.kind, name)
+		if object.FindString(cur.json, "metadata", "deletionTimestamp") != "" {
+			f.Message = "object is being deleted: " + f.Message
+		}
+		return nil, f
 	})
 }
 
@@ -96,6 +100,9 @@ func (c *call) inserting(sent object.Object, dry bool) (*step, error) {
 // is nil for a new one. It changes o.
 func (l *Layer) provide(st *step, k *Kind, namespace string, old, o object.Object) error {
 	if err := l.limit(k, namespace, old, o); err != nil {
+		return err
+	}
+	if err := l.rank(k, old, o); err != nil {
 		return err
 	}
 	return l.address(st, k, old, o)

@@ -2,7 +2,7 @@ package resource
 
 import (
 	"encoding/base64"
-	"slices"
+	"strings"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -28,10 +28,7 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "limitranges":
 		defaultLimits(o)
 	case "services":
-		object.Default(o, "ClusterIP", "spec", "type")
-		object.Default(o, "None", "spec", "sessionAffinity")
-		object.Default(o, "Cluster", "spec", "internalTrafficPolicy")
-		eachPort(o)
+		defaultService(o)
 	case "endpoints":
 		eachOf(o, "subsets", func(subset object.Object) {
 			eachOf(subset, "ports", func(p object.Object) { object.Default(p, "TCP", "protocol") })
@@ -40,6 +37,7 @@ func applyDefaults(k *Kind, o object.Object) {
 		defaultPodSpec(object.Map(o, "template", "spec"))
 	case "pods":
 		defaultPodSpec(object.Map(o, "spec"))
+		defaultRequests(object.Map(o, "spec"))
 		object.Default(o, true, "spec", "enableServiceLinks")
 	case "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps":
 		object.Default(o, int64(1), "spec", "replicas")
@@ -79,6 +77,8 @@ func applyDefaults(k *Kind, o object.Object) {
 			types = append(types, "Egress")
 		}
 		object.Default(o, types, "spec", "policyTypes")
+	case "customresourcedefinitions.apiextensions.k8s.io":
+		defaultDefinition(o)
 	case "horizontalpodautoscalers.autoscaling":
 		object.Default(o, int64(1), "spec", "minReplicas")
 	}
@@ -89,6 +89,7 @@ func defaultJob(o object.Object) {
 	defaultPodSpec(object.Map(o, "spec", "template", "spec"))
 	object.Default(o, int64(6), "spec", "backoffLimit")
 	object.Default(o, "NonIndexed", "spec", "completionMode")
+	object.Default(o, "TerminatingOrFailed", "spec", "podReplacementPolicy")
 	object.Default(o, false, "spec", "suspend")
 	if object.Get(o, "spec", "completions") == nil && object.Get(o, "spec", "parallelism") == nil {
 		object.Default(o, int64(1), "spec", "completions")
@@ -192,37 +193,6 @@ func defaultRollout(k *Kind, o object.Object) {
 	}
 }
 
-// defaultPodSpec changes the spec of a pod or a template.
-func defaultPodSpec(spec object.Object) {
-	if spec == nil {
-		return
-	}
-	object.Default(spec, "Always", "restartPolicy")
-	object.Default(spec, "ClusterFirst", "dnsPolicy")
-	object.Default(spec, "default-scheduler", "schedulerName")
-	object.Default(spec, int64(30), "terminationGracePeriodSeconds")
-	object.Default(spec, object.Object{}, "securityContext")
-	for _, list := range []string{"containers", "initContainers"} {
-		for _, v := range object.List(spec, list) {
-			if c, ok := v.(object.Object); ok {
-				defaultContainer(c)
-			}
-		}
-	}
-}
-
-func defaultContainer(c object.Object) {
-	object.Default(c, "/dev/termination-log", "terminationMessagePath")
-	object.Default(c, "File", "terminationMessagePolicy")
-	object.Default(c, object.Object{}, "resources")
-	object.Default(c, pullPolicy(object.String(c, "image")), "imagePullPolicy")
-	for _, v := range object.List(c, "ports") {
-		if p, ok := v.(object.Object); ok {
-			object.Default(p, "TCP", "protocol")
-		}
-	}
-}
-
 // selectOwnPods gives a job a selector that no other job's pods match, and its
 // template the labels for it, unless the job has chosen its own.
 func selectOwnPods(o object.Object) {
@@ -238,71 +208,30 @@ func selectOwnPods(o object.Object) {
 	object.Set(o, uid, "spec", "selector", "matchLabels", owner)
 }
 
-// admitPod gives a pod its priority, tolerations and class of service.
-func admitPod(o object.Object) {
-	spec := object.Map(o, "spec")
-	if spec == nil {
-		return
+// defaultService changes a service: what absence means is written out.
+func defaultService(o object.Object) {
+	object.Default(o, "ClusterIP", "spec", "type")
+	object.Default(o, "None", "spec", "sessionAffinity")
+	switch object.String(o, "spec", "type") {
+	case "LoadBalancer":
+		object.Default(o, true, "spec", "allocateLoadBalancerNodePorts")
+		fallthrough
+	case "NodePort":
+		object.Default(o, "Cluster", "spec", "externalTrafficPolicy")
+		fallthrough
+	case "ClusterIP":
+		object.Default(o, "Cluster", "spec", "internalTrafficPolicy")
 	}
-	object.Default(spec, "PreemptLowerPriority", "preemptionPolicy")
-	object.Default(spec, int64(0), "priority")
-	for _, key := range []string{"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} {
-		list := object.List(spec, "tolerations")
-		if !slices.ContainsFunc(list, func(v any) bool {
-			t, _ := v.(object.Object)
-			return t["key"] == key || t["key"] == nil && t["operator"] == "Exists"
-		}) {
-			spec["tolerations"] = append(list, object.Object{"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": int64(300)})
-		}
-	}
-	object.Default(o, qualityOf(spec), "status", "qosClass")
+	eachPort(o)
 }
 
-// qualityOf is a pod's class of service: best effort without any requests or
-// limits, guaranteed when every container has limits that are its requests.
-func qualityOf(spec object.Object) string {
-	some, all := false, true
-	for _, list := range []string{"containers", "initContainers"} {
-		for _, v := range object.List(spec, list) {
-			c, _ := v.(object.Object)
-			requests, limits := object.Map(c, "resources", "requests"), object.Map(c, "resources", "limits")
-			some = some || len(requests)+len(limits) > 0
-			for _, name := range []string{"cpu", "memory"} {
-				all = all && limits[name] != nil && (requests[name] == nil || object.Equal(requests[name], limits[name]))
-			}
-		}
+// defaultDefinition changes a definition: the names that follow from others.
+func defaultDefinition(o object.Object) {
+	if kind := object.String(o, "spec", "names", "kind"); kind != "" {
+		object.Default(o, strings.ToLower(kind), "spec", "names", "singular")
+		object.Default(o, kind+"List", "spec", "names", "listKind")
 	}
-	switch {
-	case !some:
-		return "BestEffort"
-	case all:
-		return "Guaranteed"
-	}
-	return "Burstable"
-}
-
-// pullPolicy: an image without a tag, or with the latest, may change.
-func pullPolicy(image string) string {
-	name := image
-	for i := len(image) - 1; i >= 0; i-- {
-		if image[i] == '/' {
-			name = image[i+1:]
-			break
-		}
-	}
-	tag := "latest"
-	for i := range len(name) {
-		if name[i] == '@' {
-			return "IfNotPresent"
-		}
-		if name[i] == ':' {
-			tag = name[i+1:]
-		}
-	}
-	if tag == "latest" {
-		return "Always"
-	}
-	return "IfNotPresent"
+	object.Default(o, object.Object{"strategy": "None"}, "spec", "conversion")
 }
 
 // eachPort changes a service: what absence means is written out.

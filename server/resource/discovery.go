@@ -146,7 +146,11 @@ func (c *call) sendResources(cat *catalog, group, version string) error {
 	if list == nil {
 		return noSuchPath()
 	}
-	return c.sendDiscovery(object.Object{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": apiVersion(group, version), "resources": list})
+	o := object.Object{"kind": "APIResourceList", "groupVersion": apiVersion(group, version), "resources": list}
+	if group != "" {
+		o["apiVersion"] = "v1" // the core group's list is older than its field
+	}
+	return c.sendDiscovery(o)
 }
 
 // aggregatedVersion is the version of the aggregated form that the client takes;

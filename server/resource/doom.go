@@ -43,7 +43,11 @@ func doom(k *Kind, old object.Object, opts deleteOptions, now time.Time) (next o
 	}
 	grace := graceOf(k, old, opts)
 	dying := object.String(old, "metadata", "deletionTimestamp") != ""
-	finalizers := propagate(object.Strings(old, "metadata", "finalizers"), opts.propagation)
+	finalizers := object.Strings(old, "metadata", "finalizers")
+	if orphansUnlessAsked[k.qualified()] && opts.propagation == "" && !slices.Contains(finalizers, finalizerForeground) {
+		opts.propagation = "Orphan"
+	}
+	finalizers = propagate(finalizers, opts.propagation)
 	left, hasGrace := object.Int(old, "metadata", "deletionGracePeriodSeconds")
 	if dying && hasGrace {
 		grace = min(grace, left) // it may only become shorter
@@ -78,6 +82,10 @@ func doom(k *Kind, old object.Object, opts deleteOptions, now time.Time) (next o
 func unlike(k *Kind, name, format string, args ...any) error {
 	return conflict(&Kind{Group: k.Group, Plural: k.Name}, name, fmt.Sprintf(format, args...))
 }
+
+// orphansUnlessAsked are kinds that are older than the collector: who deletes one and
+// says no more keeps what it owned.
+var orphansUnlessAsked = set("jobs.batch", "replicationcontrollers")
 
 // graceOf is how long an object that is asked to go may stay. Only pods that run
 // somewhere have something to end.

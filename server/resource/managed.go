@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -260,9 +259,7 @@ func applyConfig(k *Kind, old, config object.Object, by manager, force bool, now
 	}
 	configValue, err := typedValue(k, config)
 	if err != nil {
-		meta := object.Map(config, "metadata")
-		return nil, &Failure{Code: http.StatusInternalServerError, Message: fmt.Sprintf("failed to create typed patch object (%s/%s; %s/%s, Kind=%s): %v",
-			object.String(meta, "namespace"), object.String(meta, "name"), k.Group, k.Version, k.Name, err)}
+		return nil, err // it was read as one before
 	}
 	apply := func(force bool) (*typed.TypedValue, fieldpath.ManagedFields, error) {
 		return updater(k).Apply(liveValue, configValue, fieldpath.APIVersion(k.APIVersion()), w.sets.Copy(), by.key(), force)

@@ -53,22 +53,30 @@ func listOptionsOf(q url.Values) (*listOptions, error) {
 	var err error
 	if v := o.version; v != "" {
 		if o.rev, err = strconv.ParseInt(v, 10, 64); err != nil || o.rev < 0 {
-			return nil, badRequest("Invalid value: %q: invalid resource version", v)
+			f := unreadable("resourceVersion", v)
+			if !o.watch {
+				f.Code, f.Reason, f.Message = http.StatusBadRequest, "BadRequest", "invalid resource version: "+f.Message
+			}
+			return nil, f
 		}
 	}
 	if v := q.Get("limit"); v != "" {
-		if o.limit, err = strconv.ParseInt(v, 10, 64); err != nil || o.limit < 0 {
-			return nil, badRequest("limit: %q is not a number", v)
+		if o.limit, err = strconv.ParseInt(v, 10, 64); err != nil {
+			return nil, badRequest("strconv.ParseInt: parsing %q: invalid syntax", v)
 		}
+		o.limit = max(o.limit, 0)
 	}
 	if v := q.Get("timeoutSeconds"); v != "" {
 		seconds, err := strconv.ParseInt(v, 10, 32)
 		if err != nil {
-			return nil, badRequest("timeoutSeconds: %q is not a number", v)
+			return nil, badRequest("strconv.ParseInt: parsing %q: invalid syntax", v)
 		}
 		o.timeout = time.Duration(max(seconds, 0)) * time.Second
 	}
 	if v := q.Get("continue"); v != "" {
+		if o.match != "" {
+			return nil, optionsInvalid("ListOptions", field.Forbidden(field.NewPath("resourceVersionMatch"), "resourceVersionMatch is forbidden when continue is provided"))
+		}
 		if o.start, err = parseContinue(v); err != nil {
 			return nil, err
 		}
@@ -80,28 +88,24 @@ func truth(s string) bool { return s == "true" || s == "1" }
 
 // check refuses combinations that mean nothing.
 func (o *listOptions) check(initialGiven bool) error {
-	wrong := func(field, why string) error {
-		return &Failure{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Kind: "ListOptions", Group: metaGroup,
-			Message: `ListOptions.meta.k8s.io "" is invalid: ` + field + ": " + why,
-			Causes:  []Cause{{causeForbidden, why, field}}}
+	wrong := func(name, why string) error {
+		return optionsInvalid("ListOptions", field.Forbidden(field.NewPath(name), why))
 	}
 	switch {
 	case o.match != "" && o.match != matchExact && o.match != matchNotOlder:
-		return wrong("resourceVersionMatch", `Unsupported value: "`+o.match+`": supported values: "Exact", "NotOlderThan"`)
+		return optionsInvalid("ListOptions", field.NotSupported(field.NewPath("resourceVersionMatch"), o.match, []string{matchExact, matchNotOlder, ""}))
 	case o.watch && initialGiven && o.match != matchNotOlder:
-		return wrong("resourceVersionMatch", "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+		return wrong("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
 	case o.watch && !initialGiven && o.match != "":
-		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+		return wrong("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
 	case o.watch:
 		return nil
 	case initialGiven:
-		return wrong("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list")
+		return wrong("sendInitialEvents", "sendInitialEvents is forbidden for list")
 	case o.match != "" && o.version == "":
-		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-	case o.match != "" && o.start != nil:
-		return wrong("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
+		return wrong("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
 	case o.match == matchExact && o.version == "0":
-		return wrong("resourceVersionMatch", `Forbidden: resourceVersionMatch "Exact" is forbidden for resourceVersion "0"`)
+		return wrong("resourceVersionMatch", `resourceVersionMatch "exact" is forbidden for resourceVersion "0"`)
 	case o.start != nil && o.version != "" && o.version != "0":
 		return badRequest("specifying resource version is not allowed when using continue")
 	}
@@ -128,15 +132,20 @@ func parseContinue(s string) (*position64, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &t)
 	}
+	const invalid = "invalid continue token: continue key is not valid: "
 	switch {
-	case err != nil || t.Version != continueFormat || t.Start == "":
-		return nil, badRequest("continue key is not valid: %v", err)
+	case err != nil:
+		return nil, badRequest(invalid+"%v", err)
+	case t.Version != continueFormat:
+		return nil, badRequest(invalid+"server does not recognize this encoded version %s", t.Version)
 	case t.Rev == 0:
-		return nil, badRequest("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+		return nil, badRequest(invalid + "incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+	case t.Start == "":
+		return nil, badRequest(invalid + "encoded start key empty (version meta.k8s.io/v1)")
 	}
 	clean := strings.TrimRight(t.Start, "\x00")
 	if cleaned := path.Clean("/" + clean); cleaned != "/"+strings.TrimSuffix(clean, "/") {
-		return nil, badRequest("continue key is not valid: %s", t.Start)
+		return nil, badRequest(invalid+"%s", t.Start)
 	}
 	return &position64{t.Rev, t.Start}, nil
 }

@@ -46,6 +46,10 @@ func (c *call) patch() error {
 	if err != nil {
 		return err
 	}
+	var duplicates []string
+	if media != jsonPatchType {
+		_, duplicates, _ = object.Decode(b) // what is no JSON was YAML
+	}
 	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
@@ -60,7 +64,7 @@ func (c *call) patch() error {
 		if err := c.checkName(next); err != nil {
 			return nil, err
 		}
-		err = c.complain(&sent{object: next})
+		err = c.complain(&sent{next, duplicates})
 		if err == nil {
 			err = c.kind.conform(next)
 		}
@@ -102,7 +106,7 @@ func patcher(k *Kind, media string, b []byte) (func(object.Object) (object.Objec
 		return func(o object.Object) (object.Object, error) { return object.Merge(o, p), nil }, nil
 	}
 	if k.Custom {
-		return nil, notPatch()
+		return nil, unsupportedMedia([]string{jsonPatchType, mergePatchType, applyPatchType})
 	}
 	return func(o object.Object) (object.Object, error) {
 		next, err := object.MergeStrategic(o, p, k.Rules)

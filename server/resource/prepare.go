@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/keelson-io/keelson/api/kinds"
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
@@ -20,6 +22,9 @@ func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // identify checks that an object is what and where the request says, and fills in
 // what the object leaves out.
 func identify(k *Kind, o object.Object, namespace string) error {
+	if err := conformMeta(k, o["metadata"]); err != nil {
+		return badRequest("%s in version %q cannot be handled as a %s: %v", k.Name, k.Version, k.Name, err)
+	}
 	version, kind := object.String(o, "apiVersion"), object.String(o, "kind")
 	if k.Custom && (version == "" || kind == "") {
 		return badRequest("Object 'Kind' is missing in '%s'", object.Encode(o))
@@ -31,11 +36,6 @@ func identify(k *Kind, o object.Object, namespace string) error {
 		return badRequest("the API version in the data (%s) does not match the expected API version (%s)", version, k.APIVersion())
 	}
 	o["apiVersion"], o["kind"] = k.APIVersion(), k.Name
-	if m, given := o["metadata"]; given && m != nil {
-		if _, ok := m.(object.Object); !ok {
-			return badRequest("metadata is no object")
-		}
-	}
 	meta := object.Map(o, "metadata")
 	if meta == nil {
 		meta = object.Object{}
@@ -51,6 +51,32 @@ func identify(k *Kind, o object.Object, namespace string) error {
 	}
 	meta["namespace"] = namespace
 	return nil
+}
+
+// conformMeta refuses metadata that is none, in a typed client's words.
+func conformMeta(k *Kind, meta any) error {
+	switch m := meta.(type) {
+	case nil:
+		return nil
+	case object.Object:
+		if k.Custom {
+			return kinds.Conform(objectMeta(), m)
+		}
+		return nil // with the rest of the object
+	}
+	return fmt.Errorf("json: cannot unmarshal %s into Go struct field %s.metadata of type v1.ObjectMeta", jsonName(meta), k.Name)
+}
+
+func jsonName(v any) string {
+	switch v.(type) {
+	case string:
+		return "string"
+	case bool:
+		return "bool"
+	case []any:
+		return "array"
+	}
+	return "number"
 }
 
 // prepareCreate makes a new object of what a client sent: system fields are the
@@ -104,10 +130,13 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 			k.key(object.String(old, "metadata", "namespace"), name), given, uid))
 	}
 	switch v := object.String(sent, "metadata", "resourceVersion"); {
+	case strings.Trim(v, "0123456789") != "":
+		return nil, unreadable("", v)
 	case v != "" && v != object.String(old, "metadata", "resourceVersion"):
 		return nil, conflict(k, name, modified)
 	case v == "" && !opts.patched && k.Custom:
-		return nil, invalid(k, name, Cause{causeInvalid, "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion"})
+		// The message names the resource where others name the kind.
+		return nil, invalid(&Kind{Name: k.Plural, Group: k.Group}, name, Cause{causeInvalid, "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"})
 	}
 	if causes := fixedMeta(object.Map(sent, "metadata"), object.Map(old, "metadata")); causes != nil {
 		return nil, invalid(k, name, causes...)
@@ -141,7 +170,9 @@ func keepAllButStatus(k *Kind, old, sent object.Object) object.Object {
 	meta := object.Map(o, "metadata")
 	carry(meta, object.Map(sent, "metadata"), "managedFields")
 	if !k.Custom {
-		carry(meta, object.Map(sent, "metadata"), "labels")
+		if k.Plural != "deployments" {
+			carry(meta, object.Map(sent, "metadata"), "labels")
+		}
 		carry(meta, object.Map(sent, "metadata"), "annotations")
 	}
 	return o

@@ -6,7 +6,7 @@ import (
 )
 
 // Target is what a path names: /api/v1/… or /apis/group/version/… with
-// [namespaces/ns/]plural[/name[/subresource]].
+// [watch/][namespaces/ns/]plural[/name[/subresource]].
 type Target struct {
 	Group, Version string
 	Namespace      string
@@ -14,6 +14,7 @@ type Target struct {
 	Name           string
 	Sub            string
 	Tail           string // what follows the subresource
+	Watch          bool   // it is watched, as clients of old ask
 }
 
 // targetOf reads a path. ok is false when it names no resource.
@@ -26,6 +27,9 @@ func targetOf(path string) (t Target, ok bool) {
 		t.Group, t.Version, parts = parts[1], parts[2], parts[3:]
 	default:
 		return t, false
+	}
+	if parts[0] == "watch" && len(parts) > 1 {
+		t.Watch, parts = true, parts[1:]
 	}
 	// A namespace is a resource with subresources of its own, and what others live in.
 	if parts[0] == "namespaces" && len(parts) > 2 && parts[2] != "status" && parts[2] != "finalize" {

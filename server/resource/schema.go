@@ -236,9 +236,20 @@ func (s *Schema) bound(least, most string, n int64, v any, path, unit string) (c
 		causes = append(causes, Cause{causeInvalid, fmt.Sprintf("Invalid value: %s: %s in body should have at least %d %s", object.AppendValue(nil, v), path, m, unit), path})
 	}
 	if m, ok := object.Whole(s.raw[most]); ok && n > m {
-		causes = append(causes, Cause{"FieldValueTooLong", fmt.Sprintf("Too long: %s in body should have at most %d %s", path, m, unit), path})
+		causes = append(causes, tooMuch(n, m, unit, path))
 	}
 	return causes
+}
+
+// tooMuch is what a kube-apiserver says of a text, a list or a map that is too long.
+func tooMuch(n, most int64, unit, path string) Cause {
+	switch unit {
+	case "items":
+		return Cause{"FieldValueTooMany", fmt.Sprintf("Too many: %d: must have at most %d items", n, most), path}
+	case "chars long":
+		return Cause{"FieldValueTooLong", fmt.Sprintf("Too long: may not be more than %d bytes", most), path}
+	}
+	return Cause{causeInvalid, fmt.Sprintf("Invalid value: %s in body should have at most %d %s", path, most, unit), path}
 }
 
 func (s *Schema) checkNumber(v any, path string) (causes []Cause) {

@@ -133,17 +133,23 @@ func (c *call) audit() {
 func (c *call) serve() error {
 	var err error
 	if c.user, err = c.authenticate(); err != nil {
-		return c.sealed(err)
+		return err
 	}
 	if err := c.impersonate(); err != nil {
 		return c.sealed(err)
 	}
 	target, isResource := targetOf(c.r.URL.Path)
 	if !isResource {
+		if err := c.authorizePath(); err != nil {
+			return c.sealed(err)
+		}
 		return c.servePath()
 	}
 	c.Target = target
-	watch := truth(c.query.Get("watch"))
+	watch := target.Watch || target.Name == "" && truth(c.query.Get("watch"))
+	if watch {
+		c.query.Set("watch", "true") // whichever way it was asked
+	}
 	c.verb = verbOf(c.r.Method, target, watch)
 	if err := c.authorize(); err != nil {
 		return c.sealed(err)

@@ -68,7 +68,11 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 			return nil, err
 		}
 		if released(next) {
-			return l.deleting(k, old)
+			st, err := l.deleting(k, old)
+			if err == nil {
+				st.shown = encodeStored(k, next)
+			}
+			return st, err
 		}
 		st := &step{store: next, lease: cur.lease}
 		if c.Sub == "" {
