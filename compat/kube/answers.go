@@ -3,6 +3,7 @@ package kube
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"regexp"
 	"slices"
@@ -17,7 +18,24 @@ func (a Answer) Comparable() map[string]any {
 		out["error"] = a.Error
 	}
 	if body := parseAll(a.Body); body != nil {
-		out["body"] = masked("", body)
+		out["body"] = masked("", numbered(body))
+	}
+	return out
+}
+
+// numbered gives each event of a watch a place of its own, so that one more or less is
+// one difference.
+func numbered(v any) any {
+	events, _ := v.([]any)
+	out := map[string]any{}
+	for i, e := range events {
+		if at(e, "type") == nil || at(e, "object") == nil {
+			return v
+		}
+		out[fmt.Sprintf("event %d", i)] = e
+	}
+	if events == nil {
+		return v
 	}
 	return out
 }
@@ -68,6 +86,9 @@ var answerMasks = []struct {
 	{regexp.MustCompile(`^\d+(ms|s|m|m\d+s)$`), "AGE"},
 	{regexp.MustCompile(`^10\.0\.\d+\.\d+$`), "ADDRESS"},
 	{regexp.MustCompile(`\?hash=[0-9A-F]+`), "?hash=HASH"},
+	{regexp.MustCompile(`must be no more than (\d+) (bytes|characters)`), "must be no more than $1 bytes"}, // by its version
+	{regexp.MustCompile(`Bad_[bcdfghjklmnpqrstvwxz2456789]{5}`), "Bad_XXXXX"},
+	{regexp.MustCompile(`late-[bcdfghjklmnpqrstvwxz2456789]{5}`), "late-"},
 	{regexp.MustCompile(`in record \(\d+\)`), "in record (RV)"},
 	// The object that a refused patch makes, whose fields have no order, and what differs in a specification.
 	{regexp.MustCompile(`(?s)Invalid value: "\{.*\}": `), "Invalid value: OBJECT: "},

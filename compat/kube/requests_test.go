@@ -253,7 +253,7 @@ func TestComparable(t *testing.T) {
 	a := Answer{Code: 200, Body: []byte(`{"type":"ADDED","object":{"metadata":{"uid":"1","resourceVersion":"5","name":"made-bcdfg"}}}`)}
 	b := Answer{Code: 200, Body: []byte(`{"type":"ADDED","object":{"metadata":{"uid":"2","resourceVersion":"","name":"made-xcdfg"}}}`)}
 	got := Differences(a.Comparable(), b.Comparable())
-	if len(got) != 1 || got[0].Path != ".body[*].object.metadata.resourceVersion" {
+	if len(got) != 1 || got[0].Path != ".body.event 0.object.metadata.resourceVersion" {
 		t.Errorf("%v", got)
 	}
 	known := map[string]string{"title: .body*": "why", "other": "because"}

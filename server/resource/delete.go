@@ -107,6 +107,9 @@ func (c *call) delete() error {
 	if err != nil {
 		return err
 	}
+	if opts.propagation == "" && c.kind.qualified() == "jobs.batch" {
+		c.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning")
+	}
 	res, err := c.layer.remove(c.ctx, c.kind, c.Namespace, c.Name, opts)
 	if err != nil {
 		return err
