@@ -121,7 +121,7 @@ type repairer struct {
 	relay *relay
 	peers []api.MemberID
 
-	leader api.MemberID // who answered last, 0 when nobody did
+	leader api.MemberID // who got the leader's answer last, 0 when nobody did
 	bound  api.Index    // the lowest one told; 0: none yet
 	term   api.Term     // the highest term in which a bound was told,
 	led    api.MemberID // and who led it
@@ -202,7 +202,7 @@ func (r *repairer) ask(ctx context.Context) error {
 			r.bound = a.bound
 		}
 		if a.term > r.term {
-			r.term, r.led = a.term, id
+			r.term, r.led = a.term, a.leader
 		}
 		return nil
 	}

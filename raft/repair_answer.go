@@ -11,12 +11,14 @@ import (
 	"github.com/keelson-io/keelson/api"
 )
 
-// callRepair is the kind of the call by which a damaged member asks for repair.
-// Kinds from 240 on are this package's own.
+// callRepair is the kind of the call by which a damaged member asks for repair. Its
+// payload is empty, or the member's id, 8 bytes, big-endian: another one asks the
+// leader for it. Kinds from 240 on are this package's own.
 const callRepair uint8 = 255
 
-// repairAnswer is three numbers of 8 bytes, big-endian. A bound of 0 comes from a
-// member that does not lead, and leader is the one that it takes for it, if any.
+// repairAnswer is three numbers of 8 bytes, big-endian. A bound is the leader's. One
+// of 0 comes from a member that does not lead, and leader is the one that it takes
+// for it, if any.
 type repairAnswer struct {
 	leader api.MemberID
 	term   api.Term
@@ -47,8 +49,18 @@ func decodeRepairAnswer(b []byte) (repairAnswer, error) {
 // answerRepair tells a damaged member the bound that its new state must reach,
 // and sends a state that reaches it; Repair says why that is enough. A member
 // asks again and again; what is already on its way is not sent twice.
-func (n *Node) answerRepair(ctx context.Context, from api.MemberID, _ []byte) ([]byte, error) {
-	return n.repairAnswer(ctx, n, from)
+func (n *Node) answerRepair(ctx context.Context, from api.MemberID, payload []byte) ([]byte, error) {
+	return n.repairAnswer(ctx, n, from, payload)
+}
+
+// askForAnother asks the leader on behalf of a damaged member, which may not know
+// where the leader is: it may have joined after what was damaged was written.
+func (n *Node) askForAnother(ctx context.Context, leader, damaged api.MemberID) ([]byte, error) {
+	b, err := n.Call(ctx, leader, callRepair, binary.BigEndian.AppendUint64(nil, uint64(damaged)))
+	if err == nil {
+		_, err = decodeRepairAnswer(b)
+	}
+	return b, err
 }
 
 // waiter is how the answer waits: as a goroutine, or as a task of a Stepper.
@@ -58,10 +70,18 @@ type waiter interface {
 	await(ctx context.Context, b *readBatch) error
 }
 
-func (n *Node) repairAnswer(ctx context.Context, w waiter, from api.MemberID) ([]byte, error) {
+func (n *Node) repairAnswer(ctx context.Context, w waiter, from api.MemberID, payload []byte) ([]byte, error) {
 	st := n.Status()
 	if st.Role != Leader {
+		if st.Leader != 0 && len(payload) == 0 {
+			if b, err := n.askForAnother(ctx, st.Leader, from); err == nil {
+				return b, nil
+			}
+		}
 		return repairAnswer{leader: st.Leader}.encode(), nil
+	}
+	if len(payload) == 8 {
+		from = api.MemberID(binary.BigEndian.Uint64(payload))
 	}
 	// A barrier may also pass through another leader. But who leads a term before
 	// it and after it led it all the time, so the quorum confirmed this member.

@@ -207,6 +207,35 @@ func TestRepairUnderLoad(t *testing.T) {
 	}
 }
 
+// noWay is a transport that does not know where one member is.
+type noWay struct {
+	transport.Transport
+	to api.MemberID
+}
+
+func (n noWay) Call(ctx context.Context, to api.MemberID, kind uint8, payload []byte) ([]byte, error) {
+	if to == n.to {
+		return nil, errors.New("nobody knows where it is")
+	}
+	return n.Transport.Call(ctx, to, kind, payload)
+}
+
+// TestRepairByUnknownLeader: the leader has joined after what is damaged was written.
+func TestRepairByUnknownLeader(t *testing.T) {
+	c := newCluster(t, 3, nil).startAll()
+	leader, others := c.split()
+	hurt := others[0]
+	acked := c.proven(leader, 0, 30)
+	hurt.kill(true)
+	hurt.zeroSector("acked-0010")
+	c.tune = func(cfg *Config) {
+		cfg.Peers = slices.DeleteFunc(slices.Clone(cfg.Peers), func(p Peer) bool { return p.ID == leader.id })
+		cfg.Transport = noWay{cfg.Transport, leader.id}
+	}
+	hurt.repair().repaired()
+	c.holdsAll(c.settle(), acked)
+}
+
 // TestDamagedLeaderIsRepaired: what a leader acknowledged to itself counts, too.
 func TestDamagedLeaderIsRepaired(t *testing.T) {
 	c := newCluster(t, 3, nil).startAll()

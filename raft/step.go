@@ -32,8 +32,8 @@ func NewStepper(n *Node, park func(ready func() bool) bool) (*Stepper, error) {
 	s := &Stepper{n: n, park: park}
 	n.prepare = func(fn func()) { fn() }
 	n.applyNow = func() { _ = s.Apply() } // the error comes back to who waits
-	n.handlers[callRepair] = func(ctx context.Context, from api.MemberID, _ []byte) ([]byte, error) {
-		return n.repairAnswer(ctx, s, from)
+	n.handlers[callRepair] = func(ctx context.Context, from api.MemberID, payload []byte) ([]byte, error) {
+		return n.repairAnswer(ctx, s, from, payload)
 	}
 	if err := n.cfg.Transport.Start(handler{n}); err != nil {
 		return nil, err
