@@ -77,3 +77,29 @@ func TestAttribute(t *testing.T) {
 		}
 	}
 }
+
+// TestStamp: of two that deleted a key at once, who came too late was answered first.
+func TestStamp(t *testing.T) {
+	key, ms := []byte("k"), time.Millisecond
+	del := &pb.DeleteRangeRequest{Key: key}
+	call := func(id int, from, to time.Duration, req, resp proto.Message) *history.Op {
+		return &history.Op{ID: id, Client: id, Member: 7, Call: from, Return: to, Request: req, Response: resp, Outcome: history.OK}
+	}
+	at := func(rev int64) *pb.ResponseHeader { return &pb.ResponseHeader{Revision: rev} }
+	put := &pb.PutRequest{Key: key, Value: []byte("1:1")}
+	h := &history.History{Ops: []*history.Op{
+		call(1, 1*ms, 2*ms, put, &pb.PutResponse{Header: at(2)}),
+		call(2, 3*ms, 9*ms, del, &pb.DeleteRangeResponse{Header: at(3), Deleted: 1}),
+		call(3, 3*ms, 8*ms, del, &pb.DeleteRangeResponse{Header: at(3)}),
+	}}
+	for i, req := range []proto.Message{put, del, del} {
+		h.Log = append(h.Log, history.Entry{Index: uint64(i + 1), Term: 1, Commands: []history.Command{{Request: req}}})
+	}
+	stamp(h)
+	c := oracle.NewCase(h)
+	for _, o := range oracle.All() {
+		for _, err := range o.Check(c) {
+			t.Errorf("%s %v", o.Name, err)
+		}
+	}
+}

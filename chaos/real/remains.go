@@ -17,6 +17,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
@@ -221,7 +223,7 @@ func stamp(h *history.History) {
 			}
 		}
 		if !op.ReadOnly() {
-			k := fmt.Sprint(op.Revision(), op.Err, oracle.Asked(op.Request))
+			k := fmt.Sprint(op.Revision(), op.Err, effect(op.Response), oracle.Asked(op.Request))
 			answered[k] = append(answered[k], op.Return)
 		}
 	}
@@ -244,7 +246,7 @@ func stamp(h *history.History) {
 			if r.Err != nil {
 				rev, refusal = 0, r.Err.Error()
 			}
-			k := fmt.Sprint(rev, refusal, oracle.Asked(c.Request))
+			k := fmt.Sprint(rev, refusal, effect(r.Response), oracle.Asked(c.Request))
 			if left := answered[k]; len(left) > 0 {
 				c.At, answered[k] = min(c.At, left[0]), left[1:]
 			}
@@ -257,6 +259,18 @@ func stamp(h *history.History) {
 			cmds[j].At = latest
 		}
 	}
+}
+
+// effect tells apart two that asked the same and were answered at one revision: who
+// deleted, and who found nothing there any more.
+func effect(answer proto.Message) string {
+	switch r := answer.(type) {
+	case *pb.DeleteRangeResponse:
+		return fmt.Sprint(r.Deleted)
+	case *pb.TxnResponse:
+		return fmt.Sprint(r.Succeeded)
+	}
+	return ""
 }
 
 // sameEnd lifts the states to the end of the log over entries that ask for
