@@ -11,7 +11,15 @@ import (
 	"time"
 )
 
-// Report is the result of a run.
+// Origin says where figures come from.
+type Origin struct {
+	Began   time.Time
+	Commit  string
+	Command string
+	Rounds  int
+}
+
+// Report is the result of a run, or of several: see Update.
 type Report struct {
 	Began       time.Time
 	Took        string
@@ -27,7 +35,29 @@ type Report struct {
 type RowReport struct {
 	Name, Title string
 	Error       string `json:",omitempty"`
+	From        Origin
 	Metrics     []MetricReport
+}
+
+// Update puts a later run's rows in the place of the same rows of this report, and
+// those it lacks where they belong.
+func (r *Report) Update(later *Report) {
+	known := map[string]RowReport{}
+	for _, row := range append(slices.Clone(r.Rows), later.Rows...) {
+		known[row.Name] = row
+	}
+	rows := make([]RowReport, 0, len(known))
+	for _, row := range Rows() {
+		if measured, ok := known[row.Name]; ok {
+			rows = append(rows, measured)
+		}
+	}
+	ceiling := later.Ceiling
+	if ceiling == nil {
+		ceiling = r.Ceiling
+	}
+	*r = *later
+	r.Rows, r.Ceiling = rows, ceiling
 }
 
 // MetricReport is one figure of both stores: the medians of the rounds, all
@@ -138,7 +168,7 @@ func (r *Report) lines() [][]string {
 }
 
 func (r *Report) head() string {
-	s := fmt.Sprintf("%s beside %s: %s; median of %d alternating rounds of %s; %s\n", r.Left, r.Right, r.Machine, r.Rounds, r.Duration, r.Took)
+	s := fmt.Sprintf("%s beside %s: %s; medians of alternating rounds of %s\n", r.Left, r.Right, r.Machine, r.Duration)
 	if c := r.Ceiling; c != nil {
 		s += fmt.Sprintf("ceiling, a gRPC server that answers nothing, 1,000 clients on 100 connections: %s/s, %s µs of CPU a call\n", figure(c["rate"]), figure(c["cpu"]))
 	}
@@ -157,12 +187,25 @@ func (r *Report) Table(w io.Writer) {
 
 // Markdown prints the report as a page.
 func (r *Report) Markdown(w io.Writer) {
+	fmt.Fprintf(w, "# Speed: %s beside %s\n\n", r.Right, r.Left)
 	fmt.Fprintln(w, r.head())
 	for i, l := range r.lines() {
 		fmt.Fprintf(w, "| %s |\n", strings.Join(l, " | "))
 		if i == 0 {
 			fmt.Fprintln(w, "|---|---|--:|--:|--:|---|")
 		}
+	}
+	fmt.Fprint(w, "\n| measured | commit | rounds | command | rows |\n|---|---|--:|---|---|\n")
+	var runs []Origin
+	rows := map[Origin][]string{}
+	for _, row := range r.Rows {
+		if rows[row.From] == nil {
+			runs = append(runs, row.From)
+		}
+		rows[row.From] = append(rows[row.From], row.Name)
+	}
+	for _, run := range runs {
+		fmt.Fprintf(w, "| %s | %s | %d | `%s` | %s |\n", run.Began.UTC().Format("2006-01-02 15:04"), run.Commit, run.Rounds, run.Command, strings.Join(rows[run], ", "))
 	}
 }
 

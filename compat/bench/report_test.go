@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -49,6 +50,29 @@ func TestReportNamesWhatFailed(t *testing.T) {
 	for _, want := range []string{"a put", "0.50×", "BELOW 1×", "FAILED", "kvd: broken"} {
 		if !strings.Contains(table.String(), want) || !strings.Contains(markdown.String(), want) {
 			t.Errorf("%q is missing in\n%s%s", want, table.String(), markdown.String())
+		}
+	}
+}
+
+// TestUpdate: a run of some rows leaves the others, with where they come from.
+func TestUpdate(t *testing.T) {
+	row := func(name, commit string) RowReport {
+		return RowReport{Name: name, Title: name, From: Origin{Commit: commit}}
+	}
+	r := Report{Ceiling: map[string]float64{"rate": 1}, Rows: []RowReport{row("put", "old"), row("get", "old")}}
+	r.Update(&Report{Rows: []RowReport{row("get", "new"), row("callers", "new"), row("cas", "new")}})
+	var got []string
+	for _, row := range r.Rows {
+		got = append(got, row.Name+" "+row.From.Commit)
+	}
+	if want := []string{"put old", "callers new", "cas new", "get new"}; !slices.Equal(got, want) || r.Ceiling == nil {
+		t.Errorf("got %q, want %q; ceiling %v", got, want, r.Ceiling)
+	}
+	var page bytes.Buffer
+	r.Markdown(&page)
+	for _, want := range []string{"| old |", "| callers, cas, get |"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, page.String())
 		}
 	}
 }

@@ -17,6 +17,8 @@ type Config struct {
 	Rounds      int
 	Duration    time.Duration // of a round
 	Dir         string        // data directories
+	Commit      string        // of what is measured, and the command that does: for the report
+	Command     string
 	Progress    func(string)
 	Ceiling     func(context.Context, time.Duration) (map[string]float64, error)
 }
@@ -53,6 +55,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	for _, row := range rows {
 		cfg.Progress(row.Name)
 		rr := measure(ctx, cfg, row, targets)
+		rr.From = Origin{Began: rep.Began.UTC().Truncate(time.Second), Commit: cfg.Commit, Command: cfg.Command, Rounds: cfg.Rounds}
 		rep.Rows = append(rep.Rows, rr)
 		if ctx.Err() != nil {
 			return rep, ctx.Err()

@@ -9,7 +9,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"time"
@@ -26,7 +28,8 @@ func main() {
 	jsonPath := flag.String("json", "bin/bench.json", "where the full report goes; empty: nowhere")
 	markdown := flag.String("markdown", "bin/bench.md", "where the table goes as markdown; empty: nowhere")
 	svg := flag.String("svg", "bin/bench.svg", "where the plot goes; empty: nowhere")
-	from := flag.String("from", "", "measure nothing: print and draw the results in these JSON files, separated by commas")
+	from := flag.String("from", "", "measure nothing: print and draw the results in this JSON file")
+	update := flag.Bool("update", false, "rows that this run does not measure stay in the JSON file as they are")
 	noise := flag.String(strings.TrimPrefix(bench.NoiseCommand, "-"), "", "be a client that makes noise, as in lists@host:port (used by the program itself)")
 	empty := flag.String("serve-empty", "", "serve empty replies on this address (used by the program itself)")
 	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
@@ -51,9 +54,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if *from != "" {
-		exit(again(strings.Split(*from, ","), *markdown, *svg))
+		exit(again(*from, *markdown, *svg))
 	}
-	exit(run(ctx, cfg, *left, *right, outputs{*jsonPath, *markdown, *svg}))
+	cfg.Command, cfg.Commit = strings.Join(append([]string{"bench"}, os.Args[1:]...), " "), commit()
+	exit(run(ctx, cfg, *left, *right, outputs{*jsonPath, *markdown, *svg, *update}))
 }
 
 func exit(err error) {
@@ -64,10 +68,31 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// outputs are the files that a report goes to.
-type outputs struct{ json, markdown, svg string }
+// commit is the one that is checked out, and whether anything was changed.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
 
+// outputs are the files that a report goes to.
+type outputs struct {
+	json, markdown, svg string
+	update              bool
+}
+
+// write writes the report; with update, into what is there.
 func (o outputs) write(rep *bench.Report) error {
+	if o.update {
+		whole, err := read(o.json)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		whole.Update(rep)
+		rep = &whole
+	}
 	return errors.Join(
 		write(o.json, rep.JSON),
 		write(o.markdown, func(w io.Writer) error { rep.Markdown(w); return nil }),
@@ -75,26 +100,25 @@ func (o outputs) write(rep *bench.Report) error {
 	)
 }
 
-// again prints and draws what was measured before.
-func again(files []string, markdown, svg string) error {
-	var whole bench.Report
-	for i, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		var rep bench.Report
-		if err := json.Unmarshal(text, &rep); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if i == 0 {
-			whole = rep
-			continue
-		}
-		whole.Rows = append(whole.Rows, rep.Rows...)
+func read(file string) (rep bench.Report, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return rep, err
 	}
-	whole.Table(os.Stdout)
-	return outputs{markdown: markdown, svg: svg}.write(&whole)
+	if err := json.Unmarshal(text, &rep); err != nil {
+		return rep, fmt.Errorf("%s: %w", file, err)
+	}
+	return rep, nil
+}
+
+// again prints and draws what was measured before.
+func again(file, markdown, svg string) error {
+	rep, err := read(file)
+	if err != nil {
+		return err
+	}
+	rep.Table(os.Stdout)
+	return outputs{markdown: markdown, svg: svg}.write(&rep)
 }
 
 func run(ctx context.Context, cfg bench.Config, left, right string, out outputs) (err error) {
