@@ -67,7 +67,7 @@ func (p plotBar) draw(b *strings.Builder, y int) {
 	}
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotLabels-8, y+15, escaped(p.label))
 	fmt.Fprintf(b, `<rect x="%.0f" y="%d" width="%.0f" height="%d" fill="%s"/>`, min(from, to), y+4, max(1, math.Abs(to-from)), plotRow-8, color)
-	fmt.Fprintf(b, `<line x1="%.0f" x2="%[1]f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, plotX(p.Goal), y+2, y+plotRow-2)
+	fmt.Fprintf(b, `<line x1="%.0f" x2="%[1].0f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, plotX(p.Goal), y+2, y+plotRow-2)
 	fmt.Fprintf(b, `<text x="%.0f" y="%d">%.2f×</text>`+"\n", max(from, to, plotX(p.Goal))+5, y+15, p.Factor)
 }
 

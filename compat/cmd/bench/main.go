@@ -56,7 +56,7 @@ func main() {
 	if *from != "" {
 		exit(again(*from, *markdown, *svg))
 	}
-	cfg.Command, cfg.Commit = strings.Join(append([]string{"bench"}, os.Args[1:]...), " "), commit()
+	cfg.Command, cfg.Commit = command(), commit()
 	exit(run(ctx, cfg, *left, *right, outputs{*jsonPath, *markdown, *svg, *update}))
 }
 
@@ -66,6 +66,20 @@ func exit(err error) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// command is this program with the flags that say what is measured, not where the
+// results go.
+func command() string {
+	words := []string{"bench"}
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "json", "markdown", "svg", "dir", "update":
+		default:
+			words = append(words, "-"+f.Name, f.Value.String())
+		}
+	})
+	return strings.Join(words, " ")
 }
 
 // commit is the one that is checked out, and whether anything was changed.
