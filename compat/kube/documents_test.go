@@ -2,11 +2,9 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -139,9 +137,27 @@ func (c *comparison) compareOpenAPI(ctx context.Context, t *testing.T, section s
 	c.each(section, "the index of OpenAPI names", lm, rm)
 	for _, at := range documented {
 		left, right := c.get(ctx, "/openapi/v3/"+at, plainJSON)
-		c.each(section, at+" path", methods(left), methods(right))
-		c.each(section, at+" schema", schemas(left), schemas(right))
+		c.shared(section, at+" path", methods(left), methods(right))
+		c.shared(section, at+" schema", schemas(left), schemas(right))
 	}
+}
+
+// shared compares the pieces that both documents have, and then which those are.
+func (c *comparison) shared(section, title string, left, right map[string]any) {
+	var missing, more []any
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		if _, both := right[name]; !both {
+			missing = append(missing, name)
+			continue
+		}
+		c.note(section, title+" "+name, left[name], right[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(right)) {
+		if _, both := left[name]; !both {
+			more = append(more, name)
+		}
+	}
+	c.note(section, title+"s that one of them has", []any{missing}, []any{more})
 }
 
 // methods are the methods of each path of a document.
@@ -170,14 +186,15 @@ func schemas(answer map[string]any) map[string]any {
 	return out
 }
 
-// essential is a schema without what says the same in other words: empty defaults, and
-// a lone reference in a list; what is required has no order.
+// essential is a schema without what says the same in other words: defaults, what merges
+// as a whole (at a type or where it is used), and a lone reference in a list; what is
+// required has no order.
 func essential(v any) any {
 	switch x := v.(type) {
 	case map[string]any:
-		for _, empty := range []any{"", map[string]any{}, json.Number("0"), false} {
-			if reflect.DeepEqual(x["default"], empty) {
-				delete(x, "default")
+		for _, name := range []string{"default", "x-kubernetes-map-type", "x-kubernetes-unions"} {
+			if o, _ := x[name].(map[string]any); o["type"] == nil && o["$ref"] == nil && o["additionalProperties"] == nil { // it may be a property's name
+				delete(x, name)
 			}
 		}
 		if all, ok := x["allOf"].([]any); ok && len(all) == 1 {
