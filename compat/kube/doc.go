@@ -15,6 +15,8 @@
 //     was acknowledged is there.
 //   - Script (script_test.go): kubectl's commands, one after the other, against
 //     the kube-apiserver and against kvd's own resource layer.
+//   - Requests (requests_test.go, documents_test.go): HTTP requests to both, and
+//     their answers field by field.
 //   - Interop (interop_test.go): a kube-apiserver and the resource layer on one store
 //     hand objects of every kind to each other, and watches of both tell the same.
 //

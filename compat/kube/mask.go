@@ -65,19 +65,11 @@ func MaskStep(s Step, printed string) string {
 	return printed
 }
 
-// ordered is JSON with the fields of objects in one order, as clients read it. Items
-// of a list say what they are on one side only: it is the list that says it.
+// ordered is JSON with the fields of objects in one order, as clients read it.
 func ordered(printed string) string {
 	var o map[string]any
 	if json.Unmarshal([]byte(printed), &o) != nil {
 		return printed
-	}
-	items, _ := o["items"].([]any)
-	for _, v := range items {
-		if item, ok := v.(map[string]any); ok {
-			delete(item, "apiVersion")
-			delete(item, "kind")
-		}
 	}
 	b, err := json.MarshalIndent(o, "", "  ")
 	if err != nil {

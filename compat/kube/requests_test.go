@@ -173,32 +173,40 @@ func cutText(s string) string {
 
 // report is the text of docs/reports/requests.md.
 func (c *comparison) report(known map[string]string) string {
-	var sections, different []string
+	var sections, reasons []string
 	count := map[string][3]int{} // asked, same, explained
+	different := map[string][]string{}
 	total := [3]int{}
 	for _, e := range c.exchanges {
-		n := count[e.section]
-		if n[0] == 0 {
+		if count[e.section][0] == 0 {
 			sections = append(sections, e.section)
 		}
+		at := 2
+		if len(e.differences) == 0 {
+			at = 1
+		}
+		why := map[string]Difference{}
+		for _, d := range e.differences {
+			_, reason := excuse(known, e.title, d)
+			if reason == "" {
+				reason, at = "**not explained**", 0
+			}
+			if _, said := why[reason]; !said {
+				why[reason] = d
+			}
+		}
+		for reason, d := range why {
+			if different[reason] == nil {
+				reasons = append(reasons, reason)
+			}
+			different[reason] = append(different[reason], fmt.Sprintf("%s (%s)", e.title, strings.Join(strings.Fields(cell(d.String())), " ")))
+		}
+		n := count[e.section]
 		n[0]++
 		total[0]++
-		if len(e.differences) == 0 {
-			n[1]++
-			total[1]++
-		} else {
-			explained := true
-			for _, d := range e.differences {
-				_, reason := excuse(known, e.title, d)
-				if reason == "" {
-					reason, explained = "**not explained**", false
-				}
-				different = append(different, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |", e.section, cell(e.title), cell(d.Path), cell(d.Left), cell(d.Right), cell(reason)))
-			}
-			if explained {
-				n[2]++
-				total[2]++
-			}
+		if at > 0 {
+			n[at]++
+			total[at]++
 		}
 		count[e.section] = n
 	}
@@ -207,8 +215,17 @@ func (c *comparison) report(known map[string]string) string {
 	for _, s := range sections {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d |\n", s, count[s][0], count[s][1], count[s][2])
 	}
-	b.WriteString("\n## What differs\n\n| section | request | where | kube-apiserver | the layer | why |\n|---|---|---|---|---|---|\n")
-	b.WriteString(strings.Join(slices.Compact(different), "\n") + "\n")
+	b.WriteString("\n## What differs, and why\n\nOf each answer the first difference: where, what a kube-apiserver says, what the layer says.\n")
+	slices.Sort(reasons)
+	for _, reason := range reasons {
+		titles := different[reason]
+		more := ""
+		const most = 10
+		if len(titles) > most {
+			titles, more = titles[:most], fmt.Sprintf("\n- and %d more", len(titles)-most)
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n- %s%s\n", reason, strings.Join(titles, "\n- "), more)
+	}
 	return b.String()
 }
 
@@ -227,9 +244,9 @@ each path and each schema's name of OpenAPI, the table of each kind.
 |---|--:|--:|--:|
 `
 
-// cell fits a text into a table.
+// cell fits a text into a line.
 func cell(s string) string {
-	s = strings.NewReplacer("|", `\|`, "\n", " ", "`", "'").Replace(s)
+	s = strings.NewReplacer("\n", " ", "`", "'").Replace(s)
 	if len(s) > 160 {
 		s = strings.ToValidUTF8(s[:160], "") + "…"
 	}
