@@ -18,6 +18,7 @@ type figures struct {
 	real   *realTotal
 	bugs   []hunt
 	others map[string]other
+	track  string // the track record
 }
 
 // other is a figure of another report, copied by hand.
@@ -127,7 +128,7 @@ func (f *figures) processes(r fault.Row) int {
 }
 
 func (f *figures) lost() string {
-	return fmt.Sprintf("%d of %.1f M", f.sim.lost()+f.real.lost(), float64(f.sim.stats.Writes+f.real.Writes)/1e6)
+	return fmt.Sprintf("%d of %.1f M", f.sim.lost(f.track)+f.real.lost(f.track), float64(f.sim.stats.Writes+f.real.Writes)/1e6)
 }
 
 func (f *figures) damages() string {

@@ -41,6 +41,6 @@ Ring B: three members and the client library with their goroutines, gRPC and all
 | seeds that failed | %d |
 
 `, strings.Join(slices.Sorted(maps.Keys(t.commits)), ", "), t.all.Seeds, t.all.Simulated.Seconds(), t.timed[3].Simulated.Seconds()/t.timed[3].CPU.Seconds(),
-		s.Ops, s.Unknown, s.Writes, t.lost(), s.Elections, s.Crashes, s.PowerCuts, s.WatchEvents, strings.Join(kinds, ", "), len(t.failures))
+		s.Ops, s.Unknown, s.Writes, t.lost(track), s.Elections, s.Crashes, s.PowerCuts, s.WatchEvents, strings.Join(kinds, ", "), len(t.failures))
 	writeFailures(w, t.failures, track)
 }

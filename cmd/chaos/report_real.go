@@ -68,7 +68,7 @@ func (t *realTotal) row(n int) (times int, names []string) {
 }
 
 // lost counts the runs that failed for durability.
-func (t *realTotal) lost() (n int) { return countLost(t.Failures) }
+func (t *realTotal) lost(track string) int { return countLost(t.Failures, track) }
 
 // spread tells a distribution.
 func spread(h real.Histogram) string {
@@ -93,7 +93,7 @@ Made by `+"`go run ./cmd/chaos real -fault NAME -results docs/results/real.json`
 | events delivered to watches and judged | %d |
 | power cuts of single members, counted by member; of all members at once, counted by cluster | %d; %d |
 `, strings.Join(slices.Sorted(maps.Keys(t.machines)), ", "), strings.Join(t.Commits, ", "), t.Runs, len(t.Failures), t.Meaningless, t.Skipped,
-		t.Acked, t.Unknown, t.Writes, t.lost(), t.Events, t.PowerCuts, t.AllCuts)
+		t.Acked, t.Unknown, t.Writes, t.lost(track), t.Events, t.PowerCuts, t.AllCuts)
 	sums := map[string]real.Histogram{}
 	for _, x := range t.Tallies {
 		for what, h := range x.Times {

@@ -13,3 +13,12 @@ func TestBecame(t *testing.T) {
 		}
 	}
 }
+
+// TestLost: what the track record calls a mistake of the tools is no loss.
+func TestLost(t *testing.T) {
+	track := "| O4, seed 0x18a | lost, and mended |\n\nAlarms that were mistakes:\n\n| O4, seed 0x17 | not lost |\n\nThe end.\n\n| O4, seed 0x16 | lost |\n"
+	failures := []string{"seed 0x18a: O4 gone", "seed 0x17: O4 gone", "seed 0x16: O4 gone", "seed 0x15: O4 gone", "seed 0x14: O9 late"}
+	if got := countLost(failures, track); got != 3 {
+		t.Errorf("%d of 3 were lost", got)
+	}
+}
