@@ -14,8 +14,9 @@ import (
 // TestPrevAtCompacted shows the one difference between watches that is allowed
 // (withoutPrevAtCompacted): a watch with prev_kv from exactly the compacted
 // revision, whose event there replaced a value of before. etcd's event lacks the
-// value. kvd gives it, or ends the watch with compact_revision, but never sends
-// the event without it.
+// value. kvd gives it while it has it, and then ends the watch, with the next
+// revision for compact_revision, where the client can go on; it never sends the
+// event without the value.
 func TestPrevAtCompacted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -24,7 +25,7 @@ func TestPrevAtCompacted(t *testing.T) {
 			got := watchAtCompacted(ctx, t, name, physical)
 			want := map[string]bool{"event without previous value": true}
 			if name == "kvd" {
-				want = map[string]bool{"event with previous value": true, "canceled at 3": true}
+				want = map[string]bool{"event with previous value": true, "canceled at 4": true}
 			}
 			if !want[got] {
 				t.Errorf("%s, physical %v: %s", name, physical, got)
