@@ -35,12 +35,18 @@ const maxSnapshotPause = 16
 
 // sendSnapshot answers raft's wish to send one. The envelope says what raft
 // believes the state to be; what is sent is newer, and the envelope is changed to
-// say so. Raft takes any index from which the log goes on.
+// say so. Raft takes any index from which the log goes on, but no entry of a later
+// term than the envelope's: a state that has one says that this member leads no
+// more, and whoever does will send its own.
 func (n *Node) sendSnapshot(m *raftpb.Message) {
 	to := m.GetTo()
 	n.holds[to] = snapshotHold{index: n.Status().First - 1}
 	n.prepare(func() {
 		s, err := n.cfg.StateMachine.Snapshot()
+		if err == nil && uint64(s.Meta().Term) > m.GetTerm() {
+			s.Release()
+			err = ErrNotLeader
+		}
 		if err != nil {
 			n.logger.Warn("no snapshot to send", slog.Any("to", api.MemberID(to)), slog.Any("error", err))
 			n.inbox.post(func() { n.snapshotSent(to, false) })
@@ -125,9 +131,10 @@ func (n *Node) retain() {
 }
 
 // snapshotReceived is an event of the loop: the file is whole, m is its envelope.
+// A log with entries of a later term than its own would be none.
 func (n *Node) snapshotReceived(m *raftpb.Message, meta transport.SnapshotMeta, path string) {
 	m.Snapshot = &raftpb.Snapshot{Metadata: snapshotMetadata(meta)}
-	if !n.files.add(meta, path) {
+	if uint64(meta.Term) > m.GetTerm() || !n.files.add(meta, path) {
 		n.files.remove(path)
 		return
 	}
