@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/keelson-io/keelson/api"
@@ -188,7 +189,10 @@ func (r *repairer) ask(ctx context.Context) error {
 			continue
 		}
 		asked[id] = true
-		a, e := r.call(ctx, id)
+		a, e := r.call(ctx, id, nil)
+		if e == nil && a.bound == 0 && a.leader != 0 && a.leader != r.cfg.ID && !slices.Contains(r.peers, a.leader) {
+			a, e = r.call(ctx, id, repairFor(r.cfg.ID)) // it joined after what is damaged was written
+		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("member %s: %w", id, e))
 			continue
@@ -209,12 +213,12 @@ func (r *repairer) ask(ctx context.Context) error {
 	return err
 }
 
-func (r *repairer) call(ctx context.Context, to api.MemberID) (repairAnswer, error) {
+func (r *repairer) call(ctx context.Context, to api.MemberID, payload []byte) (repairAnswer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := r.cfg.Clock.AfterFunc(r.cfg.RequestTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer timer.Stop()
-	b, err := r.cfg.Transport.Call(ctx, to, callRepair, nil)
+	b, err := r.cfg.Transport.Call(ctx, to, callRepair, payload)
 	if err != nil {
 		return repairAnswer{}, err
 	}

@@ -12,9 +12,14 @@ import (
 )
 
 // callRepair is the kind of the call by which a damaged member asks for repair. Its
-// payload is empty, or the member's id, 8 bytes, big-endian: another one asks the
+// payload is empty, or a damaged member's id, 8 bytes, big-endian: the member itself
+// wants to be helped to a leader that it does not know, or another one asks that
 // leader for it. Kinds from 240 on are this package's own.
 const callRepair uint8 = 255
+
+func repairFor(damaged api.MemberID) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(damaged))
+}
 
 // repairAnswer is three numbers of 8 bytes, big-endian. A bound is the leader's. One
 // of 0 comes from a member that does not lead, and leader is the one that it takes
@@ -53,16 +58,6 @@ func (n *Node) answerRepair(ctx context.Context, from api.MemberID, payload []by
 	return n.repairAnswer(ctx, n, from, payload)
 }
 
-// askForAnother asks the leader on behalf of a damaged member, which may not know
-// where the leader is: it may have joined after what was damaged was written.
-func (n *Node) askForAnother(ctx context.Context, leader, damaged api.MemberID) ([]byte, error) {
-	b, err := n.Call(ctx, leader, callRepair, binary.BigEndian.AppendUint64(nil, uint64(damaged)))
-	if err == nil {
-		_, err = decodeRepairAnswer(b)
-	}
-	return b, err
-}
-
 // waiter is how the answer waits: as a goroutine, or as a task of a Stepper.
 type waiter interface {
 	ReadBarrier(ctx context.Context) error
@@ -71,17 +66,16 @@ type waiter interface {
 }
 
 func (n *Node) repairAnswer(ctx context.Context, w waiter, from api.MemberID, payload []byte) ([]byte, error) {
-	st := n.Status()
-	if st.Role != Leader {
-		if st.Leader != 0 && len(payload) == 0 {
-			if b, err := n.askForAnother(ctx, st.Leader, from); err == nil {
-				return b, nil
-			}
-		}
-		return repairAnswer{leader: st.Leader}.encode(), nil
-	}
+	st, damaged := n.Status(), from
 	if len(payload) == 8 {
-		from = api.MemberID(binary.BigEndian.Uint64(payload))
+		damaged = api.MemberID(binary.BigEndian.Uint64(payload))
+	}
+	switch {
+	case st.Role == Leader:
+	case st.Leader != 0 && len(payload) == 8 && damaged == from: // who is asked for another asks nobody else
+		return n.Call(ctx, st.Leader, callRepair, payload)
+	default:
+		return repairAnswer{leader: st.Leader}.encode(), nil
 	}
 	// A barrier may also pass through another leader. But who leads a term before
 	// it and after it led it all the time, so the quorum confirmed this member.
@@ -100,7 +94,7 @@ func (n *Node) repairAnswer(ctx context.Context, w waiter, from api.MemberID, pa
 	b := &readBatch{done: make(chan struct{}), born: n.ticks.Load(), index: uint64(bound)}
 	n.waits.add(b)
 	if err = w.await(ctx, b); err == nil {
-		err = w.ask(ctx, func() { n.sendRepair(uint64(from), uint64(st.Term)) })
+		err = w.ask(ctx, func() { n.sendRepair(uint64(damaged), uint64(st.Term)) })
 	}
 	if err != nil {
 		return nil, err
