@@ -32,19 +32,18 @@ const (
 
 // compaction is the work under way, owned by the holder of flushing.
 type compaction struct {
-	active   bool
-	hash     *hashScan // what it covers is hashed first, or nil
-	target   api.Revision
-	work     []string   // keys yet to be looked at
-	doomed   []revision // records yet to be deleted
-	sorted   bool
-	began    time.Time
-	finished api.Revision // every record that a compaction up to here gave up is deleted
+	active bool
+	hash   *hashScan // what it covers is hashed first, or nil
+	target api.Revision
+	work   []string   // keys yet to be looked at
+	doomed []revision // records yet to be deleted
+	sorted bool
+	began  time.Time
 }
 
-// reclaimed is compaction.finished, for those who wait for it.
+// reclaimed says how far compaction has come.
 type reclaimed struct {
-	upTo    api.Revision
+	upTo    api.Revision  // every record that a compaction up to here gave up is deleted
 	further chan struct{} // closed when another one has taken its place
 }
 
@@ -76,7 +75,7 @@ func (s *Store) CompactStep() (more bool, err error) {
 	}
 	c := &s.flushing.compaction
 	if !c.active {
-		if s.CompactRevision() <= c.finished {
+		if !s.Reclaiming() {
 			return false, nil
 		}
 		if err := s.startCompaction(c); err != nil {
@@ -223,9 +222,9 @@ func (s *Store) deleteSome(c *compaction) (more bool, err error) {
 		c.doomed, c.sorted = nil, false
 	}
 	if last {
-		c.active, c.finished = false, c.target
-		close(s.reclaimed.Swap(&reclaimed{c.finished, make(chan struct{})}).further)
-		return s.CompactRevision() > c.finished, nil
+		c.active = false
+		close(s.reclaimed.Swap(&reclaimed{c.target, make(chan struct{})}).further)
+		return s.Reclaiming(), nil
 	}
 	return true, nil
 }

@@ -27,7 +27,7 @@ func (s *Store) startHash(c *compaction) {
 		st.view.release()
 		return
 	}
-	c.hash = newHashScan(st, c.finished, c.target)
+	c.hash = newHashScan(st, s.reclaimed.Load().upTo, c.target)
 }
 
 // hashSome hashes a portion of what the compaction covers and reports whether

@@ -67,7 +67,7 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 	s.leases.mu.Unlock()
 	s.flushing.compaction = compaction{
 		active: len(l.doomed) > 0 || l.compact() > l.finished,
-		target: l.compact(), doomed: l.doomed, sorted: true, finished: l.finished,
+		target: l.compact(), doomed: l.doomed, sorted: true,
 	}
 	s.reclaimed.Store(&reclaimed{l.finished, make(chan struct{})})
 	s.mu.Lock()

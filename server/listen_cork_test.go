@@ -114,6 +114,7 @@ func TestTornRecords(t *testing.T) {
 		t.Errorf("a torn write: %v", err)
 	}
 	socket.torn.Store(false)
+	_ = socket.Close() // what does reach it fails in another way
 	if _, err := o.Write([]byte("and on")); !errors.Is(err, errTorn) {
 		t.Errorf("behind a torn write: %v", err)
 	}

@@ -62,12 +62,12 @@ func leaseExpiry(ctx context.Context, s *stage) {
 	s.say("grant again: %s, TTL %d", outcome(err), again.GetTTL())
 }
 
-// keepAlive: through every member, a lease of two seconds is kept for five.
+// keepAlive: through every member, a lease of five seconds is kept for longer.
 func keepAlive(ctx context.Context, s *stage) {
 	for i := range s.conns {
 		lease := pb.NewLeaseClient(s.conns[i])
 		id := int64(100 + i)
-		_, err := lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: 2})
+		_, err := lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: 5})
 		s.say("grant: %s", outcome(err))
 		_, err = s.kv(i).Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "kept%d", i), Lease: id})
 		s.say("put: %s", outcome(err))
@@ -76,15 +76,15 @@ func keepAlive(ctx context.Context, s *stage) {
 			s.say("keep alive: %s", outcome(err))
 			return
 		}
-		for range 10 {
+		for range 7 {
 			var resp *pb.LeaseKeepAliveResponse
 			if err = stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err == nil {
 				resp, err = stream.Recv()
 			}
-			if err != nil || resp.TTL != 2 {
+			if err != nil || resp.TTL != 5 {
 				s.say("keep alive: %s, TTL %d", outcome(err), resp.GetTTL())
 			}
-			time.Sleep(400 * time.Millisecond)
+			time.Sleep(800 * time.Millisecond)
 		}
 		get, err := s.kv(i).Range(ctx, &pb.RangeRequest{Key: fmt.Appendf(nil, "kept%d", i)})
 		s.say("kept: %s, %d", outcome(err), get.GetCount())
