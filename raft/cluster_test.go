@@ -315,6 +315,10 @@ func (m *member) start() {
 	if err != nil {
 		m.c.t.Fatalf("open member %s: %v", m.id, err)
 	}
+	m.run(node)
+}
+
+func (m *member) run(node *Node) {
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
 	m.node, m.ended = node, make(chan error, 1)

@@ -3,6 +3,7 @@ package raft
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,11 +27,12 @@ const (
 // logStore is the log as raft reads it: the newest entries in memory, all in
 // the WAL. The append goroutine writes; any goroutine reads.
 type logStore struct {
-	wal   *wal.WAL
-	hard  *raftpb.HardState // at start
-	conf  *raftpb.ConfState // at start
-	mark  int64             // distance of marks
-	fatal func(error)       // told of read errors
+	wal    *wal.WAL
+	hard   *raftpb.HardState // at start
+	conf   *raftpb.ConfState // at start
+	mark   int64             // distance of marks
+	fatal  func(error)       // told of read errors
+	unread atomic.Bool       // there was one
 
 	mu struct {
 		sync.RWMutex
@@ -195,7 +197,8 @@ func (l *logStore) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 }
 
 // readError translates what the WAL says. A log that cannot be read stops the
-// node; until then raft sees the entries as gone, which it survives.
+// node; until then raft sees the entries as gone. Where it needs them to go on, it
+// panics: see Node.turn.
 func (l *logStore) readError(err error) error {
 	switch {
 	case err == nil:
@@ -205,6 +208,7 @@ func (l *logStore) readError(err error) error {
 	case errors.Is(err, wal.ErrUnavailable):
 		return etcdraft.ErrUnavailable
 	}
+	l.unread.Store(true)
 	l.fatal(err)
 	return etcdraft.ErrCompacted
 }

@@ -44,6 +44,14 @@ func (n *Node) loop(ctx context.Context) error {
 // A simulation calls it, and the other goroutines' process, in an order of its
 // own.
 func (n *Node) turn(in *inboxItems) (t timers) {
+	defer func() {
+		if n.log.unread.Load() {
+			_ = recover() // raft could not know that the node has failed
+		}
+	}()
+	if n.log.unread.Load() {
+		return t // the node ends
+	}
 	n.takeIn(in)
 	fx := n.core.effects()
 	n.carryOut(fx)

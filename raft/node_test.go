@@ -359,6 +359,41 @@ func TestFailedSyncStopsTheNode(t *testing.T) {
 	c.mustPropose(c.leader(), "y")
 }
 
+// TestUnreadableLog fails each read of the log when a member comes back, one after
+// the other: it does not open, or its node ends with the cause.
+func TestUnreadableLog(t *testing.T) {
+	opened := 0
+	for n := 1; ; n++ {
+		c := newCluster(t, 1, nil).startAll()
+		for i := range 5 {
+			c.mustPropose(c.leader(), fmt.Sprint(i))
+		}
+		m := c.leader()
+		m.kill(false)
+		var hit atomic.Bool
+		m.fs = vfs.NewFault(m.disk, vfs.Rule{Op: vfs.OpRead, Nth: n, Err: vfs.ErrInjected, Hook: func(vfs.Call) { hit.Store(true) }})
+		node, err := Open(m.config())
+		if errors.Is(err, vfs.ErrInjected) {
+			continue
+		} else if err != nil {
+			t.Fatalf("read %d failed: %v", n, err)
+		}
+		m.run(node)
+		c.wait("an end or a leader", func() bool { return hit.Load() || node.Status().Role == Leader && node.Status().Applied > 5 })
+		if !hit.Load() {
+			break
+		}
+		if err := <-m.ended; !errors.Is(err, vfs.ErrInjected) {
+			t.Fatalf("read %d failed, and Run returned %v", n, err)
+		}
+		m.node = nil
+		opened++
+	}
+	if opened == 0 {
+		t.Fatal("no read failed after the start")
+	}
+}
+
 func TestMembershipChange(t *testing.T) {
 	c := newCluster(t, 3, nil).startAll()
 	leader := c.leader()

@@ -50,8 +50,9 @@ type home struct {
 	lock    io.Closer
 }
 
-// bootstraps reports whether the member begins its log with the initial members.
-func (h *home) bootstraps() bool { return h.fresh && h.identity.Joined == "" }
+// bootstraps reports whether the member begins its log with the initial members,
+// unless it holds something: a crash may have left one that is still empty.
+func (h *home) bootstraps() bool { return !h.identity.Started && h.identity.Joined == "" }
 
 // openHome locks the data directory and enters it.
 func openHome(cfg *Config, ask asker) (*home, error) {
@@ -138,7 +139,7 @@ func makeDir(fs vfs.FS, dir string) error {
 // Crash before the identity is durable: the directory is still empty, and the
 // next start comes here again. After: the next start resumes with the cluster
 // written down here, whatever its flags say by then, and still bootstraps,
-// because no log exists and the identity is not marked started.
+// because the identity is not marked started and the log is absent or empty.
 func (h *home) found(ask asker) error {
 	if err := h.refuseForeign(); err != nil {
 		return err

@@ -71,9 +71,19 @@ func TestHomeIsRemembered(t *testing.T) {
 		t.Errorf("got %+v, want %+v", h.identity, first)
 	}
 	h.Close()
+	// A log that a crash has left empty counts for none.
+	f, err := fs.Create(cfg.walDir() + "/0000000000000001.wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if h = mustOpenHome(t, cfg); !h.bootstraps() {
+		t.Error("a crash inside the first start leaves a member that waits for ever")
+	}
+	h.Close()
 	runOnce(t, cfg)
 	h = mustOpenHome(t, cfg)
-	if h.fresh || !h.identity.Started {
+	if h.bootstraps() || h.fresh || !h.identity.Started {
 		t.Errorf("a member with a log is not fresh: %+v", h)
 	}
 	h.Close()

@@ -102,7 +102,7 @@ func (m *member) start() {
 	m.writing, m.applying, m.expiring, m.polling = false, false, false, false
 	m.role, m.elected = raft.Status{}, 0
 	m.ticks, m.heard = 0, map[api.MemberID]int{}
-	m.fs = vfs.NewFault(m.disk.files, vfs.Rule{Hook: m.beforeCall})
+	m.fs = vfs.NewFault(m.diskFiles(), vfs.Rule{Hook: m.beforeCall})
 	m.wire = &wire{m: m, refused: map[api.MemberID]bool{}, told: map[api.MemberID]time.Duration{}}
 	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
 		Engine:       m.openEngine,
@@ -151,6 +151,14 @@ func (m *member) start() {
 		return
 	}
 	m.begin()
+}
+
+// diskFiles are the member's files, on a disk that may be about to fail.
+func (m *member) diskFiles() vfs.FS {
+	if m.s.breaks != nil && m.n == 0 {
+		return m.s.breaks.wrap(m)
+	}
+	return m.disk.files
 }
 
 // repair is the phase before the node of a damaged member.
@@ -231,6 +239,8 @@ func (m *member) openEngine(path string) (engine.Engine, error) {
 			err := m.failing
 			m.failing = nil
 			return m.applied, err
+		case m.s.breaks != nil && m.n == 0:
+			return m.s.breaks.commit(m)
 		}
 		return false, nil
 	}

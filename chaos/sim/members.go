@@ -260,7 +260,11 @@ func (s *Sim) listed() (out []*member) {
 
 // present are the machines that are members, as far as they know.
 func (s *Sim) present() []*member {
-	return slices.DeleteFunc(slices.Clone(s.members), func(m *member) bool { return m.id == 0 || !m.belongs() })
+	there := slices.DeleteFunc(slices.Clone(s.members), func(m *member) bool { return m.id == 0 || !m.belongs() })
+	if len(there) == 0 {
+		return s.members[:1] // its first start has failed, and it was to be alone
+	}
+	return there
 }
 
 // anybody is where a client goes.

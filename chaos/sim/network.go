@@ -277,7 +277,7 @@ func (w *wire) SendSnapshot(to api.MemberID, msg *raftpb.Message, snap transport
 		}
 		arrived = true
 		path := fmt.Sprintf("/data/member/snap/received-%d", s.seq)
-		if err := writeFile(o.disk.files, path, data.Bytes()); err != nil {
+		if err := writeFile(o.fs, path, data.Bytes()); err != nil {
 			s.say("%s cannot store a snapshot: %v", o.name, err)
 			s.answer(o, m, func() { tell(false) })
 			return

@@ -37,6 +37,7 @@ type Sim struct {
 	calm     bool  // no more faults
 	stopped  bool  // clients stop
 	running  *task // the one that runs, nil between tasks
+	breaks   *breaking
 
 	hist   history.History
 	watch  *oracle.Observer
@@ -121,7 +122,10 @@ var electionJitter sync.Mutex
 
 // Run runs a configuration with a plan of faults. log, unless nil, is told what
 // happens.
-func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) {
+func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) { return run(cfg, plan, log, nil) }
+
+// run is Run; breaks, unless nil, makes calls of the first member's disk fail.
+func run(cfg Config, plan []fault.Event, log io.Writer, breaks *breaking) (r Result) {
 	electionJitter.Lock()
 	defer electionJitter.Unlock()
 	var seed [32]byte
@@ -133,6 +137,7 @@ func Run(cfg Config, plan []fault.Event, log io.Writer) (r Result) {
 	defer func() { crand.Reader = real }()
 
 	s := newSim(cfg, log)
+	s.breaks = breaks
 	defer func() {
 		if p := recover(); p != nil {
 			s.failed = nil

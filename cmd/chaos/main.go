@@ -16,6 +16,7 @@ var commands = []struct {
 }{
 	{"sim", "run seeds of the simulator", simulate},
 	{"check", "what every change has to pass in the simulator", check},
+	{"failcalls", "fail every call of the file system, one after the other, in the simulator", failCalls},
 	{"real", "break clusters of real processes (Linux, root)", realProcesses},
 	{"report", "write docs/RELIABILITY.md from result files", report},
 	{"show", "print a history file", show},
