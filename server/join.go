@@ -80,26 +80,39 @@ func (h *home) askOne(ask asker, url string, timeout time.Duration) (*announceme
 	return ask(ctx, url)
 }
 
-// ask asks the members in turn until one answers.
-func (h *home) ask(ask asker, members []Member, self string) (*announcement, error) {
+// ask asks the members in turn until one answers with a list in which this member
+// has its place. One that lags, and cannot catch up without this member's vote, has
+// not heard that it was added; so the others are asked as well.
+func (h *home) ask(ask asker, given []Member) (*announcement, Member, error) {
 	var failed []string
-	for _, m := range members {
-		if m.Name == self {
+	var mismatch error
+	for _, m := range given {
+		if m.Name == h.cfg.Name {
 			continue
 		}
 		for _, u := range m.PeerURLs {
 			a, err := h.askOne(ask, u, askTimeout)
-			if err == nil && len(a.Members) > 0 && a.Cluster != 0 {
-				return a, nil
-			}
-			if err == nil {
+			if err == nil && (len(a.Members) == 0 || a.Cluster == 0) {
 				err = errors.New("it knows of no members")
 			}
-			h.cfg.Logger.Warn("a member of the existing cluster does not answer", "url", u, "error", err)
-			failed = append(failed, err.Error())
+			if err != nil {
+				h.cfg.Logger.Warn("a member of the existing cluster does not answer", "url", u, "error", err)
+				failed = append(failed, err.Error())
+				continue
+			}
+			self, err := matchMembers(a, given, h.cfg.Name)
+			if err == nil {
+				return a, self, nil
+			}
+			if mismatch == nil {
+				mismatch = fmt.Errorf("error validating peerURLs of cluster %s (%s): %w", a.Cluster, formatInitialCluster(a.Members), err)
+			}
 		}
 	}
-	return nil, fmt.Errorf("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs (%s)", strings.Join(failed, "; "))
+	if mismatch != nil {
+		return nil, Member{}, mismatch
+	}
+	return nil, Member{}, fmt.Errorf("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs (%s)", strings.Join(failed, "; "))
 }
 
 // joinExisting makes an empty directory that of a member which was added to a
@@ -111,13 +124,9 @@ func (h *home) joinExisting(ask asker, given []Member) (identity, []Member, erro
 	if !named(given, cfg.Name) {
 		return none, nil, fmt.Errorf("%w: couldn't find local name %q in the initial cluster configuration", ErrConfig, cfg.Name)
 	}
-	a, err := h.ask(ask, given, cfg.Name)
+	a, self, err := h.ask(ask, given)
 	if err != nil {
 		return none, nil, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	self, err := matchMembers(a, given, cfg.Name)
-	if err != nil {
-		return none, nil, fmt.Errorf("%w: error validating peerURLs of cluster %s (%s): %w", ErrConfig, a.Cluster, formatInitialCluster(a.Members), err)
 	}
 	// etcd lets such a member in: it then votes although it has forgotten its log.
 	if self.Name != "" || self.Incarnation != 0 {

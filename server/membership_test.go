@@ -482,6 +482,31 @@ func TestJoinRefusals(t *testing.T) {
 	refused("a lost directory", "m1", "remove the member and add it again", ErrForgotten)
 }
 
+// TestJoinPastALaggingMember: one that has not heard of the newcomer does not turn
+// it away when another one has.
+func TestJoinPastALaggingMember(t *testing.T) {
+	c := newTestCluster(3)
+	cfg := c.config("m2")
+	given, err := parseInitialCluster(c.initial, cfg.ClusterToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := slices.DeleteFunc(slices.Clone(given), func(m Member) bool { return m.Name == cfg.Name })
+	first, second := older[0].PeerURLs[0], older[1].PeerURLs[0]
+	lists := map[string][]Member{first: older, second: given}
+	ask := func(_ context.Context, url string) (*announcement, error) {
+		return &announcement{Cluster: 7, Members: lists[url]}, nil
+	}
+	h := &home{cfg: &cfg}
+	if _, self, err := h.ask(ask, given); err != nil || self.Name != cfg.Name {
+		t.Errorf("one of two knows the newcomer: member %q, %v", self.Name, err)
+	}
+	lists[second] = older
+	if _, _, err := h.ask(ask, given); err == nil || !strings.Contains(err.Error(), "member count is unequal") {
+		t.Errorf("nobody knows the newcomer: %v", err)
+	}
+}
+
 // TestForceNewCluster: two of three members are gone. The third is made the only
 // one, keeps all data, and the cluster grows again.
 func TestForceNewCluster(t *testing.T) {
