@@ -118,6 +118,7 @@ var spawners = map[string]string{
 	"scripts/cluster.go":           "one waiter for each member it started",
 	"server/gateway_conn.go":       "one server side for each RPC of the JSON gateway; it ends with the HTTP request",
 	"server/lease.go":              "one loop for each keep-alive stream",
+	"server/listen_cork.go":        "the sending of what a connection's writes have gathered; it ends when they pause",
 	"server/listen_gate.go":        "each gate's acceptor, and the opening of each new connection",
 	"server/listen_rpc.go":         "the gRPC and HTTP servers of the client port",
 	"server/metrics_peer.go":       "one question to each member, every four seconds; joined before the next",

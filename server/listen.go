@@ -101,7 +101,7 @@ func (l *listeners) chooseProtocols() {
 	}
 	for _, g := range l.objects {
 		g.grpc, g.protocols = nil, []string{protocolH2, protocolHTTP1} // a client's watches share a connection
-		g.tokens = true
+		g.tokens, g.lingers = true, true
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/keelson-io/keelson/clock"
 	"github.com/keelson-io/keelson/server/certtest"
 )
 
@@ -59,7 +61,7 @@ func corked(t *testing.T) (*opened, *countedConn, *tls.Conn) {
 	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	o := &opened{Conn: conn, cork: below, gate: &gate{traffic: &traffic{}}, client: newClientAddr(near.RemoteAddr())}
+	o := &opened{Conn: conn, cork: below, gate: &gate{traffic: &traffic{}, clock: clock.System(), places: make(chan struct{}, 1)}, client: newClientAddr(near.RemoteAddr())}
 	if _, err := o.Write(make([]byte, warmUp)); err != nil {
 		t.Fatal(err)
 	}
@@ -117,5 +119,94 @@ func TestTornRecords(t *testing.T) {
 	_ = socket.Close() // what does reach it fails in another way
 	if _, err := o.Write([]byte("and on")); !errors.Is(err, errTorn) {
 		t.Errorf("behind a torn write: %v", err)
+	}
+}
+
+// TestWritesThatFollowEachOther: on a connection that many watches share, what comes
+// at once travels together, and arrives although nothing follows it. What comes alone
+// is not kept back.
+func TestWritesThatFollowEachOther(t *testing.T) {
+	o, socket, client := corked(t)
+	fake := clock.NewFake(time.Unix(1000, 0))
+	o.gate.clock, o.cork.lingers = fake, true
+	write := func(n int) {
+		if _, err := o.Write(make([]byte, n)); err != nil {
+			t.Error(err)
+		}
+	}
+	read := func(n int) {
+		if _, err := io.ReadFull(client, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size, more, whole = 4000, 10, 2 * recordBytes
+	var wait sync.WaitGroup
+	for range 3 {
+		fake.Advance(2 * corkGap)
+		before := socket.writes.Load()
+		wait.Go(func() { write(size) })
+		read(size)
+		wait.Wait()
+		if n := socket.writes.Load() - before; n != 1 {
+			t.Errorf("a write alone took %d", n)
+		}
+	}
+	before := socket.writes.Load()
+	o.cork.mu.Lock()
+	o.cork.mu.settles = true // the scheduler does not come round
+	o.cork.mu.Unlock()
+	for range more {
+		write(size)
+	}
+	write(whole - 1)
+	if n := socket.writes.Load() - before; n > 1 {
+		t.Errorf("%d writes before what follows each other has settled", n)
+	}
+	wait.Go(o.cork.settle)
+	read(more*size + whole - 1)
+	wait.Wait()
+	if n := socket.writes.Load() - before; n > 2 {
+		t.Errorf("%d writes for what follows each other", n)
+	}
+	for range 100 {
+		wait.Go(func() { write(size); write(whole) })
+		read(size + whole) // nothing else comes
+		wait.Wait()
+	}
+}
+
+// TestWhatIsKeptBackIsNotLost when its server closes the connection.
+func TestWhatIsKeptBackIsNotLost(t *testing.T) {
+	o, _, client := corked(t)
+	o.cork.lingers = true
+	o.gate.places <- struct{}{}
+	o.cork.mu.Lock()
+	o.cork.mu.settles = true
+	o.cork.mu.Unlock()
+	const size = 2 * recordBytes
+	if _, err := o.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() { o.Close() })
+	if got, err := io.ReadAll(client); len(got) != size || err != nil {
+		t.Errorf("%d bytes of %d arrived: %v", len(got), size, err)
+	}
+	wait.Wait()
+}
+
+// TestTornWhileSettling: who wrote was told that all is well, so the connection ends.
+func TestTornWhileSettling(t *testing.T) {
+	o, socket, client := corked(t)
+	o.cork.lingers = true
+	socket.torn.Store(true)
+	if _, err := o.Write(make([]byte, 2*recordBytes)); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := io.Copy(io.Discard, client); n > 0 { // it ends
+		t.Errorf("%d bytes arrived", n)
+	}
+	if _, err := o.Write([]byte("and on")); err == nil {
+		t.Error("a write behind a torn one")
 	}
 }

@@ -40,6 +40,8 @@ const (
 	openTimeout = 10 * time.Second
 	// acceptPause is how long a gate rests after an error that may pass.
 	acceptPause = 50 * time.Millisecond
+	// drainTimeout is how long a client that leaves may take for its last bytes.
+	drainTimeout = time.Second
 )
 
 // What ALPN calls the two protocols.
@@ -74,6 +76,7 @@ type gate struct {
 	keys      *keyring // of a secure gate; set before the first connection
 	protocols []string // what ALPN offers, best first
 	limits    openingLimits
+	lingers   bool // small writes that follow each other are gathered
 	tokens    bool // who shows no certificate may have a bearer token
 	checkSAN  bool // a certificate with addresses must name the one that connects
 	places    chan struct{}
@@ -319,7 +322,7 @@ func (g *gate) only() *branch {
 
 // secure performs the handshake and judges the certificate, if one was asked for.
 func (g *gate) secure(o *opened) error {
-	cork := &cork{Conn: o.Conn}
+	cork := &cork{Conn: o.Conn, lingers: g.lingers}
 	conn := tls.Server(cork, g.keys.rules.server(g.keys.fresh(), g.protocols, g.tokens))
 	if err := conn.Handshake(); err != nil { // the socket has a deadline
 		return err
@@ -445,7 +448,7 @@ func (c *opened) Write(p []byte) (int, error) {
 }
 
 func (c *opened) send(p []byte) (int, error) {
-	if c.cork == nil || len(p) <= recordBytes {
+	if c.cork == nil || c.cork.alone(len(p), c.gate.clock.Now()) {
 		return c.Conn.Write(p)
 	}
 	c.cork.hold()
@@ -458,6 +461,9 @@ func (c *opened) send(p []byte) (int, error) {
 
 // Close gives the connection's place to another one.
 func (c *opened) Close() error {
+	if c.cork != nil {
+		c.cork.drain(c.gate.clock.Now().Add(drainTimeout))
+	}
 	err := c.Conn.Close()
 	if c.left.CompareAndSwap(false, true) {
 		c.client.load.leave()

@@ -32,7 +32,7 @@ type collection struct {
 		shared  bool          // a reader holds entries: copy before changing it
 		seen    int64         // the last change's revision, or the one of loading
 		ring    ring
-		wake    chan struct{} // closed at the next change
+		bells   []*bell // of those who listen
 	}
 }
 
@@ -40,7 +40,6 @@ type collection struct {
 func newCollection(k *Kind, need int64, log *slog.Logger, concern func()) *collection {
 	c := &collection{kind: k, log: log, concern: concern}
 	c.mu.need = need
-	c.mu.wake = make(chan struct{})
 	return c
 }
 
@@ -107,12 +106,7 @@ func (c *collection) applyLocked(events []*mvcc.Event) {
 		c.changeLocked(ev)
 	}
 	c.mu.seen = rev
-	c.wakeLocked()
-}
-
-func (c *collection) wakeLocked() {
-	close(c.mu.wake)
-	c.mu.wake = make(chan struct{})
+	c.ringLocked()
 }
 
 // changeLocked makes one change. A value that cannot be read is logged and counts
@@ -180,7 +174,7 @@ func (c *collection) load(tx *mvcc.ReadTxn) (bool, error) {
 	pending := c.mu.pending
 	c.mu.pending = nil
 	eachRevision(pending, c.applyLocked)
-	c.wakeLocked()
+	c.ringLocked()
 	return true, nil
 }
 
@@ -189,19 +183,13 @@ func (c *collection) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.gone = true
-	c.wakeLocked()
+	c.ringLocked()
 }
 
 func (c *collection) size() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mu.bytes
-}
-
-func (c *collection) isGone() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.gone
 }
 
 // unload makes the collection wait for another load; its watchers go on from
@@ -234,17 +222,16 @@ func readEntries(k *Kind, tx *mvcc.ReadTxn, log *slog.Logger) ([]*entry, error) 
 	return out, failed
 }
 
-// after returns the changes after a revision that the ring has, what they lead
-// to, and a channel that is closed at the next change. ok is false when the ring
-// no longer reaches back that far.
-func (c *collection) after(rev int64) (changes []*change, wake <-chan struct{}, ok bool) {
+// after appends the changes after a revision that the ring has. ok is false when the
+// ring no longer reaches back that far; ended when nothing will follow.
+func (c *collection) after(to []*change, rev int64) (changes []*change, ended, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if !c.mu.loaded {
-		return nil, nil, false
+		return to, false, false
 	}
-	changes, ok = c.mu.ring.after(rev)
-	return changes, c.mu.wake, ok
+	changes, ok = c.mu.ring.after(to, rev)
+	return changes, c.mu.gone, ok
 }
 
 // eachRevision calls fn for the events of each revision.

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -13,16 +14,22 @@ type change struct {
 	key      string
 	old, new *entry // nil: it was not there, it is gone
 
-	mu struct {
-		sync.Mutex
-		frames map[frameKey][]byte
-	}
+	encoding sync.Mutex            // one encodes at a time
+	frames   atomic.Pointer[frame] // those that there are; changed under encoding
 }
 
-// frameKey names a form of a change: the type of event and the form of the object.
-type frameKey struct {
-	event string
-	form  string
+// frame is the line of a watch: an event about an object in a form.
+type frame struct {
+	event, form string
+	line        []byte
+	next        *frame
+}
+
+func (f *frame) find(event, form string) *frame {
+	for f != nil && (f.event != event || f.form != form) {
+		f = f.next
+	}
+	return f
 }
 
 // Types of watch events.
@@ -53,21 +60,21 @@ func (c *change) seenBy(s *Selection) (event string, body []byte) {
 // frame returns the line of a watch for an event. form makes the object that
 // is sent of the object's bytes.
 func (c *change) frame(event string, body []byte, form *form) []byte {
-	key := frameKey{event, form.id}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f, ok := c.mu.frames[key]; ok {
-		return f
+	if f := c.frames.Load().find(event, form.id); f != nil {
+		return f.line
+	}
+	c.encoding.Lock()
+	defer c.encoding.Unlock()
+	there := c.frames.Load()
+	if f := there.find(event, form.id); f != nil {
+		return f.line
 	}
 	if event == eventDeleted {
 		body = object.Restamped(c.old.json, c.rev)
 	}
-	f := appendFrame(make([]byte, 0, len(body)+64), event, form.one(body))
-	if c.mu.frames == nil {
-		c.mu.frames = map[frameKey][]byte{}
-	}
-	c.mu.frames[key] = f
-	return f
+	line := appendFrame(make([]byte, 0, len(body)+64), event, form.one(body))
+	c.frames.Store(&frame{event, form.id, line, there})
+	return line
 }
 
 // appendFrame appends one line of a watch.

@@ -207,14 +207,22 @@ func (l *Layer) followDefinitions(ctx context.Context) {
 			sleep(ctx, l.clock, restartPause)
 			continue
 		}
+		l.followCollection(ctx, c)
+	}
+}
+
+// followCollection does so while the definitions are not read anew.
+func (l *Layer) followCollection(ctx context.Context, c *collection) {
+	b := c.listen()
+	defer c.leave(b)
+	for ctx.Err() == nil {
 		at := l.define(c)
-		changes, wake, ok := c.after(at)
-		if !ok || len(changes) > 0 {
-			sleep(ctx, l.clock, restartPause) // being read anew
-			continue
+		if changes, _, ok := c.after(nil, at); !ok || len(changes) > 0 {
+			sleep(ctx, l.clock, restartPause)
+			return
 		}
 		select {
-		case <-wake:
+		case <-b.rung:
 		case <-ctx.Done():
 		}
 	}

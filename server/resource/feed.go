@@ -26,12 +26,13 @@ type feed struct {
 	clock clock.Clock
 	// concerns counts changes that may give controllers something to do.
 	concerns atomic.Uint64
+	// applied: up to here all revisions are in the collections. It rises under mu.
+	applied atomic.Int64
 
 	mu struct {
 		sync.Mutex
 		byPrefix map[string]*collection
 		got      int64         // revisions up to here were taken from the stream
-		applied  int64         // and up to here they are in the collections
 		moved    chan struct{} // closed when applied rises
 	}
 }
@@ -164,7 +165,7 @@ func (f *feed) spread(events []*mvcc.Event) {
 func (f *feed) advance(rev int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.applied = max(f.mu.applied, rev)
+	f.applied.Store(max(f.applied.Load(), rev))
 	close(f.mu.moved)
 	f.mu.moved = make(chan struct{})
 }
@@ -212,19 +213,25 @@ func (f *feed) collection(ctx context.Context, k *Kind) (*collection, error) {
 
 // await waits until the one who came first has loaded the collection.
 func (c *collection) await(ctx context.Context) error {
-	for {
-		c.mu.RLock()
-		loaded, wake := c.mu.loaded, c.mu.wake
-		c.mu.RUnlock()
-		if loaded {
-			return nil
-		}
+	if c.isLoaded() {
+		return nil
+	}
+	b := c.listen()
+	defer c.leave(b)
+	for !c.isLoaded() {
 		select {
-		case <-wake:
+		case <-b.rung:
 		case <-ctx.Done():
 			return fmt.Errorf("%s was not read in time: %w", c.kind.qualified(), ctx.Err())
 		}
 	}
+	return nil
+}
+
+func (c *collection) isLoaded() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.loaded
 }
 
 // load fills a collection from a state that has everything that the feed passed on
@@ -257,10 +264,16 @@ func (f *feed) forget(prefix string) {
 }
 
 // revision returns what the feed has applied.
-func (f *feed) revision() int64 {
+func (f *feed) revision() int64 { return f.applied.Load() }
+
+// ring rings for all who listen to any collection.
+func (f *feed) ring() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.mu.applied
+	all := slices.Collect(maps.Values(f.mu.byPrefix))
+	f.mu.Unlock()
+	for _, c := range all {
+		c.ring()
+	}
 }
 
 // waitFor waits until everything up to rev is in the collections, and returns what
@@ -268,7 +281,7 @@ func (f *feed) revision() int64 {
 func (f *feed) waitFor(ctx context.Context, rev int64) (int64, error) {
 	for {
 		f.mu.Lock()
-		applied, moved := f.mu.applied, f.mu.moved
+		applied, moved := f.applied.Load(), f.mu.moved
 		f.mu.Unlock()
 		if applied >= rev {
 			return applied, nil

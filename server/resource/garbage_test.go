@@ -82,14 +82,14 @@ func TestRing(t *testing.T) {
 	for i := range ringEvents + 5 {
 		r.push(&change{rev: int64(11 + i)})
 	}
-	if _, ok := r.after(10); ok {
+	if _, ok := r.after(nil, 10); ok {
 		t.Error("it says that it has what it gave up")
 	}
 	last := int64(10 + ringEvents + 5)
-	if got, ok := r.after(last - 2); !ok || len(got) != 2 || got[1].rev != last {
+	if got, ok := r.after(nil, last-2); !ok || len(got) != 2 || got[1].rev != last {
 		t.Errorf("%v %v", got, ok)
 	}
-	if got, ok := r.after(15); !ok || len(got) != ringEvents || got[0].rev != 16 {
+	if got, ok := r.after(nil, 15); !ok || len(got) != ringEvents || got[0].rev != 16 {
 		t.Errorf("from the floor on: %d %v", len(got), ok)
 	}
 }

@@ -47,7 +47,7 @@ func replay(ctx context.Context, store Store, c *collection, rev int64, emit fun
 		default:
 			continue
 		}
-		if _, _, ok := c.after(rev); ok {
+		if _, _, ok := c.after(nil, rev); ok {
 			return rev, nil
 		}
 		if d.Kind == mvcc.DeliverProgress {

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"bufio"
 	"net/http"
 	"sync"
 	"time"
@@ -12,21 +11,29 @@ import (
 // stallTimeout ends a watch whose client takes nothing for that long.
 const stallTimeout = time.Minute
 
-// lineWriter writes a watch's lines. What is buffered goes out with flush.
+// lineWriter writes a watch's lines. They go out with flush: one as it is, several
+// gathered.
 //
-// The guard runs while something is on its way out, and ends the stream if that takes
-// too long. It is a timer of ours and no deadline of the connection: with HTTP/2 every
-// change of a deadline is a message to the goroutine that serves the connection, and a
-// deadline that passes while the watch is quiet would end it.
+// The guard ends the stream if a write takes too long. It is a timer of ours and no
+// deadline of the connection: with HTTP/2 every change of a deadline is a message to the
+// goroutine that serves the connection, and a deadline that passes while the watch
+// is quiet would end it. Once started it is left to run, for most writes end long before it
+// does: it then looks whether the one that is under way is still that which it began with.
 type lineWriter struct {
-	buf   *bufio.Writer
+	w     http.ResponseWriter
 	ctl   *http.ResponseController
 	guard clock.Timer
-	dirty bool // something is on its way; the guard runs
+	last  []byte // a line that is not yet gathered; shared, not ours
+	buf   []byte // lines before it
+	dirty bool   // flush has something to do
 
 	mu struct {
 		sync.Mutex
-		closed bool // the request has been answered: its connection is no longer ours
+		closed  bool   // the request has been answered: its connection is no longer ours
+		turn    uint64 // counts writes
+		writing bool   // one is under way
+		guarded bool   // the guard runs
+		began   uint64 // and began with this turn
 	}
 }
 
@@ -40,16 +47,25 @@ func (c *call) lines() *lineWriter {
 
 // newLineWriter makes a writer whose headers are on their way. It must be closed.
 func newLineWriter(w http.ResponseWriter, c clock.Clock) *lineWriter {
-	l := &lineWriter{buf: bufio.NewWriterSize(w, 4<<10), ctl: http.NewResponseController(w), dirty: true}
-	l.guard = c.AfterFunc(stallTimeout, l.stalled)
+	l := &lineWriter{w: w, ctl: http.NewResponseController(w), dirty: true}
+	l.guard = c.AfterFunc(stallTimeout, l.look)
+	l.mu.guarded = true
 	return l
 }
 
-// stalled makes the write that is under way fail, and all that follow.
-func (l *lineWriter) stalled() {
+// look makes the write that is under way fail, and all that follow, if it is the one
+// that the guard began with.
+func (l *lineWriter) look() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.mu.closed {
+	switch {
+	case l.mu.closed:
+	case !l.mu.writing:
+		l.mu.guarded = false
+	case l.mu.turn != l.mu.began:
+		l.mu.began = l.mu.turn
+		l.guard.Reset(stallTimeout)
+	default:
 		_ = l.ctl.SetWriteDeadline(time.Unix(1, 0)) // without deadlines nothing can end it
 	}
 }
@@ -62,25 +78,59 @@ func (l *lineWriter) close() {
 	l.mu.closed = true
 }
 
+// write takes a line, which nobody may change any more.
 func (l *lineWriter) write(line []byte) error {
-	if !l.dirty || l.buf.Available() < len(line) { // what follows goes out, some of it now
-		l.dirty = true
-		l.guard.Reset(stallTimeout)
+	l.dirty = true
+	if l.last == nil {
+		l.last = line
+		return nil
 	}
-	_, err := l.buf.Write(line)
+	l.buf = append(l.buf, l.last...)
+	l.last = line
+	if len(l.buf) < flushBytes {
+		return nil
+	}
+	l.begin()
+	defer l.end()
+	_, err := l.w.Write(l.buf)
+	l.buf = l.buf[:0]
 	return err
 }
 
 // flush sends what was written.
-func (l *lineWriter) flush() error {
+func (l *lineWriter) flush() (err error) {
 	if !l.dirty {
 		return nil
 	}
-	l.dirty = false
-	err := l.buf.Flush()
+	l.begin()
+	defer l.end()
+	out := l.last
+	if len(l.buf) > 0 {
+		out = append(l.buf, out...)
+	}
+	l.dirty, l.last, l.buf = false, nil, nil
+	if len(out) > 0 {
+		_, err = l.w.Write(out)
+	}
 	if err == nil {
 		err = l.ctl.Flush()
 	}
-	l.guard.Stop()
 	return err
+}
+
+func (l *lineWriter) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.turn++
+	l.mu.writing = true
+	if !l.mu.guarded {
+		l.mu.guarded, l.mu.began = true, l.mu.turn
+		l.guard.Reset(stallTimeout)
+	}
+}
+
+func (l *lineWriter) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.writing = false
 }

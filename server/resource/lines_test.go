@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -30,39 +31,78 @@ func TestQuietWatchLives(t *testing.T) {
 	out, fake, to := newLines()
 	for range 4 {
 		fake.Advance(stallTimeout / 2)
-		if err := out.write(make([]byte, 8<<10)); err != nil {
+		for range 2 {
+			if err := out.write([]byte("{}\n")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := out.flush(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := out.flush(); err != nil {
-		t.Fatal(err)
-	}
 	fake.Advance(2 * stallTimeout)
-	if err := out.write([]byte("{}\n")); err != nil {
-		t.Fatal(err)
-	}
+	out.begin()
 	out.close()
-	out.stalled() // it was about to when the watch ended
+	out.look() // it was about to when the watch ended
 	fake.Advance(2 * stallTimeout)
 	if len(to.ended) > 0 {
 		t.Error("a watch was ended that did not stall")
 	}
 }
 
-// TestStalledWatchEnds: a client that does not take a line loses its watch.
+// TestStalledWatchEnds: a client that does not take a line loses its watch, whether or
+// not the guard ran already when it was written.
 func TestStalledWatchEnds(t *testing.T) {
-	out, fake, to := newLines()
+	for _, quiet := range []bool{false, true} {
+		out, fake, to := newLines()
+		defer out.close()
+		if err := out.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if quiet {
+			out.look()
+		}
+		out.begin()
+		for waited := time.Now(); len(to.ended) == 0; {
+			if time.Since(waited) > time.Minute {
+				t.Fatalf("quiet %v: the watch goes on", quiet)
+			}
+			fake.Advance(stallTimeout) // the guard looks in a goroutine of its own
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// TestLinesAreGathered: what comes at once goes out in few writes, in order, and
+// what was given is not changed.
+func TestLinesAreGathered(t *testing.T) {
+	to := httptest.NewRecorder()
+	writes := &countedWrites{ResponseWriter: to}
+	out := newLineWriter(writes, clock.NewFake(time.Unix(1000, 0)))
 	defer out.close()
+	var want []byte
+	for i := range 400 {
+		line := append(bytes.Repeat([]byte{byte('a' + i%26)}, 1000), '\n')
+		want = append(want, line...)
+		if err := out.write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := out.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := out.write([]byte("{}\n")); err != nil {
-		t.Fatal(err)
+	if !bytes.Equal(to.Body.Bytes(), want) {
+		t.Error("the lines are not those that were written")
 	}
-	fake.Advance(stallTimeout)
-	select {
-	case <-to.ended:
-	case <-time.After(time.Minute):
-		t.Fatal("the watch goes on")
+	if n := len(want)/flushBytes + 1; writes.n > n {
+		t.Errorf("%d writes, want at most %d", writes.n, n)
 	}
 }
+
+type countedWrites struct {
+	http.ResponseWriter
+	n int
+}
+
+func (c *countedWrites) Write(p []byte) (int, error) { c.n++; return c.ResponseWriter.Write(p) }
+func (c *countedWrites) FlushError() error           { return nil }

@@ -3,42 +3,28 @@ package resource
 import (
 	"context"
 	"net/http"
-	"sync"
+	"sync/atomic"
 )
 
 // pulse is whether this member hears of the rest of the cluster. One that does not
 // would leave its watchers with what it has, for good, while others go on.
 type pulse struct {
-	mu struct {
-		sync.Mutex
-		isLost bool
-		lost   chan struct{} // closed while it is
+	isLost atomic.Bool
+	losses atomic.Uint64 // how often it was; rises before isLost is set
+}
+
+// set takes over whether the cluster is heard of; it reports whether that is news, and bad.
+func (p *pulse) set(heard bool) bool {
+	if heard {
+		p.isLost.Store(false)
+		return false
 	}
-}
-
-func newPulse() *pulse {
-	p := &pulse{}
-	p.mu.lost = make(chan struct{})
-	return p
-}
-
-func (p *pulse) set(heard bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case !heard && !p.mu.isLost:
-		close(p.mu.lost)
-	case heard && p.mu.isLost:
-		p.mu.lost = make(chan struct{})
+	if p.isLost.Load() {
+		return false
 	}
-	p.mu.isLost = !heard
-}
-
-// lost is closed when the cluster is not heard of any more.
-func (p *pulse) lost() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mu.lost
+	p.losses.Add(1)
+	p.isLost.Store(true)
+	return true
 }
 
 // feelPulse looks after the pulse until ctx ends.
@@ -50,7 +36,9 @@ func (l *Layer) feelPulse(ctx context.Context) {
 		err := l.store.Barrier(call)
 		stop()
 		if ctx.Err() == nil {
-			l.pulse.set(err == nil)
+			if l.pulse.set(err == nil) {
+				l.feed.ring() // watches end
+			}
 		}
 	}
 }
@@ -58,9 +46,7 @@ func (l *Layer) feelPulse(ctx context.Context) {
 // connected refuses what needs the rest of the cluster if that was lost and is not
 // back.
 func (l *Layer) connected(ctx context.Context) error {
-	select {
-	case <-l.pulse.lost():
-	default:
+	if !l.pulse.isLost.Load() {
 		return nil
 	}
 	ctx, stop := l.withTimeout(ctx, freshTimeout)

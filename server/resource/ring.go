@@ -1,6 +1,9 @@
 package resource
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // ring keeps the last changes of a collection, oldest first.
 //
@@ -27,20 +30,17 @@ func (r *ring) push(c *change) {
 
 func (r *ring) at(i int) *change { return r.changes[(r.head+i)%len(r.changes)] }
 
-// after returns the changes of revisions above rev; ok is false when some of them
+// after appends the changes of revisions above rev; ok is false when some of them
 // are gone.
-func (r *ring) after(rev int64) (out []*change, ok bool) {
+func (r *ring) after(to []*change, rev int64) (out []*change, ok bool) {
 	if rev < r.floor {
-		return nil, false
+		return to, false
 	}
 	n := len(r.changes)
 	from := sort.Search(n, func(i int) bool { return r.at(i).rev > rev })
-	if from == n {
-		return nil, true
-	}
-	out = make([]*change, 0, n-from)
+	to = slices.Grow(to, n-from)
 	for i := from; i < n; i++ {
-		out = append(out, r.at(i))
+		to = append(to, r.at(i))
 	}
-	return out, true
+	return to, true
 }

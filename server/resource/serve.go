@@ -45,7 +45,7 @@ type Layer struct {
 	catalog atomic.Pointer[catalog]
 	places  places
 	leases  eventLeases
-	pulse   *pulse
+	pulse   pulse
 	pieces  pieces
 
 	judgement judgement
@@ -57,7 +57,7 @@ type Layer struct {
 func New(cfg Config) *Layer {
 	l := &Layer{cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Logger}
 	l.feed = newFeed(l.store, l.clock, l.log)
-	l.places, l.pulse = newPlaces(), newPulse()
+	l.places = newPlaces()
 	l.catalog.Store(newCatalog(builtinKinds()))
 	return l
 }

@@ -1,9 +1,11 @@
 package resource
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/keelson-io/keelson/mvcc"
@@ -19,6 +21,11 @@ type watcher struct {
 	form *form
 	at   int64 // every change up to this revision has been sent
 	out  *lineWriter
+
+	bell    *bell     // rung when there may be something to do
+	losses  uint64    // of the pulse, when the watch began
+	changes []*change // the last that were sent: room for the next
+	alarm   atomic.Bool
 }
 
 // errWatchEnds ends a watch in order.
@@ -69,15 +76,14 @@ func (c *call) watch() error {
 	return nil
 }
 
+// maxKeptChanges is how much room for changes a watch keeps for the next time.
+const maxKeptChanges = 64
+
 // run sends until the watch's time is over, the client leaves, or history is gone.
 func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) error {
-	clk, lost := w.call.layer.clock, w.call.layer.pulse.lost()
-	deadline := clk.NewTimer(timeout)
-	defer deadline.Stop()
-	last := clk.NewTimer(max(timeout-lastBookmark, 0))
-	defer last.Stop()
-	every := clk.NewTicker(bookmarkEvery - time.Duration(w.call.layer.random64()%uint64(bookmarkEvery/10)))
-	defer every.Stop()
+	w.bell, w.losses = w.coll.listen(), w.call.layer.pulse.losses.Load()
+	defer w.coll.leave(w.bell)
+	defer context.AfterFunc(w.call.ctx, w.bell.ring)()
 	for _, e := range initial {
 		if w.sel.matches(e) {
 			if err := w.out.write(appendFrame(nil, eventAdded, w.form.one(e.json))); err != nil {
@@ -90,60 +96,63 @@ func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) e
 			return err
 		}
 	}
+	t := w.timetable(timeout)
+	alarm := w.call.layer.clock.AfterFunc(t.next(), func() { w.alarm.Store(true); w.bell.ring() })
+	defer alarm.Stop()
 	for {
-		wake, err := w.advance()
-		if err == nil {
-			err = w.out.flush()
-		}
-		if err != nil {
+		if err := w.advance(); err != nil {
 			return err
 		}
-		select {
-		case <-wake:
-			continue
-		case <-w.call.ctx.Done():
-			return errWatchEnds
-		case <-deadline.C():
-			return errWatchEnds
-		case <-lost:
-			return errWatchEnds // another member knows what follows
-		case <-last.C():
-		case <-every.C():
+		if err := w.out.flush(); err != nil {
+			return err
 		}
-		if o.bookmarks {
-			if err := w.bookmark(false); err != nil {
-				return err
+		if w.alarm.Swap(false) {
+			now := w.call.layer.clock.Now()
+			if !now.Before(t.end) {
+				return errWatchEnds
 			}
+			if t.passed(now) && o.bookmarks {
+				if err := w.bookmark(false); err != nil {
+					return err
+				}
+			}
+			alarm.Reset(t.next())
 		}
+		<-w.bell.rung
 	}
 }
 
-// advance sends what has happened since at, and returns what to wait for.
-func (w *watcher) advance() (<-chan struct{}, error) {
+// advance sends what has happened since at.
+func (w *watcher) advance() error {
 	for {
+		if w.call.ctx.Err() != nil || w.call.layer.pulse.losses.Load() != w.losses {
+			return errWatchEnds // the client has left, or another member knows what follows
+		}
 		applied := w.call.layer.feed.revision()
-		changes, wake, ok := w.coll.after(w.at)
+		changes, ended, ok := w.coll.after(w.changes[:0], w.at)
+		w.changes = changes
 		if !ok {
 			at, err := replay(w.call.ctx, w.call.layer.store, w.coll, w.at, w.show)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			w.at = max(w.at, at)
 			continue
 		}
 		for _, ch := range changes {
 			if err := w.show(ch); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		if len(changes) == 0 {
-			if w.coll.isGone() {
-				return nil, errWatchEnds
-			}
-			// Whatever the feed had applied before the look is behind us.
-			w.at = max(w.at, applied)
-			return wake, nil
+		if clear(changes); cap(changes) > maxKeptChanges {
+			w.changes = nil
 		}
+		if ended {
+			return errWatchEnds
+		}
+		// Whatever the feed had applied before the look is behind us.
+		w.at = max(w.at, applied)
+		return nil
 	}
 }
 

@@ -32,7 +32,9 @@ func rows() []row {
 		listRow("list", "LIST of 10,000 pods of 4 KB, 2 clients, JSON", 10),
 		listRow("list-client-go", "the same as client-go asks: protobuf if there is, gzip", 0,
 			"Accept", "application/vnd.kubernetes.protobuf,application/json", "Accept-Encoding", "gzip"),
-		fanoutRow(), latencyRow(), memoryRow(),
+		fanoutRow("fan-out", "one event to 1,000 watchers, a connection each", 1000),
+		fanoutRow("fan-out-shared", "one event to 1,000 watchers, 50 on each of 20 connections", 20),
+		latencyRow(), memoryRow(),
 	}
 }
 
@@ -57,44 +59,19 @@ func listRow(name, title string, goal float64, header ...string) row {
 	return r
 }
 
-// fanoutRow changes a pod that 1,000 clients watch, again and again: each change waits
-// until the last of them has heard of the one before.
-func fanoutRow() row {
-	const watchers = 1000
-	r := row{Row: bench.Row{Name: "fan-out", Title: "one event to 1,000 watchers, a connection each", Metrics: []bench.Metric{
+// watchers of the fan-out rows.
+const watchers = 1000
+
+// fanoutRow changes a pod that all watchers watch, over so many connections, again and
+// again: each change waits until the last of them has heard of the one before.
+func fanoutRow(name, title string, connections int) row {
+	r := row{Row: bench.Row{Name: name, Title: title, Metrics: []bench.Metric{
 		{Name: "cpu", Unit: "µs/event", Goal: 5}, {Name: "last p50", Unit: "ms"},
 	}}}
 	r.measure = func(ctx context.Context, s *side, d time.Duration) (map[string]float64, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		var events atomic.Int64
-		heard := make(chan struct{}, 1)
-		rev, err := s.revision(ctx)
-		if err != nil {
-			return nil, err
-		}
-		err = bench.Each(ctx, watchers, 8, func(_ context.Context, i int) error {
-			client := s.newClient()
-			body, err := s.watch(ctx, client, rev)
-			if err != nil {
-				return err
-			}
-			go func() { // ends with the row's context, which ends the body
-				defer client.CloseIdleConnections()
-				defer body.Close()
-				buf := make([]byte, 16<<10)
-				for {
-					n, err := body.Read(buf)
-					if lines := bytes.Count(buf[:n], []byte{'\n'}); lines > 0 && events.Add(int64(lines))%watchers == 0 {
-						heard <- struct{}{}
-					}
-					if err != nil {
-						return
-					}
-				}
-			}()
-			return nil
-		})
+		heard, err := s.listen(ctx, connections)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +84,7 @@ func fanoutRow() row {
 			select {
 			case <-heard:
 			case <-time.After(30 * time.Second):
-				return fmt.Errorf("%d events arrived, not a multiple of %d", events.Load(), watchers)
+				return fmt.Errorf("not all of %d watchers heard of a change", watchers)
 			}
 			times = append(times, time.Since(began).Seconds()*1000)
 			return nil
@@ -128,6 +105,41 @@ func fanoutRow() row {
 		return map[string]float64{"cpu": float64(cpu.Microseconds()) / float64(len(times)*watchers), "last p50": times[len(times)/2]}, nil
 	}
 	return r
+}
+
+// listen opens the watches, each connection's one after the other: it is there when
+// the second one is asked for. What it returns tells of each event that all have heard.
+func (s *side) listen(ctx context.Context, connections int) (<-chan struct{}, error) {
+	rev, err := s.revision(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var events atomic.Int64
+	heard := make(chan struct{}, 1)
+	return heard, bench.Each(ctx, connections, 8, func(context.Context, int) error {
+		client := s.newClient()
+		for range watchers / connections {
+			body, err := s.watch(ctx, client, rev)
+			if err != nil {
+				return err
+			}
+			go func() { // ends with ctx, which ends the body
+				defer client.CloseIdleConnections()
+				defer body.Close()
+				buf := make([]byte, 16<<10)
+				for {
+					n, err := body.Read(buf)
+					if lines := bytes.Count(buf[:n], []byte{'\n'}); lines > 0 && events.Add(int64(lines))%watchers == 0 {
+						heard <- struct{}{}
+					}
+					if err != nil {
+						return
+					}
+				}
+			}()
+		}
+		return nil
+	})
 }
 
 // latencyRow creates pods, one after the other, and waits for each at a watch.
