@@ -305,7 +305,7 @@ func (c *call) sendZipped(p *page, items items) {
 	now := c.layer.clock.Now()
 	for rest := p.entries; len(rest) > 0 && out.err == nil; {
 		n := pieceOf(rest)
-		out.piece(c.layer.pieces.get(c.kind.Prefix, c.form.id, rest[:n], now, items.press))
+		out.piece(c.layer.pieces.get(c.kind.Prefix, items.id(), rest[:n], now, items.press))
 		if rest = rest[n:]; len(rest) > 0 {
 			out.text([]byte{','}, false)
 		}
@@ -331,6 +331,14 @@ func (c *call) items() items {
 	}
 	return items{c.form, bare,
 		c.form.as == "" && c.kind.From == nil && c.kind.Group == storage.Group && c.kind.Version == storage.Version}
+}
+
+// id distinguishes what append makes of the same entries.
+func (it items) id() string {
+	if it.bare {
+		return it.form.id + " bare"
+	}
+	return it.form.id
 }
 
 func (it items) append(b []byte, e *entry) []byte {

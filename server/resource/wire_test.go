@@ -24,24 +24,31 @@ func TestCompressed(t *testing.T) {
 	big := object.Object{"metadata": object.Object{"name": "big"}, "data": object.Object{"x": strings.Repeat("0123456789", 20<<10)}}
 	m.must("POST", configmaps, big)
 	m.must("POST", configmaps, configmap("small"))
-	for _, path := range []string{configmaps, configmaps + "/big", configmaps + "/small"} {
-		plain := m.must("GET", path, nil, "Accept-Encoding", "identity")
-		zipped := m.must("GET", path, nil, "Accept-Encoding", "gzip")
+	const metadata = ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	for _, ask := range []struct{ path, accept string }{
+		{configmaps, "application/json"},
+		{configmaps, "application/vnd.kubernetes.protobuf" + metadata + ",application/json" + metadata},
+		{configmaps, "application/json" + metadata},
+		{configmaps + "/big", ""},
+		{configmaps + "/small", ""},
+	} {
+		plain := m.must("GET", ask.path, nil, "Accept", ask.accept, "Accept-Encoding", "identity")
+		zipped := m.must("GET", ask.path, nil, "Accept", ask.accept, "Accept-Encoding", "gzip")
 		if plain.hdr.Get("Content-Encoding") != "" {
-			t.Errorf("%s: not asked for", path)
+			t.Errorf("%v: not asked for", ask)
 		}
-		if path == configmaps+"/small" {
+		if ask.path == configmaps+"/small" {
 			if zipped.hdr.Get("Content-Encoding") != "" {
-				t.Errorf("%s is not worth it", path)
+				t.Errorf("%v is not worth it", ask)
 			}
 			continue
 		}
 		r, err := gzip.NewReader(bytes.NewReader(zipped.raw))
 		if err != nil || zipped.hdr.Get("Content-Encoding") != "gzip" || zipped.hdr.Get("Vary") == "" {
-			t.Fatalf("%s: %v %v", path, zipped.hdr, err)
+			t.Fatalf("%v: %v %v", ask, zipped.hdr, err)
 		}
 		if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, plain.raw) {
-			t.Errorf("%s: %d bytes, want %d: %v", path, len(b), len(plain.raw), err)
+			t.Errorf("%v: %.200s, want %.200s: %v", ask, b, plain.raw, err)
 		}
 	}
 }
