@@ -88,6 +88,7 @@ var spawners = map[string]string{
 	"chaos/real/audit.go":          "one probe; joined when probing ends",
 	"chaos/real/cluster.go":        "one question to each member; joined at once",
 	"chaos/real/load.go":           "the clients of a run; joined when its load ends",
+	"chaos/real/hold.go":           "the writers, the compactor, and a watch on each member; joined at the end",
 	"chaos/real/member.go":         "the reader of a member's log, which ends with the process",
 	"chaos/real/netns.go":          "the thread in a network namespace; it ends with the world",
 	"chaos/real/faults_disk.go":    "one power cut for each member; joined",

@@ -166,7 +166,7 @@ func acknowledged(h *history.History) error {
 			}
 			kv, live := at[string(put.Key)]
 			switch {
-			case live && kv.Mod < op.Revision(), live && kv.Mod == op.Revision() && kv.Value != string(put.Value):
+			case live && kv.Mod < op.Revision(), live && kv.Mod == op.Revision() && written(op.Method, kv.Value) != string(put.Value):
 				return fmt.Errorf("O4: op %d was acknowledged at revision %d; member %x has %+v", op.ID, op.Revision(), st.Member, kv)
 			case op.Revision() > st.Revision:
 				return fmt.Errorf("O4: op %d was acknowledged at revision %d; member %x is at %d", op.ID, op.Revision(), st.Member, st.Revision)

@@ -96,6 +96,14 @@ type Cluster struct {
 	conns   map[string]*grpc.ClientConn
 }
 
+// cluster is one without members yet.
+func (w *world) cluster(dir string, r *rand.Rand, election time.Duration, out io.Writer) *Cluster {
+	return &Cluster{
+		world: w, dir: dir, begin: time.Now(), rand: r, out: out, conns: map[string]*grpc.ClientConn{},
+		args: []string{fmt.Sprint("--election-timeout=", election.Milliseconds()), fmt.Sprint("--heartbeat-interval=", (election / 10).Milliseconds())},
+	}
+}
+
 // now is the time of the history.
 func (c *Cluster) now() time.Duration { return time.Since(c.begin) }
 

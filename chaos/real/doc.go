@@ -25,7 +25,8 @@
 //
 // Run (run.go) draws a configuration from the seed, starts a cluster and the
 // clients of package workload, through package client and plainly as etcd's own
-// client asks, or in one run of three clients of the Kubernetes API (objects.go),
+// client asks, or in one run of three clients of the Kubernetes API (objects.go), and
+// readers that list and then watch, as those of Kubernetes do (informer.go),
 // lets a fault happen several times while the load goes on, heals,
 // and waits until everybody is served and members are equal. Then it cuts the power
 // of all members, starts them once more, stops them, reads their logs and stores,
@@ -35,6 +36,10 @@
 // A seed fixes the configuration, the requests and the faults, but not the
 // timing of processes: the line of a failure repeats the circumstances, and may
 // need a few attempts.
+//
+// Hold (hold.go) is another kind of run: a rate of writes for as long as one likes,
+// while the leader is killed every few seconds. A history of that length would not
+// fit into memory, so a tape (tape.go) judges it while it goes on.
 //
 // # What it does not reach
 //
@@ -46,7 +51,8 @@
 // # Order to read the files in
 //
 // sandbox.go, netns.go, switch.go, packet.go, disk.go, cgroup.go: the world.
-// member.go, cluster.go, membership.go, certs.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, objects.go, watcher.go: what clients do.
-// run.go, nemesis.go, remains.go, audit.go: a run and its judgement; tally.go adds runs up. The faults_*.go files
+// member.go, cluster.go, membership.go, certs.go: processes. strace.go, damage.go: what spoils their calls and files. load.go, objects.go, watcher.go, informer.go: what clients do.
+// run.go, nemesis.go, remains.go, audit.go: a run and its judgement; hold.go, tape.go, held.go: a load that is held;
+// tally.go adds runs up. The faults_*.go files
 // are the catalogue, by class; catalogue.go lists them.
 package real

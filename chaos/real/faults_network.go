@@ -5,6 +5,8 @@ package real
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -254,8 +256,11 @@ func damagedPackets(r *Run) error {
 // of such a line.
 const thinState = 8
 
+const thinRate = 125_000 // bytes a second
+
 // thinLine damages a follower's log, so that it needs everything, over a line that
 // is too thin for it. Heartbeats must not starve: nobody else has a reason to vote.
+// The state has all history in it, and grows from time to time.
 func thinLine(r *Run) error {
 	for i := range thinState {
 		r.mine.big(i)
@@ -274,16 +279,26 @@ func thinLine(r *Run) error {
 	if err != nil {
 		return err
 	}
+	since := r.now()
+	lead, err := r.awaitLeader(patience)
+	if err != nil {
+		return err
+	}
+	st, err := lead.status()
+	if err != nil {
+		return err
+	}
 	for _, o := range r.peers(m) {
-		r.net.SetBoth(m.Addr, o, Link{Rate: 125_000})
+		r.net.SetBoth(m.Addr, o, Link{Rate: thinRate})
 	}
 	if err := m.start(); err != nil {
 		return err
 	}
 	lines := len(m.lines())
-	err = within(patience, func() error { // not until it has caught up: the load is as thick as the line
+	limit := patience + 2*time.Duration(st.DbSize/thinRate)*time.Second // half of the line is for the load
+	err = within(limit, func() error {                                  // not until it has caught up: the load is as thick as the line
 		if !mentions(m, lines, "repaired the stored data") {
-			return fmt.Errorf("O9: %s did not get the state over 1 Mbit/s", m.Name)
+			return fmt.Errorf("O9: %s did not get the state of %d bytes over 1 Mbit/s within %v", m.Name, st.DbSize, limit)
 		}
 		return nil
 	})
@@ -291,11 +306,21 @@ func thinLine(r *Run) error {
 		return err
 	}
 	after, err := r.term()
-	if err == nil && after > before+1 {
+	switch {
+	case err == nil && after > before+1 && r.said(since, "the disk has stalled"):
+		err = fmt.Errorf("%w: the machine was too busy for a leader's disk", errNothing)
+	case err == nil && after > before+1:
 		err = fmt.Errorf("O9: %d terms went by while a member caught up over 1 Mbit/s", after-before)
 	}
 	r.net.Heal()
 	return err
+}
+
+// said reports that some member has logged a text since a time.
+func (r *Run) said(since time.Duration, text string) bool {
+	return slices.ContainsFunc(r.members(), func(m *Member) bool {
+		return slices.ContainsFunc(m.lines(), func(l logLine) bool { return l.At >= since && strings.Contains(l.Text, text) })
+	})
 }
 
 func resets(r *Run) error {

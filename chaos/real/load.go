@@ -185,13 +185,18 @@ func (w *caller) from(s workload.Source) {
 	}
 }
 
+// member is whom the caller asks if it goes without a library.
+func (w *caller) member() *Member {
+	all := w.c.members()
+	return all[w.at%len(all)]
+}
+
 // conn is how the next call goes.
 func (w *caller) conn() (load.Conn, error) {
 	if w.cl != nil {
 		return load.Conn{ClientConnInterface: w.cl.Conn(), Name: "client", Outcome: load.OutcomeOfClient}, nil
 	}
-	all := w.c.members()
-	m := all[w.at%len(all)]
+	m := w.member()
 	cc, err := w.c.dial(m.endpoint())
 	return load.Conn{ClientConnInterface: cc, Name: m.Name, Member: m.ID, Outcome: history.OutcomeOf}, err
 }

@@ -26,7 +26,7 @@ import (
 
 // This file is clients of the Kubernetes API that members serve. They make, change,
 // delete and list ConfigMaps, as plainly as the API has it: one member after the
-// other, each until it fails.
+// other, each until it fails. Others watch (informer.go).
 //
 // While a run goes on, what they ask is written down in short: a put of a tag, a
 // delete, a range. A member makes transactions of it, with objects in them that the
@@ -38,6 +38,7 @@ import (
 
 const (
 	objectsPrefix = "/registry/configmaps/default/chaos-"
+	objectsEnd    = "/registry/configmaps/default/chaos."
 	objectsPath   = "/api/v1/namespaces/default/configmaps"
 	objectsHeld   = 20 // that clients fight for
 )
@@ -85,7 +86,7 @@ func (o *objects) step() {
 	case n < 8:
 		o.write(http.MethodPost, "", object{Metadata: objectMeta{Name: name}})
 	default:
-		o.list()
+		o.list("")
 	}
 }
 
@@ -115,30 +116,42 @@ func (o *objects) remove(name string) {
 	o.count(rec.Return(&pb.DeleteRangeResponse{Header: &pb.ResponseHeader{}}, outcome, err))
 }
 
-// list reads all objects as of now.
-func (o *objects) list() {
-	req := &pb.RangeRequest{Key: []byte(objectsPrefix), RangeEnd: []byte(objectsPrefix[:len(objectsPrefix)-1] + ".")}
+// list reads all objects: as of now, or, of version 0, as the member's cache has
+// them. nil: there is no answer.
+func (o *objects) list(version string) *pb.RangeResponse {
+	req := &pb.RangeRequest{Key: []byte(objectsPrefix), RangeEnd: []byte(objectsEnd), Serializable: version != ""}
 	rec, m := o.begin(http.MethodGet, req)
 	var got struct {
 		Metadata objectMeta `json:"metadata"`
 		Items    []object   `json:"items"`
 	}
-	outcome, err := o.ask(m, http.MethodGet, "", nil, &got)
+	outcome, err := o.ask(m, http.MethodGet, "?resourceVersion="+version, nil, &got)
 	resp := &pb.RangeResponse{Header: versionOf(got.Metadata.ResourceVersion)}
 	if outcome == history.OK {
 		clear(o.known)
 	}
 	for _, x := range got.Items {
-		if !strings.HasPrefix(x.Metadata.Name, "chaos-") {
-			continue // the cluster's own
+		if !x.ofLoad() {
+			continue
 		}
 		o.known[x.Metadata.Name] = x.Metadata.ResourceVersion
-		resp.Kvs = append(resp.Kvs, &mvccpb.KeyValue{
-			Key: []byte("/registry/configmaps/default/" + x.Metadata.Name), Value: []byte(x.Data["tag"]), ModRevision: versionOf(x.Metadata.ResourceVersion).Revision,
-		})
+		resp.Kvs = append(resp.Kvs, x.short())
 	}
 	resp.Count = int64(len(resp.Kvs))
-	o.count(rec.Return(resp, outcome, err))
+	if o.count(rec.Return(resp, outcome, err)).Outcome != history.OK {
+		return nil
+	}
+	return resp
+}
+
+// ofLoad: others are the cluster's own.
+func (x object) ofLoad() bool { return strings.HasPrefix(x.Metadata.Name, "chaos-") }
+
+// short is as much of the stored object as its reader knows.
+func (x object) short() *mvccpb.KeyValue {
+	return &mvccpb.KeyValue{
+		Key: []byte("/registry/configmaps/default/" + x.Metadata.Name), Value: []byte(x.Data["tag"]), ModRevision: versionOf(x.Metadata.ResourceVersion).Revision,
+	}
 }
 
 func versionOf(text string) *pb.ResponseHeader {
@@ -150,8 +163,7 @@ func versionOf(text string) *pb.ResponseHeader {
 const resourceMethod = "resource/"
 
 func (o *objects) begin(verb string, req proto.Message) (*history.Call, *Member) {
-	all := o.c.members()
-	m := all[o.at%len(all)]
+	m := o.member()
 	return o.rec.Call(o.n, m.ID, m.Name, resourceMethod+verb, req), m
 }
 
@@ -197,6 +209,15 @@ func (o *objects) ask(m *Member, verb, path string, body, answer any) (history.O
 
 // tagIn finds the tag in a stored object.
 var tagIn = regexp.MustCompile(`"data":\{"tag":"([0-9]+:[0-9]+)"\}`)
+
+// written is what the caller of a method wrote into a stored value: a client of the
+// Kubernetes API its tag.
+func written(method, value string) string {
+	if found := tagIn.FindStringSubmatch(value); strings.HasPrefix(method, resourceMethod) && found != nil {
+		return found[1]
+	}
+	return value
+}
 
 // attribute puts the log's transactions in the place of the writes that clients
 // asked for in short. What members write by themselves is theirs, and so is what
@@ -253,6 +274,7 @@ func attribute(h *history.History) {
 			complete(m, op)
 		}
 	}
+	completeWatches(m, h.Watches)
 }
 
 // chance orders calls by how likely a deletion is theirs.

@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/keelson-io/keelson/chaos/history"
 	"github.com/keelson-io/keelson/chaos/oracle"
 )
@@ -53,6 +51,8 @@ type Run struct {
 	watchers []*watcher
 	watch    func(*watcher) // starts one more
 	library  *library
+	mirrors  []*mirror
+	informed []*informer
 	lags     int                   // followers that were left behind
 	strikes  map[int]time.Duration // by fault of the history: when it first did something to a process; 0: it did not
 	result   Result
@@ -77,10 +77,7 @@ func (w *world) run(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	defer os.RemoveAll(dir)
-	c := &Cluster{
-		world: w, dir: dir, rand: r, out: cfg.Log, conns: map[string]*grpc.ClientConn{},
-		args: []string{fmt.Sprint("--election-timeout=", election.Milliseconds()), fmt.Sprint("--heartbeat-interval=", (election / 10).Milliseconds())},
-	}
+	c := w.cluster(dir, r, election, cfg.Log)
 	run := &Run{Cluster: c, Config: cfg, strikes: map[int]time.Duration{}}
 	run.Election = election
 	run.result = Result{
@@ -209,6 +206,15 @@ func (r *Run) startLoad() (err error) {
 	r.watch(&watcher{n: 199, c: r.Cluster, rec: r.rec})
 	r.library = &library{n: 200, cl: r.load.clients[0], rec: r.rec, errs: make(chan error, 1)}
 	r.watching.Go(func() { r.library.run(ctx) })
+	if r.user == "" {
+		w, informers := r.readers()
+		r.watch(w)
+		r.mirrors, r.informed = []*mirror{w.mirror}, informers
+		for _, f := range informers {
+			r.mirrors = append(r.mirrors, f.mirror)
+			r.watching.Go(func() { f.run(ctx) })
+		}
+	}
 	r.probe = &prober{c: r.Cluster, rec: r.rec}
 	r.watching.Go(func() { r.probe.run(ctx) })
 	return nil
@@ -392,6 +398,7 @@ func (r *Run) quiet() error {
 		}
 		return nil
 	}))
+	err = errors.Join(err, r.copied())
 	select {
 	case e := <-r.library.errs:
 		return errors.Join(err, e)
@@ -445,6 +452,9 @@ func (r *Run) verdict(file string, failed error) error {
 	c := oracle.NewCase(h)
 	r.result.Writes = len(c.Written())
 	var errs []error
+	for _, f := range r.informed {
+		errs = append(errs, f.inTime(h.States[0].Compact))
+	}
 	for _, o := range oracle.All() {
 		for _, err := range o.Check(c) {
 			errs = append(errs, fmt.Errorf("%s %w", o.Name, err))

@@ -16,6 +16,7 @@ import (
 type Campaign struct {
 	Rows    map[string]int // of the catalogue, by fault
 	Tallies []*Tally
+	Holds   []Held `json:",omitempty"` // loads that went on while leaders were killed
 }
 
 // Tally is the runs of one fault on one day.
@@ -182,7 +183,15 @@ func (c *Campaign) Write(name string) error {
 		}
 		lines = append(lines, string(b))
 	}
-	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n]}\n", rows, strings.Join(lines, ",\n"))
+	var holds []string
+	for _, h := range c.Holds {
+		b, err := json.Marshal(h)
+		if err != nil {
+			return err
+		}
+		holds = append(holds, string(b))
+	}
+	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n],\n\"Holds\":[\n%s\n]}\n", rows, strings.Join(lines, ",\n"), strings.Join(holds, ",\n"))
 	if err := os.WriteFile(name+".new", []byte(text), 0o644); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package real
 import (
 	"path/filepath"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -59,5 +60,37 @@ func TestTally(t *testing.T) {
 	}
 	if got := c.Gaps("kill", time.Second); !reflect.DeepEqual(got, Histogram{30: 3}) {
 		t.Errorf("gaps are %v", got)
+	}
+}
+
+// TestHolds: the longest counts, then the one with the most writes; what failed does
+// not, and the file keeps all.
+func TestHolds(t *testing.T) {
+	hold := func(d time.Duration, writes int, failure string) Held {
+		return Held{Took: d, Rate: 20, Writes: writes, Failure: failure, Gaps: Histogram{30: 1}}
+	}
+	c := Campaign{Holds: []Held{hold(time.Hour, 9, "O4: gone"), hold(time.Minute, 500, ""), hold(20*time.Minute, 40, ""), hold(20*time.Minute, 41, "")}}
+	file := filepath.Join(t.TempDir(), "real.json")
+	if err := c.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadCampaign(file)
+	if err != nil || !reflect.DeepEqual(back.Holds, c.Holds) {
+		t.Fatalf("read %+v, %v", back.Holds, err)
+	}
+	if best := back.Best(); best == nil || best.Writes != 41 {
+		t.Errorf("the best is %+v", best)
+	}
+	if (&Campaign{Holds: c.Holds[:1]}).Best() != nil {
+		t.Error("a failure is the best")
+	}
+	h := Held{Rate: 20}
+	seconds := make([]atomic.Int64, 3)
+	for i, n := range []int64{0, 19, 30} {
+		seconds[i].Store(n)
+	}
+	h.count(seconds)
+	if h.Writes != 49 || h.Seconds[0] != 1 || h.Seconds[9] != 1 || h.Seconds[10] != 1 {
+		t.Errorf("counted %+v", h)
 	}
 }

@@ -22,15 +22,16 @@ import (
 
 // watcher follows all keys of the load through one member at a time, on a plain
 // stream, and goes on where it ended when the stream breaks. A watcher with a
-// member of its own stays with it.
+// member of its own stays with it, one with a mirror follows the mirror's keys.
 type watcher struct {
-	n    int
-	c    *Cluster
-	rec  *history.Recorder
-	at   *Member // nil: one after the other
-	turn int
-	next int64        // revision to go on from
-	seen atomic.Int64 // revision up to which everything was told
+	n      int
+	c      *Cluster
+	rec    *history.Recorder
+	at     *Member // nil: one after the other
+	turn   int
+	mirror *mirror      // nil: there is none
+	next   int64        // revision to go on from; 0: a list comes first
+	seen   atomic.Int64 // revision up to which everything was told
 }
 
 // Watchers ask for everything but the keys of large values.
@@ -38,7 +39,9 @@ const watchedFrom, watchedTo = "!", "~"
 
 // run ends with ctx.
 func (w *watcher) run(ctx context.Context) {
-	w.next = 1
+	if w.mirror == nil {
+		w.next = 1
+	}
 	for ctx.Err() == nil {
 		m := w.at
 		if m == nil {
@@ -46,7 +49,11 @@ func (w *watcher) run(ctx context.Context) {
 			m = all[w.turn%len(all)]
 			w.turn++
 		}
-		w.stream(ctx, m)
+		if w.next == 0 {
+			w.next = w.mirror.begin()
+		} else {
+			w.stream(ctx, m)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):
@@ -75,6 +82,9 @@ func (w *watcher) stream(ctx context.Context, m *Member) {
 		return
 	}
 	req := &pb.WatchCreateRequest{Key: []byte(watchedFrom), RangeEnd: []byte(watchedTo), StartRevision: w.next, PrevKv: w.n%2 == 0, ProgressNotify: true}
+	if w.mirror != nil {
+		req.Key, req.RangeEnd = []byte(w.mirror.from), []byte(w.mirror.to)
+	}
 	if err := s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
 		return
 	}
@@ -89,6 +99,9 @@ func (w *watcher) stream(ctx context.Context, m *Member) {
 		switch {
 		case resp.Canceled && resp.CompactRevision > 0:
 			w.next = resp.CompactRevision
+			if w.mirror != nil {
+				w.next = 0
+			}
 			rec.Ended(nil)
 			return
 		case resp.Canceled:
@@ -97,6 +110,7 @@ func (w *watcher) stream(ctx context.Context, m *Member) {
 		case len(resp.Events) > 0:
 			rev := resp.Events[len(resp.Events)-1].Kv.ModRevision
 			w.next = rev + 1
+			w.mirror.follow(resp.Events...)
 			w.seen.Store(rev)
 		case !resp.Created:
 			w.seen.Store(resp.Header.Revision)

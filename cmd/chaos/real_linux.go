@@ -23,6 +23,7 @@ import (
 // realRun is what `chaos real` was asked for.
 type realRun struct {
 	plan    real.Plan
+	hold    real.Hold
 	fault   string
 	class   string
 	kvd     string
@@ -55,6 +56,9 @@ func realProcesses(args []string) error {
 	f.StringVar(&o.results, "results", "", "add what each run was to the sums in this file")
 	f.StringVar(&o.plan.Keep, "keep", "", "folder for what failing runs leave")
 	f.BoolVar(&o.plan.Stop, "stop", false, "end at the first failure")
+	f.DurationVar(&o.hold.For, "hold", 0, "no fault by name: writes for so long, while the leader is killed every -every")
+	f.IntVar(&o.hold.Rate, "rate", 2000, "with -hold: writes a second that clients ask for")
+	f.DurationVar(&o.hold.Every, "every", 5*time.Second, "with -hold: from kill to kill")
 	f.BoolVar(&o.list, "list", false, "list the faults")
 	f.BoolVar(&o.verbose, "v", false, "tell what happens")
 	if err := f.Parse(args); err != nil {
@@ -84,6 +88,9 @@ func realProcesses(args []string) error {
 func (o *realRun) choose() error {
 	if o.plan.Seed == 0 {
 		o.plan.Seed = uint64(time.Now().UnixNano()) >> 20 // the sandbox draws its own
+	}
+	if o.hold.For > 0 {
+		return nil
 	}
 	var all []*real.Fault
 	for _, f := range real.Catalogue() {
@@ -243,6 +250,9 @@ func (o *realRun) run(dir string) error {
 	for _, f := range real.Catalogue() {
 		campaign.Rows[f.Name] = f.Row
 	}
+	if o.hold.For > 0 {
+		return o.held(ctx, dir, &campaign)
+	}
 	machine := real.Machine()
 	runs, writing := 0, error(nil)
 	happened := map[string]int{}
@@ -267,6 +277,23 @@ func (o *realRun) run(dir string) error {
 		err = errors.Join(err, fmt.Errorf("%d of %d runs failed", failed, runs))
 	}
 	return errors.Join(err, ctx.Err())
+}
+
+// held holds a load while leaders are killed.
+func (o *realRun) held(ctx context.Context, dir string, campaign *real.Campaign) error {
+	o.hold.Seed, o.hold.Binary, o.hold.Keep, o.hold.Log = o.plan.Seed, o.plan.Binary, o.plan.Keep, o.plan.Log
+	h, err := o.hold.Execute(ctx, dir)
+	if err != nil {
+		return err
+	}
+	fmt.Println(h.Line())
+	if campaign.Holds = append(campaign.Holds, h); o.results != "" {
+		err = campaign.Write(o.results)
+	}
+	if h.Failure != "" {
+		err = errors.Join(err, errors.New("the run failed"))
+	}
+	return err
 }
 
 // reached tells how often the faults of each row happened, and fails at zero.

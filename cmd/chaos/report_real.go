@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keelson-io/keelson/chaos/fault"
 	"github.com/keelson-io/keelson/chaos/real"
@@ -110,7 +111,33 @@ Made by `+"`go run ./cmd/chaos real -fault NAME -results docs/results/real.json`
 	}
 	fmt.Fprintln(w)
 	writeFailures(w, t.Failures, track)
+	t.holds(w, track)
 	t.rotation(w)
+}
+
+// holds tells of loads that went on while leaders were killed.
+func (t *realTotal) holds(w io.Writer, track string) {
+	if len(t.Holds) == 0 {
+		return
+	}
+	fmt.Fprint(w, `### A load while leaders are killed
+
+Made by `+"`go run ./cmd/chaos real -hold TIME -rate N -results docs/results/real.json`"+`: 128 writers put values of 128 bytes through the client library, the leader
+is killed every few seconds and started again, and history is compacted. A watch on each member must tell of one sequence of revisions without a
+hole, in which each acknowledged write has the revision that its writer was told; at the end the power of all members is cut, and each must have
+what the watches told of. Members, clients and judge share the machine.
+
+`)
+	var failed []string
+	for _, h := range t.Holds {
+		if h.Failure != "" {
+			failed = append(failed, h.Line())
+			continue
+		}
+		fmt.Fprintf(w, "- %s, %s, %s: %s\n", h.Began.Format(time.DateOnly), h.Commit, h.Machine, h.Line())
+	}
+	fmt.Fprintln(w)
+	writeFailures(w, failed, track)
 }
 
 // rotation says which fault was last made when.
