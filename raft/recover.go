@@ -89,7 +89,9 @@ func (r *recovered) fit(cfg *Config) error {
 		cause := fmt.Errorf("raft: the state is of index %d, but the log begins after %d", applied, start.Index)
 		return &DamagedError{cause, r.hard}
 	}
-	if r.wal.Last() == 0 && r.hard.Term == 0 && applied == 0 && cfg.Bootstrap {
+	// A crash inside bootstrap may leave its hard state, torn off its entries. What
+	// bootstraps has promised nothing yet.
+	if r.wal.Last() == 0 && r.hard.Term <= bootstrapTerm && r.hard.Vote == 0 && applied == 0 && cfg.Bootstrap {
 		return r.bootstrap(cfg)
 	}
 	matches, err := r.holds(wal.Position{Index: applied, Term: r.state.Term})
@@ -143,6 +145,9 @@ func (r *recovered) holds(p wal.Position) (bool, error) {
 	return term == p.Term, err
 }
 
+// bootstrapTerm is that of a new cluster's first entries.
+const bootstrapTerm = 1
+
 // bootstrap begins the log of a new cluster: equal entries on all members, one
 // for each, committed by agreement of the operator.
 func (r *recovered) bootstrap(cfg *Config) error {
@@ -157,11 +162,11 @@ func (r *recovered) bootstrap(cfg *Config) error {
 		if err != nil {
 			return err
 		}
-		entries = append(entries, &raftpb.Entry{Term: new(uint64(1)), Index: new(uint64(i + 1)), Type: typ.Enum(), Data: data})
+		entries = append(entries, &raftpb.Entry{Term: new(uint64(bootstrapTerm)), Index: new(uint64(i + 1)), Type: typ.Enum(), Data: data})
 	}
-	r.hard = wal.HardState{Term: 1, Commit: api.Index(len(entries))}
-	// A crash before the sync leaves an empty log, and the next start does this
-	// again; after it the cluster exists.
+	r.hard = wal.HardState{Term: bootstrapTerm, Commit: api.Index(len(entries))}
+	// A crash before the sync leaves a log without all of the entries, and the next
+	// start does this again; after it the cluster exists.
 	if err := r.wal.Append(&r.hard, entries); err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (b *breaking) commit(m *member) (applied bool, err error) {
 	if b.commits++; b.result.Met || b.commits != b.what.Nth || way != Commit && way != Told {
 		return false, nil
 	}
-	b.met(m, m.phase()+": commit of the store")
+	b.met(m, m.phase()+": "+commitPoint)
 	return way == Told, errFlush
 }
 
@@ -150,8 +150,10 @@ func (m *member) phase() string {
 	case m.repairing:
 		return "repair"
 	}
-	return "service"
+	return inService
 }
+
+const inService = "service"
 
 // point names a call by what it is done to, when.
 func (m *member) point(c vfs.Call) string { return m.phase() + ": " + callName(c) }
@@ -177,9 +179,8 @@ type World struct {
 	Plan   []fault.Event
 }
 
-// NewWorld is the scenario for a number of members; leads: the first one leads
-// most of the time.
-func NewWorld(members int, leads bool) World {
+// NewWorld is the scenario for a number of members.
+func NewWorld(members int) World {
 	w := World{Config: Config{
 		Seed: 1, Members: members, Safety: 3 * time.Second, Calm: 20 * time.Second, Tick: 20 * time.Millisecond, ElectionTicks: 10,
 		Clients: 2, Think: 50 * time.Millisecond, Timeout: time.Second, Keys: 8, ValueBytes: 400, Watchers: 1,
@@ -193,12 +194,8 @@ func NewWorld(members int, leads bool) World {
 	at(800, fault.Kill, 100*time.Millisecond)
 	if members > 1 {
 		at(1200, fault.Isolate, 700*time.Millisecond)
+		at(2100, fault.HandOver, 0)
 		at(2500, fault.Delete, 100*time.Millisecond)
-	}
-	if leads {
-		for ms := 300; ms < 3000; ms += 300 {
-			w.Plan = append(w.Plan, fault.Event{At: time.Duration(ms) * time.Millisecond, Kind: fault.HandOver, Member: ms / 300 % members})
-		}
 	}
 	return w
 }
@@ -222,7 +219,7 @@ type CallCounts struct {
 
 // FailCalls fails every step-th call of the world in each of the ways, one run
 // for each. For the first again calls of each name, it fails each call of the
-// recovery that follows, too, refused and by power.
+// recovery that follows, too, refused or by power, in turns.
 func (w World) FailCalls(ways []Way, step, again int, tell func(string)) CallCounts {
 	n := CallCounts{Ways: map[Way]int{}, Points: map[string]int{}}
 	failed := func(c FailedCall, r *CallResult) {
@@ -249,14 +246,13 @@ func (w World) FailCalls(ways []Way, step, again int, tell func(string)) CallCou
 			if names[r.Point]++; names[r.Point] > again {
 				continue
 			}
-			for _, c.AgainWay = range []Way{Refused, NoPower} {
-				for c.Again = 1; ; c.Again++ {
-					r := w.FailCall(c)
-					if failed(c, &r); !r.Recovering {
-						break
-					}
-					n.Again++
+			for c.Again = 1; ; c.Again++ {
+				c.AgainWay = []Way{Refused, NoPower}[(nth+c.Again)%2]
+				r := w.FailCall(c)
+				if failed(c, &r); !r.Recovering {
+					break
 				}
+				n.Again++
 			}
 		}
 		tell(fmt.Sprintf("%d members: %d calls, one after the other: %s", w.Config.Members, n.Ways[way], way))

@@ -6,8 +6,8 @@ import "testing"
 // member that is alone, and one each in a cluster.
 func TestFailCalls(t *testing.T) {
 	tell := func(s string) { t.Log(s) }
-	n := NewWorld(1, false).FailCalls(Ways, 97, 0, tell)
-	n.Add(NewWorld(3, true).FailCalls([]Way{NoPower}, 301, 0, tell))
+	n := NewWorld(1).FailCalls(Ways, 97, 0, tell)
+	n.Add(NewWorld(3).FailCalls([]Way{NoPower}, 301, 0, tell))
 	for _, f := range n.Failures {
 		t.Error(f)
 	}

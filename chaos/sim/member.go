@@ -238,6 +238,7 @@ func (m *member) openEngine(path string) (engine.Engine, error) {
 		case m.failing != nil:
 			err := m.failing
 			m.failing = nil
+			m.cutShort(commitPoint)
 			return m.applied, err
 		case m.s.breaks != nil && m.n == 0:
 			return m.s.breaks.commit(m)
@@ -472,9 +473,10 @@ func (m *member) ended() bool {
 }
 
 // beforeCall fails the power in the middle of what is written.
-func (m *member) beforeCall(vfs.Call) {
+func (m *member) beforeCall(c vfs.Call) {
 	if m.crashAt > 0 && m.dead == nil {
 		if m.crashAt--; m.crashAt == 0 {
+			m.cutCall(c)
 			m.dead = m.disk.powerless(m.s.chance.disk)
 		}
 	}
@@ -484,6 +486,7 @@ func (m *member) beforeCall(vfs.Call) {
 func (m *member) down(left *disk) {
 	s := m.s
 	m.s.stats.Crashes++
+	m.cutState()
 	m.disk, m.node = left, nil
 	m.life++
 	m.abandon()

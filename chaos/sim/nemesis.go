@@ -43,9 +43,9 @@ func (s *Sim) strike(e fault.Event) {
 	case fault.FlushFails:
 		m.failing, m.applied = errFlush, e.Arg == 1
 	case fault.SyncFails:
-		m.fs.SetRules(vfs.Rule{Op: vfs.OpSync, Nth: 1, Lose: true}, vfs.Rule{Hook: m.beforeCall})
+		m.fs.SetRules(vfs.Rule{Op: vfs.OpSync, Nth: 1, Lose: true, Hook: m.cutCall}, vfs.Rule{Hook: m.beforeCall})
 	case fault.WriteFails:
-		m.fs.SetRules(vfs.Rule{Op: vfs.OpWrite, Nth: 1, Err: vfs.ErrInjected, Short: e.Arg == 1, Apply: e.Arg == 2}, vfs.Rule{Hook: m.beforeCall})
+		m.fs.SetRules(vfs.Rule{Op: vfs.OpWrite, Nth: 1, Err: vfs.ErrInjected, Short: e.Arg == 1, Apply: e.Arg == 2, Hook: m.cutCall}, vfs.Rule{Hook: m.beforeCall})
 	case fault.DiskFull:
 		m.disk.files.SetSpace(0)
 		s.undo(e.For, func() { m.disk.files.SetSpace(-1) })

@@ -97,6 +97,17 @@ func (s *Stats) Add(o Stats) {
 	for k, n := range o.Faults {
 		s.Faults[k] += n
 	}
+	for point, phases := range o.Points {
+		if s.Points == nil {
+			s.Points = map[string]map[string]int{}
+		}
+		if s.Points[point] == nil {
+			s.Points[point] = map[string]int{}
+		}
+		for phase, n := range phases {
+			s.Points[point][phase] += n
+		}
+	}
 	if s.FirstAck == nil {
 		s.FirstAck = map[fault.Kind]Wait{}
 	}

@@ -68,7 +68,8 @@ type Stats struct {
 	Deleted                      int // databases
 	Returned, DisksLost          int // members that came back after their removal; that lost all they had
 	Faults                       map[fault.Kind]int
-	FirstAck                     map[fault.Kind]Wait // by the faults that ended
+	FirstAck                     map[fault.Kind]Wait       // by the faults that ended
+	Points                       map[string]map[string]int `json:",omitempty"` // where something was cut short, by Phases
 }
 
 // Failure is what a run found.
@@ -165,7 +166,7 @@ func (s *Sim) release() {
 func newSim(cfg Config, log io.Writer) *Sim {
 	s := &Sim{cfg: cfg, log: log, byID: map[api.MemberID]*member{}, watch: oracle.NewObserver(), roster: oracle.NewRoster(), trace: 14695981039346656037}
 	s.hist.Drift = cfg.Drift
-	s.stats.Faults, s.stats.FirstAck = map[fault.Kind]int{}, map[fault.Kind]Wait{}
+	s.stats.Faults, s.stats.FirstAck, s.stats.Points = map[fault.Kind]int{}, map[fault.Kind]Wait{}, map[string]map[string]int{}
 	source := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(cfg.Seed, n)) }
 	c := &s.chance
 	c.net, c.disk, c.client, c.sched, c.member = source(11), source(12), source(13), source(14), source(15)

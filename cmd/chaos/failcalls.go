@@ -43,7 +43,7 @@ func failCalls(args []string) error {
 		return err
 	}
 	all := failedCalls{stamp: newStamp("chaos failcalls"), Step: *step}
-	for _, w := range []sim.World{sim.NewWorld(1, false), sim.NewWorld(3, false), sim.NewWorld(3, true)} {
+	for _, w := range []sim.World{sim.NewWorld(1), sim.NewWorld(3)} {
 		all.Add(w.FailCalls(sim.Ways, *step, *again, func(line string) { fmt.Println(line) }))
 	}
 	for _, name := range all.Names() {

@@ -71,6 +71,7 @@ func report(args []string) error {
 	figures.writeRows(w)
 	writeWaits(w, t.stats.FirstAck)
 	writeHunts(w, found)
+	writeEtcdBugs(w)
 	fmt.Fprintf(w, "## Track record\n\n%s\n%s", track, notTested)
 	return errors.Join(w.Flush(), page.Close())
 }
