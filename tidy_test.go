@@ -110,6 +110,7 @@ var spawners = map[string]string{
 	"cmd/kvd/main.go":              "the waiter for signals; what tends the heap, joined when the member has ended",
 	"mvcc/hub.go":                  "the waking of more streams than publish should wait for",
 	"mvcc/load.go":                 "the parallel scan of the engine at start; joined before Open returns",
+	"mvcc/engine/boltcheck.go":     "the parallel check of the file at start; joined before OpenBolt returns",
 	"raft/node.go":                 "loop, append and apply; the making of a snapshot for a follower",
 	"raft/transport/grpc.go":       "the gRPC server's Serve",
 	"raft/transport/inbound.go":    "one watcher for each inbound stream's end",

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
@@ -102,20 +103,20 @@ func load(e engine.Engine) (l *loaded, err error) {
 	if l.foreign {
 		l.trusted = 1<<63 - 1 // no record needs a checksum until the end is known
 	}
-	records, err := scanRecords(view, l.trusted)
+	runs, last, err := scanRecords(view, l.trusted)
 	if err != nil {
 		return nil, err
 	}
 	l.rev = max(1, l.compact())
-	if n := len(records); n > 0 {
-		l.rev = max(l.rev, records[n-1].mod)
+	if len(runs) > 0 {
+		l.rev = max(l.rev, last)
 		if planted.RevisionReused {
 			l.rev--
 		}
 	}
 	if l.foreign {
 		l.trusted = l.rev + 1
-		if len(records) == 0 && l.index == 0 {
+		if len(runs) == 0 && l.index == 0 {
 			l.trusted = 0
 		}
 	}
@@ -125,43 +126,77 @@ func load(e engine.Engine) (l *loaded, err error) {
 	if err := l.loadLeases(); err != nil {
 		return nil, err
 	}
-	sortRecords(records)
-	l.buildIndex(records)
+	l.buildIndex(runs)
 	return l, nil
 }
 
-// buildIndex builds the tree of the records, which are sorted by key and revision.
-func (l *loaded) buildIndex(records []*item) {
-	items := records[:0]
-	for i := 0; i < len(records); {
-		j := i + 1
-		for j < len(records) && records[j].key == records[i].key {
-			j++
+// buildIndex builds the tree of the records, which are sorted by key and revision
+// in each run. Ranges of keys are built side by side.
+func (l *loaded) buildIndex(runs [][]*item) {
+	ranges := make([]keyRange, keyRanges)
+	bounds := splitKeys(runs, keyRanges)
+	inParallel(keyRanges, func(n int) {
+		r := &ranges[n]
+		r.compact = l.compact()
+		var one []*item
+		merge(cutRuns(runs, bounds, n), func(it *item) {
+			if len(one) > 0 && one[0].key != it.key {
+				r.add(one)
+				one = one[:0]
+			}
+			one = append(one, it)
+		})
+		if len(one) > 0 {
+			r.add(one)
 		}
-		if it := l.chain(records[i:j]); it != nil {
-			items = append(items, it)
+		r.row.finish()
+	})
+	var rows []leafRow
+	for i := range ranges {
+		r := &ranges[i]
+		rows = append(rows, r.row)
+		l.dirty, l.doomed = append(l.dirty, r.dirty...), append(l.doomed, r.doomed...)
+		l.revisions += r.revisions
+		l.keyBytes += r.keyBytes
+		for _, it := range r.leased {
+			if ls := l.leases[it.lease]; ls != nil {
+				if ls.keys == nil {
+					ls.keys = map[string]struct{}{}
+				}
+				ls.keys[it.key] = struct{}{}
+			}
 		}
-		i = j
 	}
-	l.tree = buildTree(items)
+	l.tree = joinRows(rows)
 }
 
-// chain makes the item of one key from its records, leaving out what
-// compaction has given up, or returns nil if that is all.
-func (l *loaded) chain(records []*item) *item {
+// keyRange is what the records of a range of keys come to.
+type keyRange struct {
+	compact   api.Revision
+	row       leafRow
+	dirty     []string
+	doomed    []revision
+	leased    []*item
+	revisions int
+	keyBytes  int64
+}
+
+// add makes the item of one key from its records, leaving out what compaction has
+// given up.
+func (r *keyRange) add(records []*item) {
 	it := records[len(records)-1]
 	var older []revision
-	for _, r := range records[:len(records)-1] {
-		older = append(older, r.rev())
+	for _, rec := range records[:len(records)-1] {
+		older = append(older, rec.rev())
 	}
 	if len(older) > 0 {
 		it.hist = &history{revs: older}
 	}
-	n := it.garbage(l.compact())
-	l.doomed = append(l.doomed, older[:min(n, len(older))]...)
+	n := it.garbage(r.compact)
+	r.doomed = append(r.doomed, older[:min(n, len(older))]...)
 	if n > len(older) {
-		l.doomed = append(l.doomed, it.rev())
-		return nil
+		r.doomed = append(r.doomed, it.rev())
+		return
 	}
 	if n > 0 {
 		it.hist = nil
@@ -169,18 +204,15 @@ func (l *loaded) chain(records []*item) *item {
 			it.hist = &history{revs: slices.Clone(older[n:])}
 		}
 	}
-	l.revisions += 1 + len(older) - n
-	l.keyBytes += int64(len(it.key))
+	r.revisions += 1 + len(older) - n
+	r.keyBytes += int64(len(it.key))
 	if it.dirty = !it.clean(); it.dirty {
-		l.dirty = append(l.dirty, it.key)
+		r.dirty = append(r.dirty, it.key)
 	}
-	if ls := l.leases[it.lease]; ls != nil && it.lease != 0 {
-		if ls.keys == nil {
-			ls.keys = map[string]struct{}{}
-		}
-		ls.keys[it.key] = struct{}{}
+	if it.lease != 0 {
+		r.leased = append(r.leased, it)
 	}
-	return it
+	r.row.add(it)
 }
 
 func (l *loaded) loadLeases() (err error) {
@@ -197,69 +229,84 @@ func (l *loaded) loadLeases() (err error) {
 	return err
 }
 
-// scanBatch is how many records go from the reader to a decoder at once.
-const scanBatch = 1024
+// The store is read in scanPieces ranges of revisions and put together in keyRanges
+// ranges of keys, so that all processors have something to do most of the time: neither
+// revisions nor keys need be spread evenly.
+const (
+	scanPieces = 128
+	keyRanges  = 16
+)
 
-// pair is a stored record, aliasing the engine's view.
-type pair struct{ key, value []byte }
-
-// scanRecords reads all records in the order of their revisions, as items
-// without history. One goroutine walks the engine; the decoders check sums and
-// take the records apart.
-func scanRecords(view engine.View, trusted api.Revision) ([]*item, error) {
-	type job struct {
-		n     int
-		pairs []pair
-	}
-	jobs := make(chan job, 16)
-	var mu sync.Mutex
-	var out [][]*item
-	var failed error
+// inParallel calls fn with each number below n, from the last to the first.
+func inParallel(n int, fn func(n int)) {
+	var next atomic.Int64
+	next.Store(int64(n))
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range min(n, runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
-			for j := range jobs {
-				items, err := decodeAll(j.pairs, trusted)
-				mu.Lock()
-				for len(out) <= j.n {
-					out = append(out, nil)
-				}
-				out[j.n] = items
-				if err != nil && failed == nil {
-					failed = err
-				}
-				mu.Unlock()
+			for i := next.Add(-1); i >= 0; i = next.Add(-1) {
+				fn(int(i))
 			}
 		})
 	}
-	n := 0
-	batch := make([]pair, 0, scanBatch)
-	view.Scan(engine.Key, nil, nil, func(k, v []byte) bool {
-		if batch = append(batch, pair{k, v}); len(batch) == scanBatch {
-			jobs <- job{n, batch}
-			n++
-			batch = make([]pair, 0, scanBatch)
-		}
-		return true
-	})
-	jobs <- job{n, batch}
-	close(jobs)
 	wg.Wait()
-	return slices.Concat(out...), failed
 }
 
-func decodeAll(pairs []pair, trusted api.Revision) ([]*item, error) {
-	items := make([]*item, len(pairs))
-	for i, p := range pairs {
-		rev, err := parseRevision(p.key)
-		if err != nil {
-			return nil, err
+// scanRecords reads and verifies all records. It returns them as items without
+// history, in runs sorted by key and revision, and the last revision.
+func scanRecords(view engine.View, trusted api.Revision) (_ [][]*item, last api.Revision, err error) {
+	bounds, last, err := splitRevisions(view, scanPieces)
+	if bounds == nil {
+		return nil, 0, err
+	}
+	var runs [scanPieces][]*item
+	var errs [scanPieces]error
+	inParallel(scanPieces, func(n int) {
+		view.Scan(engine.Key, bounds[n], bounds[n+1], func(k, v []byte) bool {
+			var rev revision
+			var it *item
+			if rev, errs[n] = parseRevision(k); errs[n] == nil {
+				it, errs[n] = decodeItem(rev, k, v, trusted)
+			}
+			runs[n] = append(runs[n], it)
+			return errs[n] == nil
+		})
+		if errs[n] == nil {
+			sortRecords(runs[n])
 		}
-		if items[i], err = decodeItem(rev, p.key, p.value, trusted); err != nil {
-			return nil, err
+	})
+	for _, err := range errs {
+		if err != nil {
+			return nil, 0, err
 		}
 	}
-	return items, nil
+	return slices.DeleteFunc(runs[:], func(run []*item) bool { return len(run) == 0 }), last, nil
+}
+
+// splitRevisions returns the bounds of n pieces that hold all records, none if there
+// are no records, and the last revision. The outer bounds are open, for keys that are
+// no revisions.
+func splitRevisions(view engine.View, n int) (bounds [][]byte, last api.Revision, err error) {
+	cursor := view.Cursor(engine.Key)
+	low, _ := cursor.Seek(nil)
+	high, _ := cursor.Last()
+	if low == nil {
+		return nil, 0, nil
+	}
+	from, err := parseRevision(low)
+	if err != nil {
+		return nil, 0, err
+	}
+	to, err := parseRevision(high)
+	if err != nil {
+		return nil, 0, err
+	}
+	bounds = make([][]byte, n+1)
+	step := (to.main-from.main)/api.Revision(n) + 1
+	for i := 1; i < n; i++ {
+		bounds[i] = mainKey(from.main + api.Revision(i)*step)
+	}
+	return bounds, to.main, nil
 }
 
 // decodeItem makes the item of a stored record.

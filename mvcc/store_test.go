@@ -337,15 +337,18 @@ func TestTree(t *testing.T) {
 			t.Fatalf("%d items, want %d", tr.items, len(want))
 		}
 		keys := make([]string, 0, len(want))
-		items := []*item{}
 		for k := range want {
 			keys = append(keys, k)
 		}
 		slices.Sort(keys)
-		for _, k := range keys {
-			items = append(items, want[k])
+		rows := make([]leafRow, 3)
+		for i, k := range keys {
+			rows[3*i/len(keys)].add(want[k])
 		}
-		compareTree(t, buildTree(items).root, want, r, keyOf)
+		for i := range rows {
+			rows[i].finish()
+		}
+		compareTree(t, joinRows(rows).root, want, r, keyOf)
 		r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 		for i, k := range keys { // down to nothing, joining nodes of every level
 			if i%2000 == 0 || len(keys)-i < 100 {
@@ -392,7 +395,8 @@ func compareTree(t *testing.T, root node, want map[string]*item, r *rand.Rand, k
 	}
 }
 
-// TestSortRecords compares with the plain sort.
+// TestSortRecords compares sorting as a whole, and in runs that are merged, with the
+// plain sort.
 func TestSortRecords(t *testing.T) {
 	r := rand.New(rand.NewSource(4))
 	for range 300 {
@@ -406,6 +410,24 @@ func TestSortRecords(t *testing.T) {
 		}
 		want := slices.Clone(records)
 		slices.SortFunc(want, compareRecords)
+		runs := make([][]*item, r.Intn(9)+1)
+		for _, it := range records {
+			n := r.Intn(len(runs))
+			runs[n] = append(runs[n], it)
+		}
+		runs = slices.DeleteFunc(runs, func(run []*item) bool { return len(run) == 0 })
+		for _, run := range runs {
+			sortRecords(run)
+		}
+		var merged []*item
+		ranges := r.Intn(5) + 1
+		bounds := splitKeys(runs, ranges)
+		for n := range ranges {
+			merge(cutRuns(runs, bounds, n), func(it *item) { merged = append(merged, it) })
+		}
+		if !slices.Equal(merged, want) {
+			t.Fatal("merged runs are not sorted")
+		}
 		sortRecords(records)
 		if !slices.Equal(records, want) {
 			t.Fatal("not sorted")

@@ -1,20 +1,42 @@
 package mvcc
 
-// buildTree makes a tree of items, which rise by key, with full nodes.
-func buildTree(items []*item) *tree {
-	t := newTree()
-	t.items = len(items)
-	if len(items) == 0 {
-		return t
+// leafRow makes full leaves of items that are added in the order of their keys.
+type leafRow struct {
+	leaves []*leaf
+	items  int
+}
+
+func (r *leafRow) add(it *item) {
+	if n := len(r.leaves); n == 0 || r.leaves[n-1].n == leafCap {
+		r.finish()
+		r.leaves = append(r.leaves, &leaf{epoch: 1})
 	}
+	l := r.leaves[len(r.leaves)-1]
+	l.items[l.n] = it
+	l.n++
+	r.items++
+}
+
+// finish must follow the last add.
+func (r *leafRow) finish() {
+	if n := len(r.leaves); n > 0 {
+		r.leaves[n-1].refresh()
+	}
+}
+
+// joinRows makes a tree of rows that follow each other.
+func joinRows(rows []leafRow) *tree {
+	t := newTree()
 	var level []node
 	var firsts []string // smallest key below each node of the level
-	for rest := items; len(rest) > 0; {
-		l := &leaf{epoch: t.epoch}
-		l.n = int32(copy(l.items[:], rest))
-		l.refresh()
-		level, firsts = append(level, l), append(firsts, rest[0].key)
-		rest = rest[l.n:]
+	for _, r := range rows {
+		t.items += r.items
+		for _, l := range r.leaves {
+			level, firsts = append(level, l), append(firsts, l.items[0].key)
+		}
+	}
+	if len(level) == 0 {
+		return t
 	}
 	for len(level) > 1 {
 		var up []node

@@ -31,6 +31,19 @@ const (
 	quietLooks = 3
 )
 
+// growthAtStart is how far the heap grows between two collections while a member opens
+// its store, in percent. All of what that allocates is kept, so looking for garbage
+// finds none, again and again: it was a tenth of the time.
+const growthAtStart = 400
+
+// openMember is server.New with a heap that grows fast, unless somebody sets GOGC.
+func openMember(cfg server.Config) (*server.Server, error) {
+	if os.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(growthAtStart))
+	}
+	return server.New(cfg)
+}
+
 // heap decides on the room of the collector and on when memory goes back.
 type heap struct {
 	growth    int // percent

@@ -105,7 +105,7 @@ func serveOnce(ctx context.Context, cfg server.Config) (err error) {
 	if cfg.Seed, err = seed(); err != nil {
 		return err
 	}
-	srv, err := server.New(cfg)
+	srv, err := openMember(cfg)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		cfg.Logger.Info("stopped while waiting for other members")
 		return nil

@@ -10,13 +10,16 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
 // bbolt trusts its file: it follows whatever a page says, and a damaged page ends
 // in a panic, a fault of the process or, worse, in pairs that are missing. So the
-// file is read once, with plain reads, before bbolt sees it. Its pages have no
-// checksums, but bbolt leaves no room in how it lays them out:
+// file is read once, with plain reads and by all processors, before bbolt sees it. Its
+// pages have no checksums, but bbolt leaves no room in how it lays them out:
 //
 //	page    id (8 bytes), flags (2), count (2), further pages it takes (4)
 //	        count elements of 16 bytes; then keys and values in their order,
@@ -38,15 +41,33 @@ const (
 	flagFreelist = 16
 	noFreelist   = 1<<64 - 1
 	maxTreeDepth = 64
+	asideDepth   = 1  // of the pages whose subtrees are large enough to be shared out
+	maxAhead     = 64 // pages
 )
 
-// boltChecker walks one file.
+// boltChecker checks one file.
 type boltChecker struct {
-	file    *os.File
-	page    int64
-	end     uint64 // the first page id that was never used
-	seen    []uint64
-	buffers [maxTreeDepth + 1][]byte
+	file *os.File
+	page int64
+	end  uint64   // the first page id that was never used
+	seen []uint64 // a bit for each page, set atomically
+
+	helpers chan struct{} // room for goroutines beside the first
+	wg      sync.WaitGroup
+	mu      struct {
+		sync.Mutex
+		failed error // the first of the helpers'
+	}
+}
+
+// boltWalker is one goroutine's part of a check. Pages that lie side by side, as those
+// of neighbouring keys mostly do, are read together.
+type boltWalker struct {
+	*boltChecker
+	buffer []byte
+	first  uint64 // page of the buffer
+	count  uint64
+	ahead  uint64 // how many pages the last read was meant to have
 }
 
 // checkBolt reads the whole tree of a file's newest state. A file that is absent
@@ -64,19 +85,41 @@ func checkBolt(path string) error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
 		return nil // bbolt will say that it is in use
 	}
-	c := &boltChecker{file: f}
+	c := &boltChecker{file: f, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}
+	w := &boltWalker{boltChecker: c}
 	root, freelist, err := c.meta()
 	if err == nil {
 		c.seen = make([]uint64, c.end/64+1)
-		err = c.tree(root, nil, nil, 0)
+		err = w.tree(root, nil, nil, 0)
+		c.wg.Wait()
+		err = errors.Join(err, c.mu.failed)
 	}
 	if err == nil && freelist != noFreelist {
-		err = c.freelist(freelist)
+		err = w.freelist(freelist)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}
 	return nil
+}
+
+// aside checks a subtree on another goroutine, if there is room for one.
+func (c *boltChecker) aside(id uint64, low, high []byte, depth int) bool {
+	select {
+	case c.helpers <- struct{}{}:
+	default:
+		return false
+	}
+	c.wg.Go(func() {
+		err := (&boltWalker{boltChecker: c}).tree(id, low, high, depth)
+		<-c.helpers
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.mu.failed == nil {
+			c.mu.failed = err
+		}
+	})
+	return true
 }
 
 // meta finds the newest of the two meta pages that verify, as bbolt does. If one
@@ -122,61 +165,74 @@ func validMeta(b []byte) bool {
 		binary.LittleEndian.Uint64(b[metaBytes-8:]) == sum.Sum64()
 }
 
-// load reads a page with all that belongs to it, into the buffer of its depth.
-func (c *boltChecker) load(id uint64, depth int) ([]byte, error) {
-	if depth > maxTreeDepth {
-		return nil, fmt.Errorf("page %d is too deep in the tree", id)
-	}
-	if id < 2 || id >= c.end {
-		return nil, fmt.Errorf("page %d is beyond the %d in use", id, c.end)
-	}
-	b := c.buffers[depth]
-	if len(b) == 0 {
-		b = make([]byte, c.page)
-	}
-	read := func(b []byte) error {
-		_, err := c.file.ReadAt(b, int64(id)*c.page)
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the file ends before it")
+// read returns n pages from id on, valid until the next call.
+func (w *boltWalker) read(id, n uint64) ([]byte, error) {
+	if id < w.first || id+n > w.first+w.count {
+		if end := w.first + w.count; id >= w.first && id <= end+w.ahead {
+			w.ahead = min(2*w.ahead, maxAhead)
+		} else {
+			w.ahead = 1
 		}
-		return err
-	}
-	if err := read(b[:c.page]); err != nil {
-		return nil, fmt.Errorf("page %d: %w", id, err)
-	}
-	more := uint64(binary.LittleEndian.Uint32(b[12:]))
-	if binary.LittleEndian.Uint64(b) != id || id+more >= c.end {
-		return nil, fmt.Errorf("page %d says that it is page %d of %d", id, binary.LittleEndian.Uint64(b), more+1)
-	}
-	for n := id; n <= id+more; n++ {
-		if c.seen[n/64]&(1<<(n%64)) != 0 {
-			return nil, fmt.Errorf("page %d is used twice", n)
+		w.first, w.count = id, min(max(n, w.ahead), w.end-id)
+		size := int64(w.count) * w.page
+		if int64(cap(w.buffer)) < size {
+			w.buffer = make([]byte, size)
 		}
-		c.seen[n/64] |= 1 << (n % 64)
-	}
-	size := int64(more+1) * c.page
-	if int64(len(b)) < size {
-		b = make([]byte, size)
-	}
-	c.buffers[depth] = b
-	if more > 0 {
-		if err := read(b[:size]); err != nil {
+		got, err := w.file.ReadAt(w.buffer[:size], int64(id)*w.page)
+		if w.count = uint64(int64(got) / w.page); w.count < n {
+			w.count = 0
+			if err == nil || errors.Is(err, io.EOF) {
+				err = errors.New("the file ends before it")
+			}
 			return nil, fmt.Errorf("page %d: %w", id, err)
 		}
 	}
-	return b[:size], nil
+	return w.buffer[int64(id-w.first)*w.page:][:int64(n)*w.page], nil
+}
+
+// load returns a page with all that belongs to it, valid until the next call.
+func (w *boltWalker) load(id uint64, depth int) ([]byte, error) {
+	if depth > maxTreeDepth {
+		return nil, fmt.Errorf("page %d is too deep in the tree", id)
+	}
+	if id < 2 || id >= w.end {
+		return nil, fmt.Errorf("page %d is beyond the %d in use", id, w.end)
+	}
+	b, err := w.read(id, 1)
+	if err != nil {
+		return nil, err
+	}
+	more := uint64(binary.LittleEndian.Uint32(b[12:]))
+	if binary.LittleEndian.Uint64(b) != id || id+more >= w.end {
+		return nil, fmt.Errorf("page %d says that it is page %d of %d", id, binary.LittleEndian.Uint64(b), more+1)
+	}
+	for n := id; n <= id+more; n++ {
+		if w.mark(n) {
+			return nil, fmt.Errorf("page %d is used twice", n)
+		}
+	}
+	if more == 0 {
+		return b, nil
+	}
+	return w.read(id, more+1)
+}
+
+// mark notes that a page is in use, and reports whether it was already.
+func (c *boltChecker) mark(id uint64) bool {
+	bit := uint64(1) << (id % 64)
+	return atomic.OrUint64(&c.seen[id/64], bit)&bit != 0
 }
 
 // tree checks the pages from id down, whose keys lie in [low, high).
-func (c *boltChecker) tree(id uint64, low, high []byte, depth int) error {
-	b, err := c.load(id, depth)
+func (w *boltWalker) tree(id uint64, low, high []byte, depth int) error {
+	b, err := w.load(id, depth)
 	if err != nil {
 		return err
 	}
 	if binary.LittleEndian.Uint16(b[8:]) == flagLeaf {
-		err = c.leaf(b, low, high, depth)
+		err = w.leaf(b, low, high, depth)
 	} else {
-		err = c.branch(b, low, high, depth)
+		err = w.branch(b, low, high, depth)
 	}
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
@@ -217,7 +273,7 @@ func pairs(b []byte, posAt, keyAt, valueAt int, low, high []byte, fn func(elemen
 	return nil
 }
 
-func (c *boltChecker) leaf(b []byte, low, high []byte, depth int) error {
+func (w *boltWalker) leaf(b []byte, low, high []byte, depth int) error {
 	return pairs(b, 4, 8, 12, low, high, func(e, _, value []byte) error {
 		switch flags := binary.LittleEndian.Uint32(e); {
 		case flags == 0:
@@ -226,20 +282,22 @@ func (c *boltChecker) leaf(b []byte, low, high []byte, depth int) error {
 			return fmt.Errorf("an element has flags %x", flags)
 		}
 		if root := binary.LittleEndian.Uint64(value); root != 0 {
-			return c.tree(root, nil, nil, depth+1)
+			// This page is still needed: another walker has buffers of its own.
+			return (&boltWalker{boltChecker: w.boltChecker}).tree(root, nil, nil, depth+1)
 		}
 		inline := value[bucketHead:]
 		if len(inline) < pageHead || binary.LittleEndian.Uint16(inline[8:]) != flagLeaf {
 			return errors.New("a small bucket has no page")
 		}
-		return c.leaf(inline, nil, nil, depth+1)
+		return w.leaf(inline, nil, nil, depth+1)
 	})
 }
 
-func (c *boltChecker) branch(b []byte, low, high []byte, depth int) error {
+func (w *boltWalker) branch(b []byte, low, high []byte, depth int) error {
 	if flags := binary.LittleEndian.Uint16(b[8:]); flags != flagBranch || binary.LittleEndian.Uint16(b[10:]) == 0 {
 		return fmt.Errorf("it has flags %x and %d elements", flags, binary.LittleEndian.Uint16(b[10:]))
 	}
+	b = bytes.Clone(b) // which outlives the walk below it
 	type child struct {
 		id  uint64
 		key []byte
@@ -257,17 +315,20 @@ func (c *boltChecker) branch(b []byte, low, high []byte, depth int) error {
 		if i+1 < len(children) {
 			upper = children[i+1].key
 		}
-		if err := c.tree(ch.id, ch.key, upper, depth+1); err != nil {
+		if depth <= asideDepth && w.aside(ch.id, ch.key, upper, depth+1) {
+			continue
+		}
+		if err := w.tree(ch.id, ch.key, upper, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// freelist checks the list of free pages, which etcd may have left. Without one
-// bbolt finds them by itself.
-func (c *boltChecker) freelist(id uint64) error {
-	b, err := c.load(id, 0)
+// freelist checks the list of free pages, if there is one: a page that is in use must
+// not be given away. Without a list bbolt finds the free pages by itself.
+func (w *boltWalker) freelist(id uint64) error {
+	b, err := w.load(id, 0)
 	if err != nil {
 		return err
 	}
@@ -279,8 +340,7 @@ func (c *boltChecker) freelist(id uint64) error {
 		return fmt.Errorf("page %d is no list of %d free pages", id, count)
 	}
 	for ; count > 0; count, ids = count-1, ids[8:] {
-		free := binary.LittleEndian.Uint64(ids)
-		if free < 2 || free >= c.end || c.seen[free/64]&(1<<(free%64)) != 0 {
+		if free := binary.LittleEndian.Uint64(ids); free < 2 || free >= w.end || w.mark(free) {
 			return fmt.Errorf("page %d is called free", free)
 		}
 	}

@@ -146,6 +146,103 @@ func TestDamageOfBothMetaPages(t *testing.T) {
 	}
 }
 
+// freelistOf returns where the list of free pages begins in a file, or -1.
+func freelistOf(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &boltChecker{file: f}
+	_, list, err := c.meta()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list == noFreelist {
+		return -1
+	}
+	return int64(list) * c.page
+}
+
+// TestFreePagesAreListed: a short list is there after each commit, a long one after
+// Close, and what was free is free again.
+func TestFreePagesAreListed(t *testing.T) {
+	path := sampleFile(t, 3000)
+	e := openBolt(t, path)
+	put := func(n int, size int) {
+		t.Helper()
+		batch := &Batch{}
+		batch.Put(Key, fmt.Appendf(nil, "more-%09d", n), make([]byte, size))
+		if err := e.Commit(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1, 10)
+	if freelistOf(t, path) < 0 {
+		t.Error("a commit left no list of free pages")
+	}
+	put(2, (maxFreelist+100)*4096)
+	put(2, 10)
+	put(3, 10)
+	if at := freelistOf(t, path); at >= 0 {
+		t.Errorf("a commit wrote a list of more than %d pages", maxFreelist)
+	}
+	before := e.Stats()
+	if before.Allocated-before.InUse < maxFreelist*4096 {
+		t.Fatalf("too little is free: %+v", before)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if freelistOf(t, path) < 0 {
+		t.Error("Close left no list of free pages")
+	}
+	e = openBolt(t, path)
+	after := e.Stats()
+	if off := after.InUse - before.InUse; off < -64*4096 || off > 64*4096 {
+		t.Errorf("%d bytes are in use, before closing %d", after.InUse, before.InUse)
+	}
+	put(4, (maxFreelist/2)*4096)
+	if grown := e.Stats().Allocated; grown > after.Allocated {
+		t.Errorf("the file grew from %d to %d bytes instead of using what is free", after.Allocated, grown)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamageOfTheFreelist: a page must not be given away that is in use, or twice.
+func TestDamageOfTheFreelist(t *testing.T) {
+	path := sampleFile(t, 3000)
+	at := freelistOf(t, path)
+	if at < 0 {
+		t.Fatal("there is no list of free pages")
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := at + pageHead
+	for name, change := range map[string]func(b []byte){
+		"a page that is in use": func(b []byte) { copy(b[ids:], whole[at:at+8]) },
+		"a page twice":          func(b []byte) { copy(b[ids:ids+8], whole[ids+8:]) },
+		"a page beyond the end": func(b []byte) { b[ids+6] = 1 },
+		"a meta page":           func(b []byte) { clear(b[ids : ids+8]) },
+		"more than there are":   func(b []byte) { b[at+11] = 0xfe },
+		"another kind of page":  func(b []byte) { b[at+8] = flagLeaf },
+	} {
+		b := bytes.Clone(whole)
+		change(b)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenBolt(path, BoltOptions{}); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func BenchmarkCheckBolt(b *testing.B) {
 	path := sampleFile(b, 300_000)
 	info, err := os.Stat(path)

@@ -107,6 +107,8 @@ type View interface {
 type Cursor interface {
 	// Seek moves to the first key at or after key; nil at the end.
 	Seek(key []byte) (k, v []byte)
+	// Last moves to the last key; nil if there is none.
+	Last() (k, v []byte)
 	// Next moves to the following key; nil at the end.
 	Next() (k, v []byte)
 }

@@ -93,12 +93,26 @@ func TestEnginesAgree(t *testing.T) {
 				if got, want := content(t, bolt), content(t, mem); got != want {
 					t.Fatalf("step %d: bolt\n%s\nmemory\n%s", step, got, want)
 				}
+				if got, want := lastOf(t, bolt), lastOf(t, mem); got != want {
+					t.Fatalf("step %d: the last pair is %s in bolt, %s in memory", step, got, want)
+				}
 			}
 			if err := bolt.Close(); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+func lastOf(t *testing.T, e Engine) string {
+	t.Helper()
+	v, err := e.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Release()
+	k, value := v.Cursor(Key).Last()
+	return fmt.Sprintf("%x=%x", k, value)
 }
 
 // reopened closes both engines, as after a crash, and opens what is durable.

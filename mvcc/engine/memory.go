@@ -228,6 +228,11 @@ func (c *memoryCursor) Seek(key []byte) (k, v []byte) {
 	return c.here()
 }
 
+func (c *memoryCursor) Last() (k, v []byte) {
+	c.at = max(0, len(c.s.buckets[c.bucket])-1)
+	return c.here()
+}
+
 func (c *memoryCursor) Next() (k, v []byte) {
 	c.at++
 	return c.here()

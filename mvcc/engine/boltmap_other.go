@@ -1,0 +1,5 @@
+//go:build !linux
+
+package engine
+
+const mapAtOnce = 0 // there is no such flag
