@@ -28,9 +28,6 @@ func (f *Fault) NeedsOlder() bool { return f.Name == upgradeName }
 // upgradeName is the fault that changes the members' program.
 const upgradeName = "upgrade"
 
-// Classes in the order of the catalogue.
-var Classes = []string{"process", "network", "disk", "time", "membership", "semantics", "load", "operations", "resources"}
-
 // Catalogue lists all faults, by class and row.
 func Catalogue() []*Fault {
 	var all []*Fault

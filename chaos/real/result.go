@@ -11,9 +11,13 @@ import (
 	"time"
 )
 
+// Classes of faults, in the order of the catalogue.
+var Classes = []string{"process", "network", "disk", "time", "membership", "semantics", "load", "operations", "resources"}
+
 // Result is what a run has found.
 type Result struct {
 	Fault    string // names, joined by +
+	Classes  string // of them, in the catalogue's order, joined by +
 	Seed     uint64
 	Commit   string
 	Began    time.Time

@@ -81,7 +81,7 @@ func (w *world) run(ctx context.Context, cfg Config) (Result, error) {
 	run := &Run{Cluster: c, Config: cfg, strikes: map[int]time.Duration{}}
 	run.Election = election
 	run.result = Result{
-		Fault: faultNames(cfg.Faults), Seed: cfg.Seed, Commit: Commit(), Began: time.Now().UTC().Truncate(time.Second),
+		Fault: faultNames(cfg.Faults), Classes: classesOf(cfg.Faults), Seed: cfg.Seed, Commit: Commit(), Began: time.Now().UTC().Truncate(time.Second),
 		Members: members, Election: election, Happened: map[string]int{},
 	}
 	w.net.Heal()
@@ -114,6 +114,16 @@ func faultNames(all []*Fault) string {
 	var names []string
 	for _, f := range all {
 		names = append(names, f.Name)
+	}
+	return strings.Join(names, "+")
+}
+
+func classesOf(all []*Fault) string {
+	var names []string
+	for _, class := range Classes {
+		if slices.ContainsFunc(all, func(f *Fault) bool { return f.Class == class }) {
+			names = append(names, class)
+		}
 	}
 	return strings.Join(names, "+")
 }

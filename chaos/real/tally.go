@@ -16,7 +16,8 @@ import (
 type Campaign struct {
 	Rows    map[string]int // of the catalogue, by fault
 	Tallies []*Tally
-	Holds   []Held `json:",omitempty"` // loads that went on while leaders were killed
+	Pairs   map[string]int `json:",omitempty"` // of classes: runs in which faults of both took turns and happened
+	Holds   []Held         `json:",omitempty"` // loads that went on while leaders were killed
 }
 
 // Tally is the runs of one fault on one day.
@@ -108,6 +109,12 @@ func (c *Campaign) Add(r Result, machine string) {
 	t.PowerCuts += r.PowerCuts
 	t.AllCuts += r.AllCuts
 	if !alone {
+		if c.Pairs == nil {
+			c.Pairs = map[string]int{}
+		}
+		if r.Failure == "" && r.Meaningless == "" && r.Skipped == "" {
+			c.Pairs[r.Classes]++
+		}
 		return
 	}
 	for _, g := range r.Gaps {
@@ -191,7 +198,11 @@ func (c *Campaign) Write(name string) error {
 		}
 		holds = append(holds, string(b))
 	}
-	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n],\n\"Holds\":[\n%s\n]}\n", rows, strings.Join(lines, ",\n"), strings.Join(holds, ",\n"))
+	pairs, err := json.Marshal(c.Pairs)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n],\n\"Pairs\":%s,\n\"Holds\":[\n%s\n]}\n", rows, strings.Join(lines, ",\n"), pairs, strings.Join(holds, ",\n"))
 	if err := os.WriteFile(name+".new", []byte(text), 0o644); err != nil {
 		return err
 	}

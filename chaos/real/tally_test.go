@@ -37,7 +37,9 @@ func TestTally(t *testing.T) {
 	}
 	failed := one("kill", "b", day)
 	failed.Failure, failed.Seed = "O4: gone", 0x7b
-	for _, r := range []Result{one("kill", "a", day), failed, one("kill+cut", "a", day), one("kill", "a", day.Add(24*time.Hour))} {
+	pair := one("kill+cut", "a", day)
+	pair.Classes = "process+network"
+	for _, r := range []Result{one("kill", "a", day), failed, pair, one("kill", "a", day.Add(24*time.Hour))} {
 		c, err := ReadCampaign(file)
 		if err != nil {
 			t.Fatal(err)
@@ -55,7 +57,7 @@ func TestTally(t *testing.T) {
 	if first.Runs != 2 || first.Happened["kill"] != 4 || first.Acked != 20 || first.PowerCuts != 6 || len(first.Commits) != 2 || len(first.Failures) != 1 {
 		t.Errorf("the first day is %+v", first)
 	}
-	if pairs := c.Tallies[2]; pairs.Fault != Pairs || len(pairs.Times) != 0 {
+	if pairs := c.Tallies[2]; pairs.Fault != Pairs || len(pairs.Times) != 0 || c.Pairs["process+network"] != 1 {
 		t.Errorf("pairs are %+v", pairs)
 	}
 	if got := c.Gaps("kill", time.Second); !reflect.DeepEqual(got, Histogram{30: 3}) {

@@ -155,4 +155,26 @@ func (t *realTotal) rotation(w io.Writer) {
 		}
 	}
 	fmt.Fprintln(w)
+	t.classes(w)
+}
+
+// classes is a table of how often faults of two classes took turns.
+func (t *realTotal) classes(w io.Writer) {
+	if len(t.Pairs) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "### Pairs of classes\n\nRuns in which faults of two classes took turns (`go run ./cmd/chaos real -class process+network`), and nothing was found.\n\n| class | %s |\n|---|%s\n",
+		strings.Join(real.Classes, " | "), strings.Repeat("---|", len(real.Classes)))
+	for i, a := range real.Classes {
+		fmt.Fprintf(w, "| %s |", a)
+		for j, b := range real.Classes {
+			if i < j {
+				fmt.Fprintf(w, " %d |", t.Pairs[a+"+"+b])
+			} else {
+				fmt.Fprint(w, " |")
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w)
 }
