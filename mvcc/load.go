@@ -235,6 +235,7 @@ func (l *loaded) loadLeases() (err error) {
 const (
 	scanPieces = 128
 	keyRanges  = 16
+	maxGuess   = 1 << 16 // of the records in a piece
 )
 
 // inParallel calls fn with each number below n, from the last to the first.
@@ -261,7 +262,9 @@ func scanRecords(view engine.View, trusted api.Revision) (_ [][]*item, last api.
 	}
 	var runs [scanPieces][]*item
 	var errs [scanPieces]error
+	var usual atomic.Int64 // records of a piece, as far as is known
 	inParallel(scanPieces, func(n int) {
+		runs[n] = make([]*item, 0, min(usual.Load(), maxGuess))
 		view.Scan(engine.Key, bounds[n], bounds[n+1], func(k, v []byte) bool {
 			var rev revision
 			var it *item
@@ -271,6 +274,7 @@ func scanRecords(view engine.View, trusted api.Revision) (_ [][]*item, last api.
 			runs[n] = append(runs[n], it)
 			return errs[n] == nil
 		})
+		usual.Store(int64(len(runs[n])))
 		if errs[n] == nil {
 			sortRecords(runs[n])
 		}

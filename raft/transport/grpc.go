@@ -45,6 +45,9 @@ type GRPCConfig struct {
 	// Transfer is called when a snapshot to (sends) or from a peer begins, and
 	// what it returns when it has ended; nil: nobody counts.
 	Transfer func(peer api.MemberID, sends bool) (done func(error))
+	// Writes is a number that changes with each write of a client, in any member; nil:
+	// nothing is known. While it stays as it is, a snapshot is sent in a hurry.
+	Writes func() uint64
 	// MaxFrame bounds a message, a forwarded batch, a call and its answer, in
 	// bytes. 0 means 64 MiB.
 	MaxFrame int

@@ -263,7 +263,7 @@ func (m *MemoryNode) deliverSnapshot(to api.MemberID, msg *raftpb.Message, s Sna
 		return err
 	}
 	r := in.receive(id)
-	err = writeSnapshot(body, s, func(b mem.Buffer) error {
+	err = writeSnapshot(body, s, (&hurry{}).size, func(b mem.Buffer) error {
 		defer b.Free()
 		if !m.net.passes(m, f.target) {
 			return ErrUnreachable

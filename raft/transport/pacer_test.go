@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/mem"
 
 	"github.com/keelson-io/keelson/clock"
 )
@@ -32,8 +35,60 @@ func TestReceiverRests(t *testing.T) {
 		c.Advance(took)
 		p.took(t.Context(), chunkBytes)
 	}
-	want := []time.Duration{time.Millisecond, 7 * time.Millisecond, maxRest, 3 * time.Millisecond}
+	c.Advance(time.Second)
+	for range 20 {
+		p.took(t.Context(), hurriedBytes)
+	}
+	for range syncEvery / chunkBytes {
+		p.took(t.Context(), chunkBytes)
+	}
+	want := []time.Duration{time.Millisecond, 7 * time.Millisecond, maxRest, 3 * time.Millisecond, 0}
 	if !slices.Equal(c.rests, want) {
 		t.Errorf("rests of %v, want %v", c.rests, want)
+	}
+}
+
+// TestHurry: chunks are large while nobody writes, and only then.
+func TestHurry(t *testing.T) {
+	c, writes := clock.NewFake(time.Unix(0, 0)), uint64(0)
+	h := hurry{clock: c, writes: func() uint64 { return writes }}
+	for i, step := range []struct {
+		wait   time.Duration
+		writes uint64
+		want   int
+	}{
+		{0, 0, chunkBytes}, {quietTime - 1, 0, chunkBytes}, {1, 0, hurriedBytes}, {time.Hour, 0, hurriedBytes},
+		{0, 3, chunkBytes}, {quietTime / 2, 4, chunkBytes}, {quietTime / 2, 4, chunkBytes}, {quietTime / 2, 4, hurriedBytes},
+	} {
+		c.Advance(step.wait)
+		writes = step.writes
+		if got := h.size(); got != step.want {
+			t.Errorf("step %d: chunks of %d bytes, want %d", i, got, step.want)
+		}
+	}
+}
+
+// TestHurriedSnapshotArrivesWhole: chunks of both sizes, in any order.
+func TestHurriedSnapshotArrivesWhole(t *testing.T) {
+	s, d, n := newTestSnapshot(9*hurriedBytes+77), testDir(t), 0
+	m, err := newManifest(testIdentity, envelope(1, 2), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := func() int {
+		n++
+		return []int{chunkBytes, hurriedBytes, hurriedBytes}[n%3]
+	}
+	r, done := d.receive(testIdentity), false
+	err = writeSnapshot(m, s, size, func(b mem.Buffer) (err error) {
+		done, err = r.take(b.ReadOnlyData())
+		b.Free()
+		return err
+	})
+	if err != nil || !done {
+		t.Fatalf("done %v, error %v", done, err)
+	}
+	if !bytes.Equal(fileContent(t, d.fs, r.path), s.data) {
+		t.Fatal("the file differs")
 	}
 }

@@ -23,6 +23,8 @@ const (
 	// syncEvery spreads the sync of a snapshot, so that the log's own syncs on
 	// the same disk wait for little. The receiver rests after as much (transfer.go).
 	syncEvery = 1 << 20
+	// syncHurried takes its place while nobody writes.
+	syncHurried = 16 << 20
 	// spareBytes stays free beside a received snapshot, for the log to go on.
 	spareBytes = 64 << 20
 )
@@ -129,7 +131,11 @@ func (r *receiver) chunk(p part) error {
 	}
 	r.digest.Write(p.data)
 	r.at += int64(len(p.data))
-	if r.at-r.synced < syncEvery {
+	every := int64(syncEvery)
+	if hurried(len(p.data)) {
+		every = syncHurried
+	}
+	if r.at-r.synced < every {
 		return nil
 	}
 	r.synced = r.at

@@ -24,7 +24,8 @@ import (
 //	data             a manifest in msgpack, file bytes, or the digest
 //
 // Numbers are big-endian. The digest is SHA-256 over the manifest and the file.
-// Chunks come in order and without gaps. So a part that was damaged, lost,
+// Chunks come in order and without gaps; one that is larger than chunkBytes says that
+// nobody writes, so that the receiver need not spare the disk. So a part that was damaged, lost,
 // repeated or taken from another snapshot is refused at once, and whatever the
 // part checks cannot see is refused by the digest.
 type partKind byte
@@ -38,8 +39,10 @@ const (
 )
 
 const (
-	// chunkBytes is the data of one chunk as sent.
-	chunkBytes = 256 << 10
+	// chunkBytes is the data of one chunk as sent while others write, hurriedBytes
+	// while nobody does.
+	chunkBytes   = 256 << 10
+	hurriedBytes = 512 << 10
 	// maxPart bounds a part as received.
 	maxPart = 1 << 20
 	// maxManifest bounds what msgpack is given to decode.
@@ -163,13 +166,14 @@ func decodePart(b []byte) (part, error) {
 	return part{kind: partKind(b[0]), offset: binary.BigEndian.Uint64(b[5:]), data: b[partHeader:]}, nil
 }
 
-// writeSnapshot sends all parts of s. It owns no part after send has returned.
-func writeSnapshot(m *manifest, s Snapshot, send func(mem.Buffer) error) error {
+// writeSnapshot sends all parts of s, in chunks of the size that is asked for. It owns
+// no part after send has returned.
+func writeSnapshot(m *manifest, s Snapshot, size func() int, send func(mem.Buffer) error) error {
 	body, err := m.encode()
 	if err != nil {
 		return err
 	}
-	w := &partWriter{send: send, digest: sha256.New()}
+	w := &partWriter{send: send, size: size, digest: sha256.New()}
 	w.digest.Write(body)
 	if err := w.sendPart(partManifest, 0, body); err != nil {
 		return err
@@ -189,10 +193,12 @@ func writeSnapshot(m *manifest, s Snapshot, send func(mem.Buffer) error) error {
 // partWriter cuts what is written to it into chunks.
 type partWriter struct {
 	send   func(mem.Buffer) error
+	size   func() int // of the next chunk
 	digest hash.Hash
 	sent   int64   // bytes in parts that were sent
 	chunk  *[]byte // the part being filled, from the pool; nil if there is none
 	filled int     // bytes of data in it
+	full   int     // how many it is to have
 }
 
 var _ io.Writer = (*partWriter)(nil)
@@ -201,12 +207,13 @@ func (w *partWriter) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		if w.chunk == nil {
-			w.chunk = mem.DefaultBufferPool().Get(partHeader + chunkBytes)
+			w.full = w.size()
+			w.chunk = mem.DefaultBufferPool().Get(partHeader + w.full)
 		}
 		n := copy((*w.chunk)[partHeader+w.filled:], p[done:])
 		w.filled += n
 		done += n
-		if w.filled == chunkBytes {
+		if w.filled == w.full {
 			if err := w.flush(); err != nil {
 				return done, err
 			}

@@ -66,7 +66,7 @@ func parts(t testing.TB, s Snapshot) [][]byte {
 		t.Fatal(err)
 	}
 	var all [][]byte
-	err = writeSnapshot(m, s, func(b mem.Buffer) error {
+	err = writeSnapshot(m, s, (&hurry{}).size, func(b mem.Buffer) error {
 		all = append(all, bytes.Clone(b.ReadOnlyData()))
 		b.Free()
 		return nil
@@ -369,12 +369,12 @@ func TestSnapshotSenderErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	discard := func(b mem.Buffer) error { b.Free(); return nil }
-	if err := writeSnapshot(m, newTestSnapshot(11), discard); err == nil || !strings.Contains(err.Error(), "wrote 11") {
+	if err := writeSnapshot(m, newTestSnapshot(11), (&hurry{}).size, discard); err == nil || !strings.Contains(err.Error(), "wrote 11") {
 		t.Fatalf("a snapshot of another size than it said: %v", err)
 	}
 	broken := newTestSnapshot(10)
 	broken.fail = errors.New("unreadable page")
-	if err := writeSnapshot(m, broken, discard); !errors.Is(err, broken.fail) {
+	if err := writeSnapshot(m, broken, (&hurry{}).size, discard); !errors.Is(err, broken.fail) {
 		t.Fatalf("an unreadable snapshot: %v", err)
 	}
 	wrong := envelope(1, 2)

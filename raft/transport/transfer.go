@@ -24,9 +24,40 @@ const partTimeout = 60 * time.Second
 // maxRest bounds the rest after a portion of a snapshot.
 const maxRest = 100 * time.Millisecond
 
+// quietTime is for how long nobody must have written for a snapshot to be sent in a hurry.
+const quietTime = 250 * time.Millisecond
+
+// hurry sees whether anybody writes while a snapshot is sent.
+type hurry struct {
+	clock  clock.Clock
+	writes func() uint64 // nil: nothing is known
+	seen   uint64
+	since  time.Time // of seen
+}
+
+// size is that of the next chunk: it tells the receiver, too.
+func (h *hurry) size() int {
+	if h.writes == nil {
+		return chunkBytes
+	}
+	now := h.clock.Now()
+	if n := h.writes(); n != h.seen || h.since.IsZero() {
+		h.seen, h.since = n, now
+	}
+	if now.Sub(h.since) < quietTime {
+		return chunkBytes
+	}
+	return hurriedBytes
+}
+
+// hurried reports whether a chunk of so many bytes came in a hurry. The last one of a
+// snapshot may not look like it.
+func hurried(n int) bool { return n > chunkBytes }
+
 // pacer lets the receiver of a snapshot rest after each portion, which it syncs,
 // for as long as that took. So processors, network and disks stay with those who
-// wait for them: HTTP/2 holds the sender back, too. The transfer takes twice as long.
+// wait for them: HTTP/2 holds the sender back, too. The transfer takes twice as long,
+// unless nobody writes: then it rests no more.
 type pacer struct {
 	clock   clock.Clock
 	last    time.Time // end of the last rest
@@ -36,6 +67,10 @@ type pacer struct {
 // took rests when a portion is full, or until ctx ends.
 func (p *pacer) took(ctx context.Context, n int) {
 	if p.portion += n; p.portion < syncEvery {
+		return
+	}
+	if hurried(n) {
+		p.last, p.portion = p.clock.Now(), 0
 		return
 	}
 	timer := p.clock.NewTimer(min(p.clock.Now().Sub(p.last), maxRest))
@@ -102,7 +137,8 @@ func (l *link) sendSnapshot(msg *raftpb.Message, s Snapshot) error {
 	if err := l.accepted(stream); err != nil {
 		return err
 	}
-	err = writeSnapshot(m, s, func(b mem.Buffer) error {
+	pace := hurry{clock: l.t.cfg.Clock, writes: l.t.cfg.Writes}
+	err = writeSnapshot(m, s, pace.size, func(b mem.Buffer) error {
 		progress.Reset(partTimeout)
 		return stream.SendMsg(&mem.BufferSlice{b})
 	})
