@@ -108,7 +108,7 @@ func (u *upkeep) nearlyFull(space mvcc.Space, quota int64) bool {
 }
 
 // freeSpace clears the alarm when there is room, and makes room when the file
-// has it.
+// has it: after a compaction under way, lest it be made twice.
 func (u *upkeep) freeSpace(ctx context.Context, space mvcc.Space, quota int64) {
 	switch {
 	case quota < 0 || space.Needed() <= quota/100*clearPercent:
@@ -117,8 +117,8 @@ func (u *upkeep) freeSpace(ctx context.Context, space mvcc.Space, quota int64) {
 		if err := u.ask(ctx, commandQuotaAlarm, r, nil); err != nil {
 			u.log.Warn("cannot clear the alarm", slog.Any("error", err))
 		}
-	case u.nearlyFull(space, quota):
-		u.tryDefragment(ctx, "the quota is reached and the file has free space", nearPause)
+	case u.nearlyFull(space, quota) && !u.s.Store().Reclaiming():
+		u.tryDefragment(ctx, "the quota is reached and the file has free space", fullPause)
 	}
 }
 
@@ -129,6 +129,7 @@ const (
 	// Between two rewrites that nobody asked for.
 	loosePause = 10 * time.Minute
 	nearPause  = time.Minute
+	fullPause  = 5 * time.Second // while writes are refused
 )
 
 // looseEnough waits for a compaction under way: what it is about to delete need not

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -260,6 +261,46 @@ func TestWatchedSize(t *testing.T) {
 	s.upkeep.checkSpace(ctx)
 	if len(s.view().alarms()) != 1 {
 		t.Error("no alarm")
+	}
+}
+
+// TestRoomIsMadeSoonWhenFull: clients are refused until the file is rewritten, so a
+// rewrite just before the compaction that freed the space is no reason to wait long.
+func TestRoomIsMadeSoonWhenFull(t *testing.T) {
+	s := newSolo(t)
+	ctx := callContext(t)
+	const quota = 1000
+	full := mvcc.Space{Allocated: 990, InUse: 100}
+	rewritten := func() bool {
+		before := s.upkeep.defrag.mu.last
+		s.upkeep.freeSpace(ctx, full, quota)
+		return s.upkeep.defrag.mu.last.After(before)
+	}
+	if !rewritten() {
+		t.Fatal("a full file with much free space is to stay")
+	}
+	s.clock.Advance(time.Second)
+	if rewritten() {
+		t.Error("the file is rewritten all the time")
+	}
+	s.clock.Advance(nearPause / 4)
+	if _, err := s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.kv.Compact(ctx, &pb.CompactionRequest{Revision: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if rewritten() {
+		t.Error("the file is rewritten before the records are gone")
+	}
+	for more := true; more; {
+		var err error
+		if more, err = s.store.CompactStep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !rewritten() {
+		t.Error("clients are refused for a minute more")
 	}
 }
 
