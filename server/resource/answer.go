@@ -8,13 +8,22 @@ import (
 	"strings"
 	"sync"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/keelson-io/keelson/server/resource/object"
 )
 
 const jsonType = "application/json"
 
-// send answers with a whole body.
+// send answers with a whole body, which is JSON unless the content type says something else.
 func (c *call) send(code int, body []byte) error {
+	if t := c.w.Header().Get("Content-Type"); c.form != nil && c.form.yaml && (t == "" || t == jsonType) {
+		var err error
+		if body, err = inYAML(body); err != nil {
+			return err
+		}
+		c.w.Header().Set("Content-Type", yamlType)
+	}
 	if len(body) >= gzipBytes && c.takesGzip() {
 		out := c.streamCode(code, len(body))
 		return out.end(body)
@@ -27,6 +36,18 @@ func (c *call) send(code int, body []byte) error {
 	c.w.WriteHeader(code)
 	_, _ = c.w.Write(body) // who has left is told nothing
 	return nil
+}
+
+// inYAML is JSON as YAML. To make it of a long list takes many times the memory.
+func inYAML(b []byte) ([]byte, error) {
+	if len(b) > maxYAMLBytes {
+		return nil, tooLongForYAML()
+	}
+	return yaml.JSONToYAML(b)
+}
+
+func tooLongForYAML() error {
+	return notAcceptable("so long an answer is given in %s only; limit=500 makes it shorter", jsonType)
 }
 
 // sendObject answers with one object's stamped bytes, in the form that was asked for.
@@ -96,7 +117,9 @@ func (c *call) streamCode(code, size int) *stream {
 
 // zippedHead begins an answer in gzip.
 func (c *call) zippedHead(code int) {
-	c.w.Header().Set("Content-Type", jsonType)
+	if c.w.Header().Get("Content-Type") == "" {
+		c.w.Header().Set("Content-Type", jsonType)
+	}
 	c.w.Header().Set("Content-Encoding", "gzip")
 	c.w.Header().Add("Vary", "Accept-Encoding")
 	c.w.WriteHeader(code)

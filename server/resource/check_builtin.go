@@ -28,8 +28,13 @@ func checkBuiltin(k *Kind, o, old object.Object, sub string) (causes []Cause) {
 	if check := builtinChecks[k.qualified()]; check != nil && (old == nil || changedSpec(old, o)) {
 		errs = check(o)
 	}
-	if old != nil && sub == "" {
+	switch {
+	case old == nil && k.qualified() == "pods" && len(object.List(o, "spec", ephemeralList)) > 0:
+		errs = append(errs, field.Forbidden(atSpec.Child(ephemeralList), "cannot be set on create"))
+	case old != nil && sub == "":
 		errs = append(errs, checkChange(k, o, old)...)
+	case old != nil && sub == ephemeral:
+		errs = append(errs, checkEphemeral(o, old)...)
 	}
 	for _, e := range errs {
 		causes = append(causes, causeOf(e))

@@ -122,7 +122,7 @@ func checkPodChange(o, old object.Object) (errs field.ErrorList) {
 			}
 		}
 	}
-	but := []string{"activeDeadlineSeconds", "tolerations", "ephemeralContainers"}
+	but := []string{"activeDeadlineSeconds", "tolerations"}
 	if gates := object.List(old, "spec", "schedulingGates"); len(object.List(o, "spec", "schedulingGates")) < len(gates) {
 		but = append(but, "schedulingGates", "nodeSelector", "affinity")
 	}

@@ -105,6 +105,9 @@ func (l *Layer) provide(st *step, k *Kind, namespace string, old, o object.Objec
 	if err := l.rank(k, old, o); err != nil {
 		return err
 	}
+	if err := l.portNodes(st, k, old, o); err != nil {
+		return err
+	}
 	return l.address(st, k, old, o)
 }
 

@@ -32,6 +32,7 @@ func defaultPodSpec(spec object.Object) {
 			}
 		})
 	}
+	eachOf(spec, ephemeralList, defaultContainer)
 	eachOf(spec, "volumes", defaultVolume)
 }
 

@@ -172,6 +172,9 @@ func (l *Layer) deleting(k *Kind, o object.Object) (*step, error) {
 		if err := l.freeAddress(st, clusterIP(o)); err != nil {
 			return nil, err
 		}
+		if err := l.portNodes(st, k, o, nil); err != nil {
+			return nil, err
+		}
 	}
 	return st, l.uncharge(st, k, object.String(o, "metadata", "namespace"), o)
 }

@@ -103,6 +103,7 @@ func (k *Kind) subresources() []subresource {
 			out = append(out, subresource{"finalize", "", "", k.Name, []string{"update"}})
 		case "pods":
 			out = append(out, subresource{"binding", "", "", "Binding", []string{"create"}},
+				subresource{"ephemeralcontainers", "", "", k.Name, edit},
 				subresource{"eviction", "policy", "v1", "Eviction", []string{"create"}})
 		}
 	}

@@ -20,11 +20,15 @@ type form struct {
 	typeless bool
 	version  string // of meta.k8s.io
 	include  string // of a table's rows: Metadata, Object or None
+	yaml     bool   // the answer is YAML
 	kind     *Kind  // the version that is served
 	now      int64  // seconds; a table tells ages
 }
 
 const metaGroup = "meta.k8s.io"
+
+// mediaTypes are those that answers come in.
+const mediaTypes = jsonType + ", " + yamlType
 
 // formOf chooses the form that a client's Accept header prefers. Protobuf is
 // never sent: every client that asks for it takes JSON, too.
@@ -43,10 +47,10 @@ func formOf(k *Kind, r *http.Request, now int64) (*form, error) {
 		case media == protobufType:
 			f.typeless = true
 			continue
-		case media != jsonType && media != "application/*" && media != "*/*":
+		case media != jsonType && media != yamlType && media != "application/*" && media != "*/*":
 			continue
 		}
-		json = true
+		json, f.yaml = true, media == yamlType
 		switch as := params["as"]; {
 		case as == "":
 			return f.named(), nil
@@ -64,9 +68,9 @@ func formOf(k *Kind, r *http.Request, now int64) (*form, error) {
 		}
 	}
 	if json {
-		return nil, notAcceptable("only the following media types are accepted: application/json")
+		return nil, notAcceptable("only the following media types are accepted: " + mediaTypes)
 	}
-	f0 := notAcceptable("406: Not Acceptable\n\nAvailable representations: application/json")
+	f0 := notAcceptable("406: Not Acceptable\n\nAvailable representations: " + mediaTypes)
 	f0.Generic = true
 	return nil, f0
 }

@@ -6,6 +6,8 @@ import "time"
 const (
 	// maxBodyBytes is a kube-apiserver's. What is stored is bounded by the store.
 	maxBodyBytes = 3 << 20
+	// maxYAMLBytes bounds what is answered in YAML, which people ask for and programs do not.
+	maxYAMLBytes = 8 << 20
 	// maxReads and maxWrites bound requests that are served at a time, watches
 	// aside. They are what kube-apiserver calls max-requests-inflight and
 	// max-mutating-requests-inflight, with its defaults. heartbeats have places of

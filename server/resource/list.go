@@ -262,6 +262,11 @@ func (c *call) sendList(p *page) error {
 		size += len(e.json) + 1
 	}
 	items := c.items()
+	if c.form.yaml && size <= maxYAMLBytes {
+		return c.send(http.StatusOK, append(items.join(c.appendListHead(nil, p), p.entries), listEnd...))
+	} else if c.form.yaml {
+		return tooLongForYAML()
+	}
 	if size >= gzipBytes && c.takesGzip() {
 		c.sendZipped(p, items)
 		return nil
@@ -355,15 +360,18 @@ func (it items) append(b []byte, e *entry) []byte {
 
 // press compresses some objects of a list, and the commas between them.
 func (it items) press(entries []*entry) *piece {
-	return press(func(b []byte) []byte {
-		for i, e := range entries {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = it.append(b, e)
+	return press(func(b []byte) []byte { return it.join(b, entries) })
+}
+
+// join appends objects of a list, and the commas between them.
+func (it items) join(b []byte, entries []*entry) []byte {
+	for i, e := range entries {
+		if i > 0 {
+			b = append(b, ',')
 		}
-		return b
-	})
+		b = it.append(b, e)
+	}
+	return b
 }
 
 // meta is the list's metadata.

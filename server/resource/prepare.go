@@ -113,7 +113,7 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, accou
 
 // updateOptions say which part of an object a request may write.
 type updateOptions struct {
-	// sub is "", status, or another subresource, whose objects were made of the stored one.
+	// sub is "", status, ephemeralcontainers, or another subresource, whose objects were made of the stored one.
 	sub string
 	// patched: the object was made of the stored one by a patch. No resource version in it
 	// means that any will do.
@@ -145,6 +145,10 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 	switch {
 	case opts.sub == "status":
 		o = keepAllButStatus(k, old, o)
+	case opts.sub == ephemeral:
+		o = object.Copy(old)
+		carry(object.Map(o, "spec"), object.Map(sent, "spec"), ephemeralList)
+		carry(object.Map(o, "metadata"), object.Map(sent, "metadata"), "managedFields")
 	case opts.sub == "" && k.Status:
 		carry(o, old, "status")
 	}

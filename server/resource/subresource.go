@@ -32,7 +32,7 @@ func (c *call) subresource() error {
 	case "eviction":
 		return c.evict()
 	}
-	switch c.verb { // of the status
+	switch c.verb { // of the status, or a pod's ephemeral containers
 	case "get":
 		return c.get()
 	case "update":

@@ -34,6 +34,9 @@ var errWatchEnds = errors.New("the watch ends")
 // watch answers GET with watch=true. Once the headers are out, what goes wrong
 // is told in the stream.
 func (c *call) watch() error {
+	if c.form.yaml {
+		return notAcceptable("only the following media types are accepted: " + jsonType) // YAML does not end
+	}
 	o, err := listOptionsOf(c.query)
 	if err != nil {
 		return err

@@ -143,3 +143,25 @@ func TestProtobuf(t *testing.T) {
 	m.refused(409, "Conflict", "DELETE", configmaps+"/p", envelope("v1", "DeleteOptions", field(2, field(1, []byte("another")))))
 	m.must("DELETE", configmaps+"/p", envelope("v1", "DeleteOptions", field(4, []byte("Background"))))
 }
+
+// TestYAMLAnswers: who asks for YAML gets objects, lists and refusals in it.
+func TestYAMLAnswers(t *testing.T) {
+	m := newMember(t)
+	m.must("POST", configmaps, configmap("a", "on", "1"))
+	for path, want := range map[string]string{
+		configmaps + "/a":    "kind: ConfigMap",
+		configmaps:           "- metadata:",
+		configmaps + "/none": "reason: NotFound",
+	} {
+		resp := m.open(t.Context(), "GET", path, nil, "Accept", "application/yaml, application/json")
+		defer resp.Body.Close()
+		b := make([]byte, 1<<10)
+		n, _ := resp.Body.Read(b)
+		if got := string(b[:n]); resp.Header.Get("Content-Type") != "application/yaml" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s %s", path, resp.Header.Get("Content-Type"), got)
+		}
+	}
+	if a := m.do("GET", configmaps+"?watch=true", nil, "Accept", "application/yaml"); a.code != 406 {
+		t.Errorf("a watch in YAML: %d", a.code)
+	}
+}
