@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 )
 
 // Comparable is an answer as it is compared with another server's: parsed, and
@@ -17,7 +19,13 @@ func (a Answer) Comparable() map[string]any {
 	if a.Error != "" {
 		out["error"] = a.Error
 	}
-	if body := parseAll(a.Body); body != nil {
+	text := a.Body
+	if strings.HasPrefix(string(text), "apiVersion: ") { // YAML, whose fields are in order
+		if asJSON, err := yaml.YAMLToJSON(text); err == nil {
+			text = asJSON
+		}
+	}
+	if body := parseAll(text); body != nil {
 		out["body"] = masked("", numbered(body))
 	}
 	return out
@@ -85,6 +93,7 @@ var answerMasks = []struct {
 	{regexp.MustCompile(`\b(made-)[bcdfghjklmnpqrstvwxz2456789]{5}\b`), "${1}XXXXX"},
 	{regexp.MustCompile(`^\d+(ms|s|m|m\d+s)$`), "AGE"},
 	{regexp.MustCompile(`^10\.0\.\d+\.\d+$`), "ADDRESS"},
+	{regexp.MustCompile(`:3\d{4}/(TCP|UDP)`), ":PORT/$1"},
 	{regexp.MustCompile(`\?hash=[0-9A-F]+`), "?hash=HASH"},
 	{regexp.MustCompile(`must be no more than (\d+) (bytes|characters)`), "must be no more than $1 bytes"}, // by its version
 	{regexp.MustCompile(`Bad_[bcdfghjklmnpqrstvwxz2456789]{5}`), "Bad_XXXXX"},
@@ -94,6 +103,9 @@ var answerMasks = []struct {
 	{regexp.MustCompile(`(?s)Invalid value: "\{.*\}": `), "Invalid value: OBJECT: "},
 	{regexp.MustCompile(`(?s)\n@@ .*`), ""},
 }
+
+// madeUpPorts is the first of the node ports that servers choose; people choose lower ones.
+const madeUpPorts = 30086
 
 func masked(field string, v any) any {
 	switch x := v.(type) {
@@ -107,6 +119,10 @@ func masked(field string, v any) any {
 		}
 		if field == "clusterIPs" {
 			return []any{"ADDRESS"}
+		}
+	case json.Number:
+		if n, err := x.Int64(); err == nil && strings.HasSuffix(strings.ToLower(field), "nodeport") && n >= madeUpPorts {
+			return "PORT"
 		}
 	case string:
 		if to := varying[field]; to != "" && x != "" {

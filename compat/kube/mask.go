@@ -15,6 +15,7 @@ var masks = []struct {
 }{
 	{regexp.MustCompile(`\b(127\.0\.0|192\.0\.2)\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`\b10\.0\.\d+\.\d+\b`), "CLUSTERIP"},
+	{regexp.MustCompile(`\b3\d{4}/(TCP|UDP)`), "NODEPORT/$1"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d{4}|Z)?( UTC)?`), "TIME"},
 	{regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},

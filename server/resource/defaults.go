@@ -36,9 +36,7 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "podtemplates":
 		defaultPodSpec(object.Map(o, "template", "spec"))
 	case "pods":
-		defaultPodSpec(object.Map(o, "spec"))
-		defaultRequests(object.Map(o, "spec"))
-		object.Default(o, true, "spec", "enableServiceLinks")
+		defaultPod(o)
 	case "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps":
 		object.Default(o, int64(1), "spec", "replicas")
 		defaultPodSpec(object.Map(o, "spec", "template", "spec"))

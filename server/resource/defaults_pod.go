@@ -36,6 +36,18 @@ func defaultPodSpec(spec object.Object) {
 	eachOf(spec, "volumes", defaultVolume)
 }
 
+// defaultPod changes a pod itself, not a template of one.
+func defaultPod(o object.Object) {
+	defaultPodSpec(object.Map(o, "spec"))
+	defaultRequests(object.Map(o, "spec"))
+	object.Default(o, true, "spec", "enableServiceLinks")
+	for one, all := range map[string]string{"podIP": "podIPs", "hostIP": "hostIPs"} { // the older field is the first of the newer one's
+		if ip := object.String(o, "status", one); ip != "" {
+			object.Default(o, []any{object.Object{"ip": ip}}, "status", all)
+		}
+	}
+}
+
 // defaultVolume changes a pod's volume: who may read its files.
 func defaultVolume(v object.Object) {
 	const mode = int64(0o644)

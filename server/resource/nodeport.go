@@ -46,7 +46,7 @@ func (l *Layer) portNodes(st *step, k *Kind, old, o object.Object) error {
 			return err
 		}
 	} else {
-		dropNodePorts(o, had)
+		dropNodePorts(o, old, had)
 	}
 	needed := nodePorts(o)
 	for n := range had {
@@ -108,8 +108,13 @@ func keepNodePorts(o, old object.Object, had map[int64]bool) {
 	}
 }
 
-// dropNodePorts changes o, which is no more reached at nodes: those that it had go.
-func dropNodePorts(o object.Object, had map[int64]bool) {
+// dropNodePorts changes o, which is no more reached at nodes: what it had for that goes.
+func dropNodePorts(o, old object.Object, had map[int64]bool) {
+	for _, name := range []string{"externalTrafficPolicy", "allocateLoadBalancerNodePorts", "healthCheckNodePort"} {
+		if object.Equal(object.Get(o, "spec", name), object.Get(old, "spec", name)) {
+			object.Remove(o, "spec", name)
+		}
+	}
 	eachOf(object.Map(o, "spec"), "ports", func(port object.Object) {
 		if n, _ := object.Int(port, "nodePort"); had[n] {
 			delete(port, "nodePort")

@@ -35,7 +35,7 @@ var errWatchEnds = errors.New("the watch ends")
 // is told in the stream.
 func (c *call) watch() error {
 	if c.form.yaml {
-		return notAcceptable("only the following media types are accepted: " + jsonType) // YAML does not end
+		return notAcceptable("only the following media types are accepted: " + jsonType + ";stream=watch") // YAML does not end
 	}
 	o, err := listOptionsOf(c.query)
 	if err != nil {

@@ -34,6 +34,7 @@ func TestMergeStrategic(t *testing.T) {
 	for _, c := range []struct{ old, patch, want string }{
 		{`{"a":1,"m":{"x":1,"y":2}}`, `{"a":null,"m":{"x":3}}`, `{"m":{"x":3,"y":2}}`},
 		{`{"list":[{"name":"a","v":1},{"name":"b","v":1}]}`, `{"list":[{"name":"b","v":2},{"name":"c"}]}`, `{"list":[{"name":"a","v":1},{"name":"b","v":2},{"name":"c"}]}`},
+		{`{"list":[{"name":"a","v":1}]}`, `{"list":[{"name":"c"}]}`, `{"list":[{"name":"c"},{"name":"a","v":1}]}`},
 		{`{"list":[{"name":"a"},{"name":"b"}]}`, `{"list":[{"name":"a","$patch":"delete"}]}`, `{"list":[{"name":"b"}]}`},
 		{`{"list":[{"name":"a"}]}`, `{"list":[{"name":"z"},{"$patch":"replace"}]}`, `{"list":[{"name":"z"}]}`},
 		{`{"list":[{"name":"a"},{"name":"b"}]}`, `{"$setElementOrder/list":[{"name":"c"},{"name":"b"}],"list":[{"name":"c"}]}`, `{"list":[{"name":"c"},{"name":"a"},{"name":"b"}]}`},

@@ -121,7 +121,9 @@ func mergeField(out Object, name string, patch any, rules Rules) error {
 		if err != nil {
 			return err
 		}
-		out[name] = merged
+		// Without another order it is the patch's: what is new comes before what the patch
+		// does not name.
+		out[name] = ordered(merged, p, have, rule.Key)
 	default:
 		out[name] = p
 	}
