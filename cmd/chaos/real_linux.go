@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -84,10 +85,18 @@ func realProcesses(args []string) error {
 	return o.run(dir)
 }
 
+// seedEnv tells the process in the sandbox which seed was drawn outside: the faults
+// that it draws from it decide what is built.
+const seedEnv = "KEELSON_CHAOS_SEED"
+
 // choose makes the rounds.
 func (o *realRun) choose() error {
 	if o.plan.Seed == 0 {
-		o.plan.Seed = uint64(time.Now().UnixNano()) >> 20 // the sandbox draws its own
+		o.plan.Seed, _ = strconv.ParseUint(os.Getenv(seedEnv), 10, 64) // none: 0
+	}
+	if o.plan.Seed == 0 {
+		o.plan.Seed = uint64(time.Now().UnixNano()) >> 20
+		os.Setenv(seedEnv, fmt.Sprint(o.plan.Seed))
 	}
 	if o.hold.For > 0 {
 		return nil
