@@ -417,17 +417,28 @@ func (m *member) apply() {
 	m.done(m.node.Node.Apply())
 }
 
-// flush is the flusher's turn, with a step of compaction.
+// compactRest is how long the flusher rests when it has more to compact: clients
+// may wait for it.
+const compactRest = 50 * time.Millisecond
+
+// flush is the flusher's turn, with some steps of compaction.
 func (m *member) flush() {
 	err := m.node.Store().Flush()
-	for more := err == nil; more; {
+	more := err == nil
+	for goes := more; goes; {
 		more, err = m.node.Store().CompactStep()
-		more = more && err == nil && m.s.chance.disk.IntN(4) > 0
+		more = more && err == nil
+		goes = more && m.s.chance.disk.IntN(4) > 0
 	}
 	m.done(err)
-	if m.node != nil {
-		m.after(m.flushPause(), m.flush)
+	if m.node == nil {
+		return
 	}
+	pause := m.flushPause()
+	if more {
+		pause = min(pause, compactRest)
+	}
+	m.after(pause, m.flush)
 }
 
 func (m *member) flushPause() time.Duration {
