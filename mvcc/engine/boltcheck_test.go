@@ -256,3 +256,38 @@ func BenchmarkCheckBolt(b *testing.B) {
 		}
 	}
 }
+
+// FuzzBolt opens any bytes as a database: they are refused, or all of them can be
+// read.
+func FuzzBolt(f *testing.F) {
+	whole, err := os.ReadFile(sampleFile(f, 50))
+	if err != nil {
+		f.Fatal(err)
+	}
+	pages := uint16(len(whole) / os.Getpagesize())
+	for at := range pages {
+		f.Add(at, uint16(8), []byte{0xff}) // a page's kind
+	}
+	f.Add(uint16(0), uint16(0), whole[:64])
+	f.Fuzz(func(t *testing.T, page, at uint16, damage []byte) {
+		damaged := append([]byte(nil), whole...)
+		copy(damaged[int(page%pages)*os.Getpagesize()+int(at)%os.Getpagesize():], damage)
+		file := filepath.Join(t.TempDir(), "db")
+		if err := os.WriteFile(file, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, err := OpenBolt(file, BoltOptions{NoSync: true})
+		if err != nil {
+			return
+		}
+		defer b.Close()
+		v, err := b.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Release()
+		for _, bucket := range Buckets {
+			v.Scan(bucket, nil, nil, func(_, _ []byte) bool { return true })
+		}
+	})
+}
