@@ -8,7 +8,7 @@ CHAOS    ?= 1h
 TOOL     = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run autohealing test examples lint bench resource-bench benchstat fuzz check sim wasm chaos planted kinds differential k8s leaderkill clean
+.PHONY: help build run autohealing test examples lint bench resource-bench benchstat fuzz check sim wasm chaos planted failcalls cover kinds differential k8s leaderkill clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -84,6 +84,12 @@ chaos: ## break clusters of real processes for CHAOS (1h), with pairs of faults 
 
 planted: ## prove that the simulator sees the bugs of package planted
 	$(GO) run ./cmd/chaos planted -results docs/results/planted.json
+
+failcalls: ## fail every call of the file system that a member makes, one after the other; an hour of a core
+	$(GO) run ./cmd/chaos failcalls -results docs/results/calls.json
+
+cover: ## count the blocks of raft, log and store that their tests and the simulator's reach
+	$(GO) run ./cmd/chaos cover -results docs/results/cover.json
 
 clean: ## remove what was built
 	rm -rf bin

@@ -83,6 +83,7 @@ var longFuncs = map[string]string{}
 // spawners lists the files that may contain a go statement, each with what it
 // starts. ARCHITECTURE.md has the table of goroutines.
 var spawners = map[string]string{
+	"cmd/chaos/clients.go":         "the readers of watches; joined when the crowd leaves",
 	"chaos/load/probe.go":          "one probe, which ends within its timeout; joined by Stop",
 	"chaos/load/load.go":           "a goroutine for each client, watcher, collector, prober, and the compactor; joined by Stop and Finish",
 	"chaos/real/audit.go":          "one probe; joined when probing ends",

@@ -10,20 +10,23 @@ import (
 // calls of the file system in which the power or the call fails, and states in
 // which a crash finds the process. Phases say who can be there.
 var Points = []string{
-	// Where the process enters its directory.
-	"stat data", "mkdir data", "lock LOCK", "open identity", "size identity", "read identity", "close identity",
-	"stat wal", "mkdir wal", "stat snap", "mkdir snap", "open rebuild",
+	// Where a process enters its directory.
+	"stat /", "stat data", "mkdir data", "syncdir /", "syncdir data", "lock LOCK", "stat member", "mkdir member", "syncdir member",
+	"open identity", "size identity", "read identity", "close identity",
+	"remove identity.tmp", "create identity.tmp", "write identity.tmp", "sync identity.tmp", "close identity.tmp", "rename identity.tmp",
 	"open members", "size members", "read members", "close members",
-	"open db", "size db", "read db", "close db",
-	// The log.
-	"list wal", "create next segment of the log", "preallocate next segment of the log", "write next segment of the log",
-	"sync next segment of the log", "rename next segment of the log", "syncdir wal", "close next segment of the log",
-	"open segment of the log", "read segment of the log", "truncate segment of the log", "write segment of the log",
-	"sync segment of the log", "close segment of the log", "remove segment of the log",
-	// Notes of the members, and states that come from others.
-	"remove members.tmp", "create members.tmp", "write members.tmp", "sync members.tmp", "close members.tmp", "rename members.tmp", "syncdir member",
-	"create received state", "write received state", "sync received state", "close received state", "rename received state", "syncdir snap",
+	"remove members.tmp", "create members.tmp", "write members.tmp", "sync members.tmp", "close members.tmp", "rename members.tmp",
+	"open rebuild", "remove rebuild.tmp", "create rebuild.tmp", "write rebuild.tmp", "sync rebuild.tmp", "close rebuild.tmp", "rename rebuild.tmp", "remove rebuild",
+	// The database, and states that come from others.
+	"stat snap", "mkdir snap", "list snap", "syncdir snap", "open db", "size db", "read db", "create db", "write db", "sync db", "close db", "rename db",
+	"create received state", "write received state", "sync received state", "close received state", "rename received state", "remove received state",
 	commitPoint,
+	// The log.
+	"stat wal", "mkdir wal", "list wal", "syncdir wal",
+	"create next segment of the log", "preallocate next segment of the log", "write next segment of the log", "sync next segment of the log",
+	"rename next segment of the log", "close next segment of the log",
+	"open segment of the log", "read segment of the log", "truncate segment of the log", "write segment of the log", "sync segment of the log",
+	"close segment of the log", "rename segment of the log", "remove segment of the log",
 	// States.
 	"a write of the log is under way", "committed, not applied", "applied, not in the database", "a change of the membership is under way",
 }

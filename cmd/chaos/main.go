@@ -18,10 +18,12 @@ var commands = []struct {
 	{"check", "what every change has to pass in the simulator", check},
 	{"failcalls", "fail every call of the file system, one after the other, in the simulator", failCalls},
 	{"real", "break clusters of real processes (Linux, root)", realProcesses},
+	{"clients", "measure a member's memory with many connections and dead readers (Linux)", manyClients},
 	{"report", "write docs/RELIABILITY.md from result files", report},
 	{"show", "print a history file", show},
 	{"html", "draw a history file as a page", drawn},
 	{"judge", "let the oracles judge a history file", judge},
+	{"cover", "count the blocks of raft, log and store that tests reach", cover},
 	{"planted", "look for each planted bug, and print a table", plantedBugs},
 }
 

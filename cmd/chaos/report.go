@@ -28,6 +28,7 @@ func report(args []string) error {
 	processes := f.String("real", "docs/results/real.json", "results of `chaos real`")
 	others := f.String("others", "docs/results/others.json", "figures of other reports, written by hand")
 	record := f.String("track", "docs/results/track.md", "the track record, written by hand")
+	folder := f.String("measures", "docs/results", "folder of results of failcalls, cover, clients and scripts/fuzz.sh")
 	out := f.String("o", "docs/RELIABILITY.md", "the page")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -58,6 +59,9 @@ func report(args []string) error {
 	if err := figures.readOthers(*others); err != nil {
 		return err
 	}
+	if figures.measures, err = readMeasures(*folder); err != nil {
+		return err
+	}
 	page, err := os.Create(*out)
 	if err != nil {
 		return err
@@ -70,8 +74,11 @@ func report(args []string) error {
 	ring.write(w, track)
 	figures.writeRows(w)
 	writeWaits(w, t.stats.FirstAck)
+	figures.writePoints(w)
+	figures.calls.write(w)
 	writeHunts(w, found)
 	writeEtcdBugs(w)
+	figures.cover.write(w)
 	fmt.Fprintf(w, "## Track record\n\n%s\n%s", track, notTested)
 	return errors.Join(w.Flush(), page.Close())
 }
