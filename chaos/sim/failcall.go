@@ -200,6 +200,14 @@ func NewWorld(members int) World {
 	return w
 }
 
+// RottenWorld is one in which the first member's database is damaged, and rebuilt.
+func RottenWorld() World {
+	w := NewWorld(3)
+	w.Config.Safety = 1500 * time.Millisecond
+	w.Plan = []fault.Event{{At: time.Second, Kind: fault.Rot, For: 100 * time.Millisecond}}
+	return w
+}
+
 // FailCall runs a world in which a call fails.
 func (w World) FailCall(c FailedCall) CallResult {
 	b := &breaking{what: c}

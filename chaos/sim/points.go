@@ -16,7 +16,7 @@ var Points = []string{
 	"remove identity.tmp", "create identity.tmp", "write identity.tmp", "sync identity.tmp", "close identity.tmp", "rename identity.tmp",
 	"open members", "size members", "read members", "close members",
 	"remove members.tmp", "create members.tmp", "write members.tmp", "sync members.tmp", "close members.tmp", "rename members.tmp",
-	"open rebuild", "remove rebuild.tmp", "create rebuild.tmp", "write rebuild.tmp", "sync rebuild.tmp", "close rebuild.tmp", "rename rebuild.tmp", "remove rebuild",
+	"open rebuild", "size rebuild", "remove rebuild.tmp", "create rebuild.tmp", "write rebuild.tmp", "sync rebuild.tmp", "close rebuild.tmp", "rename rebuild.tmp", "remove rebuild",
 	// The database, and states that come from others.
 	"stat snap", "mkdir snap", "list snap", "syncdir snap", "open db", "size db", "read db", "create db", "write db", "sync db", "close db", "rename db",
 	"create received state", "write received state", "sync received state", "close received state", "rename received state", "remove received state",

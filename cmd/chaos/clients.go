@@ -31,6 +31,7 @@ type clients struct {
 	// Memory of the process without mapped files, in bytes: alone, with all
 	// connections, and the medians of the first and last quarters of the load.
 	Alone, Connected, First, Last int64
+	Course                        []int64 // in MiB, every ten seconds
 }
 
 func (c *clients) figure() string {
@@ -73,7 +74,7 @@ func manyClients(args []string) error {
 	if err := crowd.measure(&c, *rate, *d); err != nil {
 		return err
 	}
-	fmt.Printf("alone %d MiB, connected %d MiB; %d writes, %d events\n%s\n", c.Alone>>20, c.Connected>>20, c.Writes, c.Events, c.figure())
+	fmt.Printf("alone %d MiB, connected %d MiB; %d writes, %d events; every ten seconds %v MiB\n%s\n", c.Alone>>20, c.Connected>>20, c.Writes, c.Events, c.Course, c.figure())
 	if *results == "" {
 		return nil
 	}
@@ -152,7 +153,9 @@ func (c *crowd) measure(out *clients, rate int, d time.Duration) error {
 			if err != nil {
 				return err
 			}
-			memory = append(memory, now)
+			if memory = append(memory, now); len(memory)%10 == 1 {
+				out.Course = append(out.Course, now>>20)
+			}
 		}
 		if out.Writes%(10*rate) == 0 { // what is kept of history does not count
 			if _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: resp.Header.Revision}); err != nil {

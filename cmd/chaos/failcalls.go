@@ -38,13 +38,20 @@ func failCalls(args []string) error {
 	f := flags("failcalls")
 	step := f.Int("step", 1, "fail every n-th call only")
 	again := f.Int("again", 1, "fail the calls of recovery, too, after so many calls of each name")
+	only := f.String("world", "", "only this one: alone, three, rotten")
 	results := f.String("results", "", "write the counts to this file, as JSON")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	all := failedCalls{stamp: newStamp("chaos failcalls"), Step: *step}
-	for _, w := range []sim.World{sim.NewWorld(1), sim.NewWorld(3)} {
-		all.Add(w.FailCalls(sim.Ways, *step, *again, func(line string) { fmt.Println(line) }))
+	for _, w := range []struct {
+		name  string
+		again int
+		sim.World
+	}{{"alone", *again, sim.NewWorld(1)}, {"three", *again, sim.NewWorld(3)}, {"rotten", 0, sim.RottenWorld()}} {
+		if *only == "" || *only == w.name {
+			all.Add(w.FailCalls(sim.Ways, *step, w.again, func(line string) { fmt.Println(line) }))
+		}
 	}
 	for _, name := range all.Names() {
 		fmt.Printf("%6d %s\n", all.Points[name], name)
@@ -83,7 +90,7 @@ func sumOf[K comparable](m map[K]int) (n int) {
 }
 
 func (c *failedCalls) write(w io.Writer) {
-	fmt.Fprintf(w, "## Calls that fail\n\nMade by `go run ./cmd/chaos failcalls -results FILE` (%s): a member of one or of three runs through a first start, writes, changes of\nsegments, compactions, a crash and its recovery, a state from its leader and a repair by the others, once for each call of the file system that it makes,\n"+
+	fmt.Fprintf(w, "## Calls that fail\n\nMade by `go run ./cmd/chaos failcalls -results FILE` (%s): a member of one or of three runs through a first start, writes, changes of\nsegments, compactions, a crash and its recovery, a state from its leader, a repair by the others and a rebuild of its database, once for each call of the file system that it makes,\n"+
 		"and that call fails. For the first calls of each name, each call of the recovery that follows fails, too, or the power does. Every run is judged by all oracles.\nThe member's store is in memory here: of it, commits fail.\n\n| how | calls |\n|---|---|\n", c.stamp)
 	for _, way := range sim.Ways {
 		fmt.Fprintf(w, "| %s | %d |\n", way, c.Ways[way])
