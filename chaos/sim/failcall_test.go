@@ -1,6 +1,10 @@
 package sim
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+)
 
 // TestFailCalls is the short form of `chaos failcalls`: some of the calls of a
 // member that is alone, and one each in a cluster.
@@ -14,6 +18,11 @@ func TestFailCalls(t *testing.T) {
 	for _, way := range Ways {
 		if n.Ways[way] == 0 {
 			t.Errorf("no call: %s", way)
+		}
+	}
+	for _, name := range n.Names() {
+		if _, point, _ := strings.Cut(name, ": "); !slices.Contains(Points, point) {
+			t.Errorf("Points lacks %q", point)
 		}
 	}
 	if n.Stopped == 0 {

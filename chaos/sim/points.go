@@ -1,10 +1,6 @@
 package sim
 
-import (
-	"slices"
-
-	"github.com/keelson-io/keelson/raft/vfs"
-)
+import "github.com/keelson-io/keelson/raft/vfs"
 
 // Points are the places at which processes of a campaign must have been cut short:
 // calls of the file system in which the power or the call fails, and states in
@@ -78,9 +74,4 @@ func (m *member) cutState() {
 			m.cutShort(point)
 		}
 	}
-}
-
-// MissingPoints are those that nothing was cut short at.
-func (s *Stats) MissingPoints() []string {
-	return slices.DeleteFunc(slices.Clone(Points), func(p string) bool { return len(s.Points[p]) > 0 })
 }

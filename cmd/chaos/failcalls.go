@@ -43,7 +43,7 @@ func failCalls(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	all := failedCalls{stamp: newStamp("chaos failcalls"), Step: *step}
+	all := failedCalls{stamp: newStamp("make failcalls"), Step: *step}
 	for _, w := range []struct {
 		name  string
 		again int

@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/keelson-io/keelson/chaos/sim"
+)
 
 // TestBecame: a seed is explained by the line that names all of it.
 func TestBecame(t *testing.T) {
@@ -20,5 +24,22 @@ func TestLost(t *testing.T) {
 	failures := []string{"seed 0x18a: O4 gone", "seed 0x17: O4 gone", "seed 0x16: O4 gone", "seed 0x15: O4 gone", "seed 0x14: O9 late"}
 	if got := countLost(failures, track); got != 3 {
 		t.Errorf("%d of 3 were lost", got)
+	}
+}
+
+// TestEveryPointWasReached: a failpoint that no committed result has met proves
+// nothing.
+func TestEveryPointWasReached(t *testing.T) {
+	f := figures{sim: newTotal()}
+	if err := f.sim.read("../../docs/results/sim.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	if err := readResult("../../docs/results/calls.json", &f.calls); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range sim.Points {
+		if len(f.pointPhases(p)) == 0 {
+			t.Errorf("nothing was ever cut short at: %s", p)
+		}
 	}
 }
