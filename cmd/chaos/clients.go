@@ -116,7 +116,7 @@ func (c *crowd) measure(out *clients, rate int, d time.Duration) error {
 		return err
 	}
 	kv := pb.NewKVClient(conn)
-	if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte(hot)}); err != nil {
+	if err := warm(ctx, kv); err != nil {
 		return err
 	}
 	if out.Alone, err = memoryOf(c.pid); err != nil {
@@ -169,6 +169,16 @@ func (c *crowd) measure(out *clients, rate int, d time.Duration) error {
 	}
 	quarter := len(memory) / 4
 	out.First, out.Last = median(memory[:quarter]), median(memory[len(memory)-quarter:])
+	return nil
+}
+
+// warm fills what a member keeps of its newest log, whatever else happens.
+func warm(ctx context.Context, kv pb.KVClient) error {
+	for range 2500 {
+		if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte(hot), Value: make([]byte, 16<<10)}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
