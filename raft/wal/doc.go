@@ -65,8 +65,9 @@
 // and this way no single bad sector makes a member forget a vote.
 //
 // The last batch before a crash has no proof yet. If it is damaged later, and
-// nothing was written after it, that looks like a torn write. Mark closes this
-// window for an idle log, Close for a stopped one.
+// nothing was written after it, that looks like a torn write. It is the proof of
+// the batch before it, which may lie in the same sector, and then go with it. Mark
+// closes this window for an idle log, Close for a stopped one.
 //
 // # Crash states
 //
