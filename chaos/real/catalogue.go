@@ -25,6 +25,10 @@ type Fault struct {
 // NeedsOlder reports whether the fault is one between two builds.
 func (f *Fault) NeedsOlder() bool { return f.Name == upgradeName }
 
+// With reports whether faults can take turns: an earlier build is not one for chaos
+// tests.
+func (f *Fault) With(o *Fault) bool { return !(f.Tuned && o.NeedsOlder() || o.Tuned && f.NeedsOlder()) }
+
 // upgradeName is the fault that changes the members' program.
 const upgradeName = "upgrade"
 

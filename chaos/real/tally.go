@@ -182,29 +182,34 @@ func (c *Campaign) Write(name string) error {
 	if err != nil {
 		return err
 	}
-	var lines []string
-	for _, t := range c.Tallies {
-		b, err := json.Marshal(t)
-		if err != nil {
-			return err
-		}
-		lines = append(lines, string(b))
-	}
-	var holds []string
-	for _, h := range c.Holds {
-		b, err := json.Marshal(h)
-		if err != nil {
-			return err
-		}
-		holds = append(holds, string(b))
-	}
 	pairs, err := json.Marshal(c.Pairs)
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n],\n\"Pairs\":%s,\n\"Holds\":[\n%s\n]}\n", rows, strings.Join(lines, ",\n"), pairs, strings.Join(holds, ",\n"))
+	tallies, err := byLine(c.Tallies)
+	if err != nil {
+		return err
+	}
+	holds, err := byLine(c.Holds)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("{\"Rows\":%s,\n\"Tallies\":[\n%s\n],\n\"Pairs\":%s,\n\"Holds\":[\n%s\n]}\n", rows, tallies, pairs, holds)
 	if err := os.WriteFile(name+".new", []byte(text), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(name+".new", name)
+}
+
+// byLine is a list with a line for each.
+func byLine[T any](all []T) (string, error) {
+	var lines []string
+	for _, x := range all {
+		b, err := json.Marshal(x)
+		if err != nil {
+			return "", err
+		}
+		lines = append(lines, string(b))
+	}
+	return strings.Join(lines, ",\n"), nil
 }

@@ -147,7 +147,9 @@ func (o *realRun) pair(one, other string) error {
 			if !slices.Contains(real.Classes, class) {
 				return fmt.Errorf("no class is called %q; there are %s", class, strings.Join(real.Classes, ", "))
 			}
-			of := slices.DeleteFunc(real.Catalogue(), func(f *real.Fault) bool { return f.Class != class })
+			of := slices.DeleteFunc(real.Catalogue(), func(f *real.Fault) bool {
+				return f.Class != class || len(faults) > 0 && !f.With(faults[0])
+			})
 			faults = append(faults, of[r.IntN(len(of))])
 		}
 		o.plan.Rounds = append(o.plan.Rounds, faults)
@@ -160,7 +162,7 @@ func (o *realRun) mix(all []*real.Fault) {
 	r := rand.New(rand.NewPCG(o.plan.Seed, 1))
 	for range max(o.seeds, 1) * 1000 { // -for ends it
 		a, b := all[r.IntN(len(all))], all[r.IntN(len(all))]
-		if a.Class != b.Class {
+		if a.Class != b.Class && a.With(b) {
 			o.plan.Rounds = append(o.plan.Rounds, []*real.Fault{a, b})
 		}
 	}
