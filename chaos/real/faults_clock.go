@@ -83,7 +83,11 @@ func (m *Member) lastCompaction() time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	asks := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if m.c.certs != nil {
+		asks.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: m.c.certs.client}
+	}
+	resp, err := asks.Do(req)
 	if err != nil {
 		return time.Time{}
 	}
