@@ -35,8 +35,8 @@ type clients struct {
 }
 
 func (c *clients) figure() string {
-	return fmt.Sprintf("%d connections, %d watches, %d that do not read: %d MiB, after %v of writes %d MiB (%+.0f%%)",
-		c.Conns, c.Watches, c.Dead, c.First>>20, c.Took.Round(time.Second), c.Last>>20, 100*(float64(c.Last)/float64(max(c.First, 1))-1))
+	return fmt.Sprintf("%d connections, %d watches, %d that do not read: %d MiB in the first quarter of %v of writes, %d MiB in the last (%+.0f%%); every ten seconds %v",
+		c.Conns, c.Watches, c.Dead, c.First>>20, c.Took.Round(time.Second), c.Last>>20, 100*(float64(c.Last)/float64(max(c.First, 1))-1), c.Course)
 }
 
 // manyClients measures a member's memory with many connections and watches, some
@@ -74,7 +74,7 @@ func manyClients(args []string) error {
 	if err := crowd.measure(&c, *rate, *d); err != nil {
 		return err
 	}
-	fmt.Printf("alone %d MiB, connected %d MiB; %d writes, %d events; every ten seconds %v MiB\n%s\n", c.Alone>>20, c.Connected>>20, c.Writes, c.Events, c.Course, c.figure())
+	fmt.Printf("alone %d MiB, connected %d MiB; %d writes, %d events\n%s\n", c.Alone>>20, c.Connected>>20, c.Writes, c.Events, c.figure())
 	if *results == "" {
 		return nil
 	}
