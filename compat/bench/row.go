@@ -36,7 +36,7 @@ func Rows() []Row {
 		listRow(), pageRow(), countRow(), writersRow(),
 		overloadRow(noiseLists, "a client that lists 10,000 × 4 KB without end, 4 at a time"),
 		overloadRow(noiseWrites, "a client that writes without end, 64 at a time"),
-		watchPrefixRow(), watchKeysRow(), millionRow(), bigRow(), failoverRow(),
+		watchPrefixRow(), watchKeysRow(), millionRow(), bigRow(), lostDiskRow(), failoverRow(),
 		flatListRow(), flatCompactRow(), flatSnapshotRow(), defragRow(),
 	}
 }
@@ -59,8 +59,12 @@ func newTarget(ctx context.Context, sys cluster.System, dir string) (*target, er
 }
 
 func newTargetOf(ctx context.Context, sys cluster.System, dir string, members int) (*target, error) {
-	c, err := cluster.Start(ctx, sys, cluster.Options{Members: members, Dir: dir, Args: flags})
-	t := &target{system: sys, cluster: c, dir: dir, state: map[string]any{}}
+	return newTargetWith(ctx, sys, cluster.Options{Members: members, Dir: dir, Args: flags})
+}
+
+func newTargetWith(ctx context.Context, sys cluster.System, opt cluster.Options) (*target, error) {
+	c, err := cluster.Start(ctx, sys, opt)
+	t := &target{system: sys, cluster: c, dir: opt.Dir, state: map[string]any{}}
 	if err != nil {
 		return t, err
 	}

@@ -57,53 +57,6 @@ func millionRow() Row {
 	}
 }
 
-// bigKeys is what a gigabyte of disk holds, with room for what the row writes.
-const bigKeys = 2_500_000
-
-// bigRow compares a large store with a small one: the rate of puts, and the time
-// from a restart to the first read.
-func bigRow() Row {
-	return Row{
-		Name: "big", Title: fmt.Sprintf("100 clients put into %.1f million keys of 256 B beside 10 thousand, one member", bigKeys/1e6), Own: true,
-		Metrics: []Metric{
-			{Name: "small", Unit: "/s", Higher: true}, {Name: "big", Unit: "/s", Higher: true}, {Name: "kept", Unit: "%", Higher: true},
-			{Name: "small cpu", Unit: "µs/op"}, {Name: "big cpu", Unit: "µs/op"}, {Name: "restart", Unit: "s"}, {Name: "disk", Unit: "MiB"},
-		},
-		Round: func(ctx context.Context, base *target, d time.Duration) (map[string]float64, error) {
-			t, err := newTargetOf(ctx, base.system, filepath.Join(base.dir, "big"), 1)
-			defer t.close()
-			if err != nil {
-				return nil, err
-			}
-			m := t.cluster.Members[0]
-			rates, cpus := map[int]float64{}, map[int]float64{}
-			for _, keys := range []int{10_000, bigKeys} {
-				if _, err := fillKeys(ctx, m, keys); err != nil {
-					return nil, err
-				}
-				o, err := drive(ctx, 100, d, t.cluster.CPU, func(ctx context.Context, client int, rng *rand.Rand) error {
-					put := &pb.PutRequest{Key: millionKey(rng.IntN(keys)), Value: value(rng, valueSize)}
-					_, err := pb.NewKVClient(t.conns[client]).Put(ctx, put)
-					return err
-				})
-				if err != nil {
-					return nil, err
-				}
-				rates[keys], cpus[keys] = o.rate(), o.cpuMicros()
-			}
-			status, err := m.Status(ctx)
-			if err != nil {
-				return nil, err
-			}
-			took, err := restart(ctx, m)
-			return map[string]float64{
-				"small": rates[10_000], "big": rates[bigKeys], "kept": 100 * rates[bigKeys] / rates[10_000],
-				"small cpu": cpus[10_000], "big cpu": cpus[bigKeys], "restart": took.Seconds(), "disk": float64(status.DbSize) / (1 << 20),
-			}, err
-		},
-	}
-}
-
 func millionKey(i int) []byte { return fmt.Appendf(nil, "/registry/million/%07d", i) }
 
 // fillKeys writes so many keys, and returns how long that took.
@@ -134,6 +87,11 @@ func restart(ctx context.Context, m *cluster.Member) (time.Duration, error) {
 	if err := m.Stop(30 * time.Second); err != nil {
 		return 0, err
 	}
+	return start(ctx, m)
+}
+
+// start measures from the start of a member to its first linearizable read.
+func start(ctx context.Context, m *cluster.Member) (time.Duration, error) {
 	began := time.Now()
 	if err := m.Start(); err != nil {
 		return 0, err

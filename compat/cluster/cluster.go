@@ -11,6 +11,9 @@ import (
 	"github.com/keelson-io/keelson/server/porttest"
 )
 
+// Token is every cluster's --initial-cluster-token.
+const Token = "compat"
+
 // Options say how a cluster is started.
 type Options struct {
 	Members int                  // 1 or 3
@@ -20,6 +23,9 @@ type Options struct {
 	NoSync  bool                 // do not sync writes: for suites that compare answers only
 	Adverts string               // advertised client URL instead of the real one, for tests of it
 	Certs   *Certs               // nil: no TLS
+	// Prepare, unless it is nil, is called before a member starts for the first
+	// time; initial is its --initial-cluster.
+	Prepare func(m *Member, initial string) error
 }
 
 // Cluster is a set of members started together.
@@ -83,6 +89,11 @@ func start(ctx context.Context, sys System, opt Options) (*Cluster, error) {
 		if opt.ArgsOf != nil {
 			m.Args = append(m.Args, opt.ArgsOf(i)...)
 		}
+		if opt.Prepare != nil {
+			if err := opt.Prepare(m, strings.Join(initial, ",")); err != nil {
+				return c, err
+			}
+		}
 		if err := m.Start(); err != nil {
 			return c, err
 		}
@@ -107,7 +118,7 @@ func memberArgs(m *Member, opt Options, initial string) []string {
 		"--listen-client-urls", m.ClientURL(), "--advertise-client-urls", advertise,
 		"--listen-peer-urls", m.PeerURL, "--initial-advertise-peer-urls", m.PeerURL,
 		"--initial-cluster", initial, "--initial-cluster-state", "new",
-		"--initial-cluster-token", "compat", "--log-level", "warn",
+		"--initial-cluster-token", Token, "--log-level", "warn",
 	}
 	if opt.Certs != nil {
 		args = append(args, opt.Certs.args()...)

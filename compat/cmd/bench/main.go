@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
 	flag.DurationVar(&cfg.Duration, "duration", 4*time.Second, "of a round")
 	flag.StringVar(&cfg.Dir, "dir", "", "where data directories go; removed at the end")
+	flag.IntVar(&bench.BigKeys, "big-keys", bench.BigKeys, "keys of a big store")
 	flag.Parse()
 	if *empty != "" {
 		exit(bench.ServeEmpty(*empty))
