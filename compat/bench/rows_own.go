@@ -57,7 +57,7 @@ func millionRow() Row {
 	}
 }
 
-func millionKey(i int) []byte { return fmt.Appendf(nil, "/registry/million/%07d", i) }
+func millionKey(i int) []byte { return fmt.Appendf(nil, "/registry/million/%08d", i) }
 
 // fillKeys writes so many keys, and returns how long that took.
 func fillKeys(ctx context.Context, m *cluster.Member, keys int) (time.Duration, error) {

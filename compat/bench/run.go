@@ -89,7 +89,8 @@ func measure(ctx context.Context, cfg Config, row Row, targets [2]*target) RowRe
 				return rr
 			}
 			samples[i] = append(samples[i], s)
-			time.Sleep(200 * time.Millisecond) // let the other one's background work start elsewhere
+			cfg.Progress(fmt.Sprintf("%s: %s: %v", row.Name, t.system.Name, s)) // a run that is cut short is not lost
+			time.Sleep(200 * time.Millisecond)                                  // let the other one's background work start elsewhere
 		}
 	}
 	for _, m := range row.Metrics {

@@ -36,6 +36,7 @@ func main() {
 	flag.DurationVar(&cfg.Duration, "duration", 4*time.Second, "of a round")
 	flag.StringVar(&cfg.Dir, "dir", "", "where data directories go; removed at the end")
 	flag.IntVar(&bench.BigKeys, "big-keys", bench.BigKeys, "keys of a big store")
+	flag.StringVar(&bench.BigFile, "big-file", "", "a database file with as many, made if it is not there, and kept")
 	flag.Parse()
 	if *empty != "" {
 		exit(bench.ServeEmpty(*empty))
@@ -75,7 +76,7 @@ func command() string {
 	words := []string{"bench"}
 	flag.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "json", "markdown", "svg", "dir", "update":
+		case "json", "markdown", "svg", "dir", "update", "big-file":
 		default:
 			words = append(words, "-"+f.Name, f.Value.String())
 		}
