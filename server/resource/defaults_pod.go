@@ -41,10 +41,8 @@ func defaultPod(o object.Object) {
 	defaultPodSpec(object.Map(o, "spec"))
 	defaultRequests(object.Map(o, "spec"))
 	object.Default(o, true, "spec", "enableServiceLinks")
-	for one, all := range map[string]string{"podIP": "podIPs", "hostIP": "hostIPs"} { // the older field is the first of the newer one's
-		if ip := object.String(o, "status", one); ip != "" {
-			object.Default(o, []any{object.Object{"ip": ip}}, "status", all)
-		}
+	if ip := object.String(o, "status", "podIP"); ip != "" {
+		object.Default(o, []any{object.Object{"ip": ip}}, "status", "podIPs") // the older field is its first
 	}
 }
 
