@@ -14,10 +14,10 @@ import (
 	"github.com/keelson-io/keelson/raft/vfs"
 )
 
-// TestTranscripts runs the scripts in testdata. They show the durability
+// TestTranscripts runs the scripts in testdata/transcripts. They show the durability
 // protocol call by call, and what recovery makes of each kind of disk.
 func TestTranscripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
 		x := newScript()
 		datadriven.RunTest(t, path, x.run)
 	})
