@@ -127,6 +127,6 @@
 // record.go and segment.go are the format. table.go is the log's logic without
 // files, batch.go builds what is written. wal.go has the types; append.go,
 // rotate.go and read.go what a running log does; scan.go and recover.go what
-// Open does; inspect.go shows a log without opening it. testdata/transcripts holds
-// transcripts: calls.txt is the durability protocol, call by call.
+// Open does; inspect.go shows a log without opening it. Of the transcripts in
+// testdata, calls.txt is the durability protocol, call by call.
 package wal
