@@ -72,7 +72,10 @@ func (m *member) rot(e fault.Event) {
 		return
 	}
 	db = db.Crash()
-	m.disk.databases[string(content)] = db
+	if err := m.disk.rename(string(content), db); err != nil {
+		s.fail("O12", "name a database: %v", err)
+		return
+	}
 	if m.rotten = db.Damage(engine.Key, s.chance.disk.IntN); m.rotten {
 		s.stats.Rotten++
 		s.say("%s: a bit of the database has flipped", m.name)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path"
 	"strings"
 
 	"github.com/keelson-io/keelson/mvcc/engine"
@@ -36,8 +37,7 @@ const keptDatabases = 4
 func (d *disk) open(fs vfs.FS, path string) (*engine.Memory, error) {
 	content, err := readFile(fs, path)
 	if errors.Is(err, vfs.ErrNotExist) {
-		d.names++
-		content = fmt.Appendf(nil, "database %d", d.names)
+		content = d.name()
 		err = writeFile(fs, path, content)
 	}
 	if err != nil {
@@ -59,6 +59,24 @@ func (d *disk) open(fs vfs.FS, path string) (*engine.Memory, error) {
 	}
 	d.databases[key] = e
 	return e, nil
+}
+
+func (d *disk) name() []byte {
+	d.names++
+	return fmt.Appendf(nil, "database %d", d.names)
+}
+
+// rename makes e the member's database, which was named as content says and is no more
+// what others made of the same snapshot.
+func (d *disk) rename(content string, e *engine.Memory) error {
+	delete(d.databases, content)
+	name := d.name()
+	d.databases[string(name)] = e
+	fresh := databasePath + ".renamed"
+	if err := writeFile(d.files, fresh, name); err != nil {
+		return err
+	}
+	return errors.Join(d.files.Rename(fresh, databasePath), d.files.SyncDir(path.Dir(databasePath)))
 }
 
 // killed is the disk after the process died, powerless after the power failed.
