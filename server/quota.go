@@ -93,6 +93,7 @@ func (u *upkeep) checkSpace(ctx context.Context) {
 		u.raiseNoSpace(ctx)
 	case raised && set.origin[alarmKey{pb.AlarmType_NOSPACE, uint64(u.s.id)}] == byQuota && u.cfg.NoSpaceAutoDisarm:
 		u.freeSpace(ctx, space, quota)
+	case u.cfg.NoSpaceAutoDisarm && u.clearForRemoved(ctx, set):
 	case u.nearlyFull(space, quota):
 		u.tryDefragment(ctx, "the quota is near and the file has free space", nearPause)
 	case u.looseEnough(space):
@@ -113,13 +114,31 @@ func (u *upkeep) freeSpace(ctx context.Context, space mvcc.Space, quota int64) {
 	switch {
 	case quota < 0 || space.Needed() <= quota/100*clearPercent:
 		u.log.Info("there is space again; clearing the alarm", slog.Int64("bytes", space.Needed()), slog.Int64("quota", quota))
-		r := &pb.AlarmRequest{MemberID: uint64(u.s.id), Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE}
-		if err := u.ask(ctx, commandQuotaAlarm, r, nil); err != nil {
-			u.log.Warn("cannot clear the alarm", slog.Any("error", err))
-		}
+		u.clearNoSpace(ctx, uint64(u.s.id))
 	case u.nearlyFull(space, quota) && !u.s.Store().Reclaiming():
 		u.tryDefragment(ctx, "the quota is reached and the file has free space", fullPause)
 	}
+}
+
+func (u *upkeep) clearNoSpace(ctx context.Context, member uint64) {
+	r := &pb.AlarmRequest{MemberID: member, Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE}
+	if err := u.ask(ctx, commandQuotaAlarm, r, nil); err != nil {
+		u.log.Warn("cannot clear the alarm", slog.Any("error", err))
+	}
+}
+
+// clearForRemoved has the leader clear the quota's alarm of a member that was removed,
+// which cannot do so itself, and would have all others refuse writes for ever.
+func (u *upkeep) clearForRemoved(ctx context.Context, set *alarmSet) bool {
+	for _, a := range set.list {
+		id := api.MemberID(a.MemberID)
+		if _, there := u.s.members.find(id); set.origin[keyOf(a)] == byQuota && !there && u.leads() {
+			u.log.Info("clearing the alarm of a member that was removed", slog.Any("member", id))
+			u.clearNoSpace(ctx, a.MemberID)
+			return true
+		}
+	}
+	return false
 }
 
 // What makes the file be rewritten without a quota: the configured share of it,

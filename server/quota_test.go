@@ -230,6 +230,28 @@ func TestAlarmOfAPersonStays(t *testing.T) {
 	}
 }
 
+// TestAlarmOfARemovedMemberGoes: nobody else would clear it.
+func TestAlarmOfARemovedMemberGoes(t *testing.T) {
+	s := newSolo(t)
+	ctx := callContext(t)
+	const gone = uint64(soloMember) + 1
+	raise := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: gone, Alarm: pb.AlarmType_NOSPACE}
+	if err := s.upkeep.ask(ctx, commandQuotaAlarm, raise, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.upkeep.checkSpace(ctx)
+	if len(s.view().alarms()) != 0 {
+		t.Error("the alarm of a member that was removed stays")
+	}
+	if _, err := pb.NewMaintenanceClient(s.conn).Alarm(ctx, raise); err != nil {
+		t.Fatal(err)
+	}
+	s.upkeep.checkSpace(ctx)
+	if len(s.view().alarms()) != 1 {
+		t.Error("a person's alarm was cleared")
+	}
+}
+
 // TestQuotaHysteresis wants the alarm to stay between the two marks.
 func TestQuotaHysteresis(t *testing.T) {
 	s := newSolo(t, func(c *Config) { c.QuotaBytes = 1 << 20 })
