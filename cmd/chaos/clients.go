@@ -54,6 +54,9 @@ func manyClients(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if *conns < 1 || *watches < 0 || *dead < 0 || *rate < 1 {
+		return errors.New("-conns and -rate are at least 1, -watches and -dead at least 0")
+	}
 	dir, err := os.MkdirTemp("", "clients")
 	if err != nil {
 		return err

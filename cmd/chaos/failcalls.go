@@ -28,7 +28,8 @@ func (s stamp) String() string {
 // failedCalls is a result file of `chaos failcalls`.
 type failedCalls struct {
 	stamp
-	Step int
+	Step  int
+	World string `json:",omitempty"` // the only one; empty: all
 	sim.CallCounts
 }
 
@@ -43,15 +44,23 @@ func failCalls(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	all := failedCalls{stamp: newStamp("make failcalls"), Step: *step}
+	if *step < 1 {
+		return errors.New("-step is at least 1: each call is the first after the one before")
+	}
+	all := failedCalls{stamp: newStamp("make failcalls"), Step: *step, World: *only}
+	found := false
 	for _, w := range []struct {
 		name  string
 		again int
 		sim.World
 	}{{"alone", *again, sim.NewWorld(1)}, {"three", *again, sim.NewWorld(3)}, {"rotten", 0, sim.RottenWorld()}} {
 		if *only == "" || *only == w.name {
+			found = true
 			all.Add(w.FailCalls(sim.Ways, *step, w.again, func(line string) { fmt.Println(line) }))
 		}
+	}
+	if !found {
+		return fmt.Errorf("no world is called %q; there are alone, three, rotten", *only)
 	}
 	for _, name := range all.Names() {
 		fmt.Printf("%6d %s\n", all.Points[name], name)
@@ -79,7 +88,7 @@ func writeJSON(name string, v any) error {
 // figure is the line of the goal table.
 func (c *failedCalls) figure() string {
 	return fmt.Sprintf("%s%d calls of %d names; %d second ones, in recovery; %d findings",
-		map[bool]string{true: "all, "}[c.Step == 1], sumOf(c.Ways), len(c.Points), c.Again, len(c.Failures))
+		map[bool]string{true: "all, "}[c.Step == 1 && c.World == ""], sumOf(c.Ways), len(c.Points), c.Again, len(c.Failures))
 }
 
 func sumOf[K comparable](m map[K]int) (n int) {

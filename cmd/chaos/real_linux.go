@@ -98,7 +98,14 @@ func (o *realRun) choose() error {
 		o.plan.Seed = uint64(time.Now().UnixNano()) >> 20
 		os.Setenv(seedEnv, fmt.Sprint(o.plan.Seed))
 	}
-	if o.hold.For > 0 {
+	switch {
+	case o.hold.For < 0:
+		return errors.New("-hold is how long the load lasts: more than 0")
+	case o.hold.For > 0 && o.hold.Rate < 1:
+		return errors.New("-rate is at least 1, as in -rate 2000")
+	case o.hold.For > 0 && o.hold.Every < time.Second:
+		return errors.New("-every is at least 1s: the others need an election between two kills")
+	case o.hold.For > 0:
 		return nil
 	}
 	var all []*real.Fault
