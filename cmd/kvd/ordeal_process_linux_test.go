@@ -167,10 +167,10 @@ func (o *ordeal) ready(i int) {
 // quota, while clients write. Every write that was acknowledged is on every
 // member in the end, at its revision, and none that was refused.
 func TestOrdeal(t *testing.T) {
-	o := &ordeal{fleet: planFleet(t, "--quota-backend-bytes=33554432", "--heartbeat-interval=50", "--election-timeout=500")}
+	o := &ordeal{fleet: planFleet(t, "--quota-backend-bytes=50331648", "--heartbeat-interval=50", "--election-timeout=500")}
 	o.cas = []*certtest.Authority{o.ca}
 	const small = 1 // the member whose disk will be full
-	disk := smallDisk(t, 192<<20)
+	disk := smallDisk(t, 256<<20)
 	o.sites[small].dir = filepath.Join(disk, "data")
 	for i := range o.sites {
 		o.start(i)
@@ -320,6 +320,17 @@ func (o *ordeal) fillDisk(i int, disk string) {
 			return true
 		default:
 			return false
+		}
+	}
+	for err := error(nil); err == nil; {
+		_, err = f.Write(block)
+	}
+	// The database file grows by 16 MiB: what is written in there may have space
+	// already. These values need more.
+	kv, value := pb.NewKVClient(o.admin(0)), make([]byte, 1<<20)
+	for n := range 20 {
+		if _, err := kv.Put(limited(o.t), &pb.PutRequest{Key: fmt.Append(nil, "fill/disk/", n), Value: value}); err != nil {
+			o.t.Fatal(err)
 		}
 	}
 	o.until("a member without space ends", func() error {
