@@ -72,7 +72,11 @@ func (m *member) rot(e fault.Event) {
 		return
 	}
 	db = db.Crash()
-	if err := m.disk.rename(string(content), db); err != nil {
+	err = m.disk.rename(string(content), db)
+	if errors.Is(err, vfs.ErrNoSpace) {
+		return // a full disk has none for the name either
+	}
+	if err != nil {
 		s.fail("O12", "name a database: %v", err)
 		return
 	}

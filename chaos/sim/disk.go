@@ -69,13 +69,12 @@ func (d *disk) name() []byte {
 // rename makes e the member's database, which was named as content says and is no more
 // what others made of the same snapshot.
 func (d *disk) rename(content string, e *engine.Memory) error {
-	delete(d.databases, content)
-	name := d.name()
-	d.databases[string(name)] = e
-	fresh := databasePath + ".renamed"
+	name, fresh := d.name(), databasePath+".renamed"
 	if err := writeFile(d.files, fresh, name); err != nil {
-		return err
+		return errors.Join(err, d.files.Remove(fresh))
 	}
+	delete(d.databases, content)
+	d.databases[string(name)] = e
 	return errors.Join(d.files.Rename(fresh, databasePath), d.files.SyncDir(path.Dir(databasePath)))
 }
 
