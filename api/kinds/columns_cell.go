@@ -193,6 +193,17 @@ func eventColumns() []Column {
 	}}, name)...)
 }
 
+// health is how a component of the control plane is.
+func health(r row) string {
+	switch r.typed("conditions", "Healthy").Text("status") {
+	case "":
+		return "Unknown"
+	case "True":
+		return "Healthy"
+	}
+	return "Unhealthy"
+}
+
 // quota prints used and hard amounts, of limits or of all else.
 func quota(limits bool) func(row) string {
 	return func(r row) string {

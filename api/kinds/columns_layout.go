@@ -39,7 +39,10 @@ func coreColumns() map[string][]Column {
 		" Secret":         columns(text("Type", "type"), size("Data", "data")),
 		" ConfigMap":      columns(Column{"Data", "integer", false, func(r row) any { return int64(r.Size("data") + r.Size("binaryData")) }}),
 		" ServiceAccount": columns(),
-		" ResourceQuota":  columns(made("Request", quota(false)), made("Limit", quota(true))),
+		" ComponentStatus": {nameColumn, made("Status", health),
+			made("Message", func(r row) string { return r.typed("conditions", "Healthy").Text("message") }),
+			made("Error", func(r row) string { return r.typed("conditions", "Healthy").Text("error") })},
+		" ResourceQuota": columns(made("Request", quota(false)), made("Limit", quota(true))),
 	}
 }
 

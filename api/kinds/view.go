@@ -95,8 +95,11 @@ func (v View) Annotation(name string) string {
 }
 
 // Condition is the first status condition of a type; nil if there is none.
-func (v View) Condition(name string) View {
-	for _, c := range v.List("status.conditions") {
+func (v View) Condition(name string) View { return v.typed("status.conditions", name) }
+
+// typed is the first object of a type in a list; nil if there is none.
+func (v View) typed(list, name string) View {
+	for _, c := range v.List(list) {
 		if c.Text("type") == name {
 			return c
 		}

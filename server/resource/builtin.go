@@ -28,8 +28,8 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 		switch {
 		case versionRank(r.Version)[0] < stable || r.Group == "storagemigration.k8s.io":
 			continue // as in a kube-apiserver, unless it is told to
-		case answers[k.qualified()]:
-			k.Verbs = []string{"create"}
+		case unstored[k.qualified()] != nil:
+			k.Verbs = unstored[k.qualified()]
 		case r.Prefix == "":
 			continue
 		default:
@@ -57,10 +57,14 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 	return out
 })
 
-// answers are resources that store nothing: a POST is a question.
-var answers = set("selfsubjectreviews.authentication.k8s.io", "tokenreviews.authentication.k8s.io",
-	"localsubjectaccessreviews.authorization.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io",
-	"selfsubjectrulesreviews.authorization.k8s.io", "subjectaccessreviews.authorization.k8s.io")
+// unstored are resources that have no objects in the store, and what can be done with them: of
+// reviews a POST is a question, of bindings an order.
+var unstored = map[string][]string{
+	"bindings": {"create"}, "componentstatuses": {"get", "list"},
+	"selfsubjectreviews.authentication.k8s.io": {"create"}, "tokenreviews.authentication.k8s.io": {"create"},
+	"localsubjectaccessreviews.authorization.k8s.io": {"create"}, "selfsubjectaccessreviews.authorization.k8s.io": {"create"},
+	"selfsubjectrulesreviews.authorization.k8s.io": {"create"}, "subjectaccessreviews.authorization.k8s.io": {"create"},
+}
 
 // counted are the kinds whose changes of the spec are counted in
 // metadata.generation.

@@ -374,8 +374,11 @@ func (it items) join(b []byte, entries []*entry) []byte {
 	return b
 }
 
-// meta is the list's metadata.
+// meta is the list's metadata. What was not read from the store has no revision.
 func (p *page) meta() []byte {
+	if p.rev == 0 {
+		return []byte("{}")
+	}
 	b := append([]byte(`{"resourceVersion":"`), strconv.FormatInt(p.rev, 10)...)
 	b = append(b, '"')
 	if p.next != "" {

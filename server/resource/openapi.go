@@ -92,10 +92,15 @@ func describeKind(k *Kind, schemas, paths object.Object) {
 		base += "/namespaces/{namespace}"
 	}
 	base += "/" + k.Plural
-	paths[base] = object.Object{"post": operation(k, "post", name)}
-	if k.Prefix != "" {
-		paths[base+"/{name}"] = object.Object{"get": operation(k, "get", name), "put": operation(k, "put", name), "patch": operation(k, "patch", name)}
+	add := func(path, method, verb string) {
+		if k.can(verb) {
+			object.Set(paths, operation(k, method, name), path, method)
+		}
 	}
+	add(base, "post", "create")
+	add(base+"/{name}", "get", "get")
+	add(base+"/{name}", "put", "update")
+	add(base+"/{name}", "patch", "patch")
 }
 
 // operation says what kubectl wants to know of a method: that it can check fields

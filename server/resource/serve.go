@@ -184,6 +184,9 @@ func (c *call) dispatch() error {
 	if warning := deprecated[c.kind.APIVersion()+" "+c.kind.Name]; warning != "" {
 		c.warn(warning)
 	}
+	if c.kind.Prefix == "" {
+		return c.unstored()
+	}
 	switch c.verb {
 	case "get":
 		return c.get()
@@ -192,9 +195,6 @@ func (c *call) dispatch() error {
 	case "watch":
 		return c.watch()
 	case "create":
-		if c.kind.Prefix == "" {
-			return c.review()
-		}
 		return c.create()
 	case "update":
 		return c.update()
@@ -206,6 +206,17 @@ func (c *call) dispatch() error {
 		return c.deleteCollection()
 	}
 	return notAllowed()
+}
+
+// unstored serves a resource that has no objects in the store.
+func (c *call) unstored() error {
+	switch c.kind.qualified() {
+	case "bindings":
+		return c.bindNamed()
+	case "componentstatuses":
+		return c.components()
+	}
+	return c.review()
 }
 
 // misplaced refuses what the path does not allow: objects of a namespace are read
@@ -228,7 +239,8 @@ func (c *call) misplaced() error {
 
 // deprecated are kinds that users are told not to use any more.
 var deprecated = map[string]string{
-	"v1 Endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+	"v1 ComponentStatus": "v1 ComponentStatus is deprecated in v1.19+",
+	"v1 Endpoints":       "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 }
 
 // get answers GET of one object.

@@ -190,11 +190,37 @@ func (c *call) bind() error {
 	if object.String(s.object, "metadata", "name") != c.Name {
 		return badRequest("name in URL does not match name in Binding object")
 	}
-	target := object.String(s.object, "target", "name")
-	if target == "" {
-		return &Failure{Code: http.StatusInternalServerError, Message: "target.name: Required value"}
+	return c.bindAs(s, dry)
+}
+
+// bindNamed answers POST of a binding that names its pod: what bind does, as schedulers asked
+// for it before pods had that. Unlike there, a uid means nothing.
+func (c *call) bindNamed() error {
+	s, dry, err := c.received()
+	if err == nil {
+		err = identify(c.kind, s.object, c.Namespace)
 	}
-	_, err = c.change(dry, func(old object.Object) (object.Object, error) {
+	if err != nil {
+		return err
+	}
+	object.Remove(s.object, "metadata", "uid")
+	c.kind, c.Name, c.Sub = c.layer.catalog.Load().named("v1", "Pod"), object.String(s.object, "metadata", "name"), "binding"
+	return c.bindAs(s, dry)
+}
+
+func (c *call) bindAs(s *sent, dry bool) error {
+	target, at := object.Map(s.object, "target"), field.NewPath("target")
+	var errs field.ErrorList
+	if kind := object.String(target, "kind"); kind != "" && kind != "Node" {
+		errs = append(errs, field.NotSupported(at.Child("kind"), kind, []string{"Node", "<empty>"}))
+	}
+	if object.String(target, "name") == "" {
+		errs = append(errs, field.Required(at.Child("name"), ""))
+	}
+	if errs != nil {
+		return &Failure{Code: http.StatusInternalServerError, Message: errs.ToAggregate().Error()}
+	}
+	_, err := c.change(dry, func(old object.Object) (object.Object, error) {
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
@@ -202,7 +228,7 @@ func (c *call) bind() error {
 			return nil, conflict(&Kind{Plural: "pods/binding"}, c.Name, why)
 		}
 		demand(old, s.object)
-		object.Set(old, target, "spec", "nodeName")
+		object.Set(old, object.String(target, "name"), "spec", "nodeName")
 		object.Remove(old, "status", "nominatedNodeName")
 		for _, field := range []string{"annotations", "labels"} {
 			for name, v := range object.Map(s.object, "metadata", field) {

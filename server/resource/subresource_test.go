@@ -46,6 +46,26 @@ func TestBinding(t *testing.T) {
 	m.refused(409, "Conflict", "POST", pods+"/gated/binding", `{"metadata":{"name":"gated"},"target":{"name":"n"}}`)
 }
 
+// TestNamedBinding binds a pod as schedulers did before pods had a subresource for it.
+func TestNamedBinding(t *testing.T) {
+	m := newMember(t)
+	const bindings = "/api/v1/namespaces/default/bindings"
+	m.must("POST", pods, `{"metadata":{"name":"p"},`+podSpec+`}`)
+	m.refused(405, "MethodNotAllowed", "GET", bindings, nil)
+	m.refused(404, "NotFound", "POST", bindings, `{"metadata":{"name":"missing"},"target":{"name":"n"}}`)
+	m.refused(400, "BadRequest", "POST", bindings, `{"metadata":{"name":"p","namespace":"other"},"target":{"name":"n"}}`)
+	if a := m.do("POST", bindings, `{"metadata":{"name":"p"},"target":{"kind":"Rack"}}`); a.code != 500 ||
+		a.str("message") != `[target.kind: Unsupported value: "Rack": supported values: "Node", "<empty>", target.name: Required value]` {
+		t.Errorf("%d %s", a.code, a.raw)
+	}
+	m.must("POST", bindings+"?dryRun=All", `{"metadata":{"name":"p"},"target":{"name":"n"}}`)
+	a := m.must("POST", bindings, `{"metadata":{"name":"p","uid":"of another"},"target":{"kind":"Node","name":"n"}}`)
+	if bound := m.must("GET", pods+"/p", nil); a.code != 201 || a.str("status") != "Success" || bound.str("spec", "nodeName") != "n" || bound.str2("metadata", "generation") != "1" {
+		t.Errorf("%s\n%s", a.raw, bound.raw)
+	}
+	m.refused(409, "Conflict", "POST", bindings, `{"metadata":{"name":"p"},"target":{"name":"n"}}`)
+}
+
 const violates = "Cannot evict pod as it would violate the pod's disruption budget."
 
 func (m *member) evict(pod string) answer {

@@ -12,8 +12,11 @@ import (
 // metadata; empty for one object, whose own version then counts.
 func (f *form) table(meta string, bodies [][]byte) []byte {
 	columns := f.kind.columns()
-	if meta == "" && len(bodies) == 1 {
-		meta = `{"resourceVersion":` + string(object.AppendString(nil, object.FindString(bodies[0], "metadata", "resourceVersion"))) + `}`
+	if meta == "" {
+		meta = "{}"
+		if v := object.FindString(bodies[0], "metadata", "resourceVersion"); v != "" {
+			meta = `{"resourceVersion":` + string(object.AppendString(nil, v)) + `}`
+		}
 	}
 	b := []byte(`{"kind":"Table","apiVersion":"` + metaGroup + "/" + f.version + `","metadata":` + meta + `,"columnDefinitions":[`)
 	for i, c := range columns {
