@@ -53,6 +53,11 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 		}
 		k.Columns = builtinColumns(k)
 		out = append(out, k)
+		if name == "horizontalpodautoscalers.autoscaling" {
+			k.siblings = []*Kind{k, olderAutoscaler(k)}
+			k.siblings[1].siblings = k.siblings
+			out = append(out, k.siblings[1])
+		}
 	}
 	return out
 })

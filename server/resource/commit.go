@@ -29,11 +29,7 @@ func (c *current) decoded(k *Kind) (object.Object, error) {
 		return nil, err
 	}
 	object.Stamp(o, c.rev)
-	if k.From != nil {
-		return k.From(o), nil
-	}
-	o["apiVersion"] = k.APIVersion()
-	return o, nil
+	return k.fromStored(o), nil
 }
 
 // local reads an object from what this member has published; nil: it is not there.

@@ -56,6 +56,9 @@ func definedKinds(crd object.Object) ([]*Kind, error) {
 		}
 		out = append(out, k)
 	}
+	for _, k := range out {
+		k.siblings = out
+	}
 	return out, nil
 }
 

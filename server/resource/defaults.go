@@ -78,7 +78,7 @@ func applyDefaults(k *Kind, o object.Object) {
 	case "customresourcedefinitions.apiextensions.k8s.io":
 		defaultDefinition(o)
 	case "horizontalpodautoscalers.autoscaling":
-		object.Default(o, int64(1), "spec", "minReplicas")
+		defaultAutoscaler(k, o)
 	}
 }
 

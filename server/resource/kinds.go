@@ -52,8 +52,13 @@ type Kind struct {
 	// is stored into this version; nil: only apiVersion differs. Into goes back.
 	Stored     string
 	From, Into func(object.Object) object.Object
+	// Annotations in which this version has fields of the stored one: they are written with the
+	// specification, or with the status.
+	SpecNotes, StatusNotes []string
 	// TTL: objects go by themselves.
 	TTL bool
+
+	siblings []*Kind // all versions, this one among them; nil: there is no other
 
 	merging sync.Once // makes mergeAs
 	mergeAs typed.ParseableType
@@ -126,6 +131,34 @@ func (k *Kind) storedVersion() string {
 		return k.Stored
 	}
 	return k.APIVersion()
+}
+
+// sibling is the version of the kind with a name; nil: there is none.
+func (k *Kind) sibling(version string) *Kind {
+	for _, s := range k.siblings {
+		if s.APIVersion() == version {
+			return s
+		}
+	}
+	return nil
+}
+
+// fromStored makes the kind's version of an object of the stored one, which it may use up.
+func (k *Kind) fromStored(o object.Object) object.Object {
+	if k.From != nil {
+		return k.From(o)
+	}
+	o["apiVersion"] = k.APIVersion()
+	return o
+}
+
+// intoStored goes back.
+func (k *Kind) intoStored(o object.Object) object.Object {
+	if k.Into != nil {
+		return k.Into(o)
+	}
+	o["apiVersion"] = k.storedVersion()
+	return o
 }
 
 // key is where an object lies.

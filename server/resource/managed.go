@@ -132,25 +132,36 @@ func typedValue(k *Kind, o object.Object) (*typed.TypedValue, error) {
 	return k.mergeType().FromUnstructured(p, typed.AllowDuplicates)
 }
 
-// sameVersion converts nothing: fields of another version are forgotten.
-type sameVersion struct{ version fieldpath.APIVersion }
+// versions converts between those of a kind; fields of a version that is gone are forgotten.
+type versions struct{ kind *Kind }
 
 // Convert implements merge.Converter.
-func (s sameVersion) Convert(o *typed.TypedValue, v fieldpath.APIVersion) (*typed.TypedValue, error) {
-	if v != s.version {
-		return nil, errOtherVersion
+func (s versions) Convert(o *typed.TypedValue, v fieldpath.APIVersion) (*typed.TypedValue, error) {
+	if v == fieldpath.APIVersion(s.kind.APIVersion()) && s.kind.siblings == nil {
+		return o, nil
 	}
-	return o, nil
+	have, _ := o.AsValue().Unstructured().(object.Object)
+	from, to := s.kind.sibling(object.String(have, "apiVersion")), s.kind.sibling(string(v))
+	if from == nil || to == nil {
+		return nil, errNoVersion
+	}
+	if from == to {
+		return o, nil
+	}
+	converted, err := typedValue(to, to.fromStored(from.intoStored(object.Copy(have))))
+	if err != nil {
+		return nil, errNoVersion // it cannot say what this object has
+	}
+	return converted, nil
 }
 
 // IsMissingVersionError implements merge.Converter.
-func (sameVersion) IsMissingVersionError(err error) bool { return err == errOtherVersion }
+func (versions) IsMissingVersionError(err error) bool { return err == errNoVersion }
 
-var errOtherVersion = fmt.Errorf("fields of another version")
+var errNoVersion = fmt.Errorf("no such version")
 
 func updater(k *Kind) *merge.Updater {
-	v := fieldpath.APIVersion(k.APIVersion())
-	return (&merge.UpdaterBuilder{Converter: sameVersion{v}}).BuildUpdater()
+	return (&merge.UpdaterBuilder{Converter: versions{k}}).BuildUpdater()
 }
 
 // noteUpdate changes next: by now owns what differs from old (nil: everything).

@@ -99,9 +99,10 @@ func prepareCreate(k *Kind, sent object.Object, uid string, now time.Time, accou
 	}
 	if k.Status && k.Plural != "nodes" {
 		carry(o, k.blank(), "status") // is somebody else's; a kubelet makes its node with one
+		keepNotes(o, nil, k.StatusNotes)
 	}
 	applyDefaults(k, o)
-	tidyMeta(meta)
+	tidyMeta(object.Map(o, "metadata"))
 	if account != nil {
 		if err := account(o); err != nil {
 			return nil, err
@@ -151,6 +152,7 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 		carry(object.Map(o, "metadata"), object.Map(sent, "metadata"), "managedFields")
 	case opts.sub == "" && k.Status:
 		carry(o, old, "status")
+		keepNotes(o, old, k.StatusNotes)
 	}
 	keepSystemFields(o, old)
 	if meta := object.Map(o, "metadata"); meta["managedFields"] == nil {
@@ -178,8 +180,20 @@ func keepAllButStatus(k *Kind, old, sent object.Object) object.Object {
 			carry(meta, object.Map(sent, "metadata"), "labels")
 		}
 		carry(meta, object.Map(sent, "metadata"), "annotations")
+		keepNotes(o, old, k.SpecNotes)
 	}
 	return o
+}
+
+// keepNotes changes o: it has these annotations as old has them.
+func keepNotes(o, old object.Object, names []string) {
+	for _, name := range names {
+		if v := object.Get(old, "metadata", "annotations", name); v != nil {
+			object.Set(o, v, "metadata", "annotations", name)
+		} else {
+			object.Remove(o, "metadata", "annotations", name)
+		}
+	}
 }
 
 // fixedMeta refuses what only the server writes, where it is given and another. A

@@ -35,9 +35,13 @@ func (f *form) table(meta string, bodies [][]byte) []byte {
 	return append(b, ']', '}')
 }
 
-func (f *form) appendRow(b []byte, columns []Column, body []byte) []byte {
-	body = f.versioned(body)
-	b = object.AppendValue(append(b, `{"cells":`...), f.kind.cells(columns, body, f.now))
+func (f *form) appendRow(b []byte, columns []Column, stored []byte) []byte {
+	body := f.versioned(stored)
+	shown := body
+	if f.kind.From != nil {
+		shown = stored // whose columns all versions have
+	}
+	b = object.AppendValue(append(b, `{"cells":`...), f.kind.cells(columns, shown, f.now))
 	switch f.include {
 	case "None":
 		b = append(b, `,"object":null`...)
@@ -51,7 +55,7 @@ func (f *form) appendRow(b []byte, columns []Column, body []byte) []byte {
 
 // builtinColumns are what kubectl shows of a built-in kind.
 func builtinColumns(k *Kind) (out []Column) {
-	for _, c := range kinds.Columns(k.APIVersion(), k.Name) {
+	for _, c := range kinds.Columns(k.storedVersion(), k.Name) {
 		column := Column{Name: c.Name, Type: c.Type}
 		if c.Wide {
 			column.Priority = 1
@@ -90,7 +94,7 @@ func (k *Kind) cells(columns []Column, body []byte, now int64) []any {
 		return make([]any, len(columns)) // what is stored may be anything
 	}
 	if k.Layout != nil {
-		return kinds.Cells(kinds.Columns(k.APIVersion(), k.Name), o.Fields, time.Unix(now, 0), true)
+		return kinds.Cells(kinds.Columns(k.storedVersion(), k.Name), o.Fields, time.Unix(now, 0), true)
 	}
 	out := make([]any, len(columns))
 	for i := range columns {
