@@ -2,7 +2,10 @@
 
 package real
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Fault is one thing that a run can let happen.
 type Fault struct {
@@ -14,6 +17,7 @@ type Fault struct {
 	Tuned     bool     // members run the build for chaos tests (cmd/kvd, tag chaos)
 	Members   int      // of the cluster, at least; 0: three
 	Times     int      // how often it happens in a run; 0: three times
+	Long      bool     // to happen once may take it more than a minute
 	DiskBytes int64    // of each member; 0: enough
 	Args      []string // for each member
 	Logs      []string // parts of lines of level error that the fault explains
@@ -55,4 +59,20 @@ func Find(name string) *Fault {
 		}
 	}
 	return nil
+}
+
+// week is the number of days in which the rotation comes round.
+const week = 7
+
+// Rotation lists the faults that CI makes on the day of t: those that take no more
+// than a minute, each on one day of a week, and some of each class on each day.
+func Rotation(t time.Time) []*Fault {
+	day := int(t.UTC().Unix() / int64(24*time.Hour/time.Second) % week)
+	var today []*Fault
+	for i, f := range slices.DeleteFunc(Catalogue(), func(f *Fault) bool { return f.Long }) {
+		if i%week == day {
+			today = append(today, f)
+		}
+	}
+	return today
 }

@@ -25,7 +25,7 @@ var networkFaults = []*Fault{
 	{Name: "long-delay", Row: 17, About: "500 ms between members", Inject: longDelay},
 	{Name: "duplicates", Row: 18, About: "half of all packets come twice", Inject: duplicates},
 	{Name: "bad-checksums", Row: 18, About: "5% of all packets have a flipped bit, which TCP's checksum shows", Inject: damagedPackets},
-	{Name: "thin-line", Row: 19, About: "1 Mbit/s to a member that gets the whole state", Times: 1, Inject: thinLine},
+	{Name: "thin-line", Row: 19, About: "1 Mbit/s to a member that gets the whole state", Times: 1, Long: true, Inject: thinLine},
 	{Name: "resets", Row: 20, About: "connections to a member are reset", Inject: resets},
 	{Name: "black-hole", Row: 20, About: "a member dies behind a cut: nobody is told that connections ended", Times: 2, Inject: blackHole},
 	{Name: "clients-cut", Row: 21, About: "clients lose a member", Inject: clientsCut},

@@ -34,6 +34,7 @@ type realRun struct {
 	results string
 	seeds   int
 	whole   bool // each row of the catalogue must happen
+	day     string
 	list    bool
 	verbose bool
 }
@@ -46,6 +47,7 @@ func realProcesses(args []string) error {
 	f.StringVar(&o.class, "class", "", "only faults of this class; two joined by +: one of each in turns, drawn for each run")
 	f.BoolVar(&o.whole, "catalogue", false, "each fault of the catalogue once, and fail if a row was not reached")
 	f.Uint64Var(&o.plan.Seed, "seed", 0, "the first seed; 0: one from the clock")
+	f.StringVar(&o.day, "rotation", "", "the faults of this day, as in 2026-11-21, once each: in a week all come up that take no more than a minute")
 	f.IntVar(&o.seeds, "seeds", 1, "how many runs of each, with consecutive seeds")
 	f.DurationVar(&o.plan.Limit, "for", 0, "begin no run after so long")
 	f.IntVar(&o.plan.Times, "times", 0, "how often a fault happens in a run; 0: the fault's own number")
@@ -117,6 +119,9 @@ func (o *realRun) choose() error {
 	if o.whole {
 		o.fault, o.plan.Times = "all", cmp.Or(o.plan.Times, 1)
 	}
+	if o.day != "" {
+		return o.rotation()
+	}
 	if one, other, pair := strings.Cut(o.class, "+"); pair && o.fault == "" {
 		return o.pair(one, other)
 	}
@@ -142,6 +147,19 @@ func (o *realRun) choose() error {
 			o.plan.Rounds = append(o.plan.Rounds, faults)
 		}
 	}
+	return nil
+}
+
+// rotation makes the rounds of a day.
+func (o *realRun) rotation() error {
+	day, err := time.Parse(time.DateOnly, o.day)
+	if err != nil {
+		return fmt.Errorf("-rotation is a day, as in -rotation %s", time.Now().Format(time.DateOnly))
+	}
+	for _, f := range real.Rotation(day) {
+		o.plan.Rounds = append(o.plan.Rounds, []*real.Fault{f})
+	}
+	o.plan.Times = cmp.Or(o.plan.Times, 1)
 	return nil
 }
 
