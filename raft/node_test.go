@@ -15,6 +15,7 @@ import (
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/raft/transport"
 	"github.com/keelson-io/keelson/raft/vfs"
+	"github.com/keelson-io/keelson/raft/wal"
 )
 
 func barrier(t *testing.T, m *member) {
@@ -42,6 +43,28 @@ func TestOneMember(t *testing.T) {
 	barrier(t, m)
 	if got := m.toy.list(); len(got) != 20 || !slices.Contains(got, "19") {
 		t.Fatalf("after the crash: %v", got)
+	}
+}
+
+// TestTornBootstrap: a new cluster's first write to the log was torn by a crash.
+// What is left of it, nothing or its hard state, does not keep it from its start.
+func TestTornBootstrap(t *testing.T) {
+	for _, left := range []*wal.HardState{nil, {Term: bootstrapTerm}} {
+		c := newCluster(t, 1, nil)
+		m := c.members[1]
+		cfg := m.config()
+		w, err := wal.Create(cfg.FS, cfg.Dir, wal.Identity{Cluster: cfg.Cluster, Member: cfg.ID}, wal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left != nil {
+			err = errors.Join(w.Append(left, nil), w.Sync())
+		}
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		c.startAll()
+		c.mustPropose(c.leader(), "first")
 	}
 }
 
