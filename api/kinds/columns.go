@@ -8,7 +8,7 @@ import (
 // Column is a column of the table in which kubectl shows objects of a kind.
 type Column struct {
 	Name string // as in a Table: "Up-to-date"; kubectl prints it in capitals
-	Type string // string, integer or boolean
+	Type string // string, integer, boolean or date
 	// Wide columns are printed with -o wide only (priority 1 in a Table).
 	Wide bool
 	cell func(row) any
@@ -47,9 +47,15 @@ func Cells(columns []Column, object map[string]any, now time.Time, wide bool) []
 var (
 	nameColumn    = text("Name", "metadata.name")
 	ageColumn     = Column{"Age", "string", false, func(r row) any { return r.since("metadata.creationTimestamp") }}
-	plainColumns  = []Column{nameColumn, text("Created At", "metadata.creationTimestamp")}
+	plainColumns  = []Column{nameColumn, text("Created At", "metadata.creationTimestamp").called("date")}
 	customColumns = []Column{nameColumn, ageColumn}
 )
+
+// called makes a column say another type than its cells have, as some of a kube-apiserver's do.
+func (c Column) called(kind string) Column {
+	c.Type = kind
+	return c
+}
 
 // since is how long ago the time at a path was.
 func (r row) since(path string) string {

@@ -185,7 +185,7 @@ func eventColumns() []Column {
 	}))...)
 	columns = append(columns, made("Message", func(r row) string { return strings.TrimSpace(r.Text("message")) }))
 	name := nameColumn
-	return append(columns, wide(made("First Seen", seen), Column{"Count", "integer", true, func(r row) any {
+	return append(columns, wide(made("First Seen", seen), Column{"Count", "string", true, func(r row) any {
 		if r.At("series") != nil {
 			return r.Int("series.count")
 		}
@@ -202,6 +202,44 @@ func health(r row) string {
 		return "Healthy"
 	}
 	return "Unhealthy"
+}
+
+// paramRef names the parameters of a policy's binding.
+func paramRef(r row) string {
+	p := r.Sub("spec.paramRef")
+	switch name := p.Text("name"); {
+	case name != "":
+		return or(p.Text("namespace"), "*") + "/" + name
+	case p.Sub("selector") != nil:
+		return selector(p.Sub("selector"))
+	}
+	return "<unset>"
+}
+
+func storageVersions(r row) string {
+	var out []string
+	for _, v := range r.List("status.storageVersions") {
+		out = append(out, v.Text("apiServerID")+"="+v.Text("encodingVersion"))
+	}
+	return few(out, 3, len(out), ",")
+}
+
+// claimState is how far a claim of devices has come.
+func claimState(r row) string {
+	var states []string
+	dying := r.At("metadata.deletionTimestamp") != nil
+	if dying {
+		states = append(states, "deleted")
+	}
+	switch {
+	case r.At("status.allocation") != nil:
+		if states = append(states, "allocated"); r.Size("status.reservedFor") > 0 {
+			states = append(states, "reserved")
+		}
+	case !dying:
+		states = append(states, "pending")
+	}
+	return strings.Join(states, ",")
 }
 
 // quota prints used and hard amounts, of limits or of all else.

@@ -11,7 +11,7 @@ import (
 // by "GROUP KIND".
 var layouts = sync.OnceValue(func() map[string][]Column {
 	all := map[string][]Column{}
-	for _, part := range []map[string][]Column{coreColumns(), workloadColumns(), storageColumns(), otherColumns()} {
+	for _, part := range []map[string][]Column{coreColumns(), workloadColumns(), storageColumns(), otherColumns(), policyColumns(), deviceColumns()} {
 		for kind, columns := range part {
 			all[kind] = columns
 		}
@@ -36,8 +36,8 @@ func coreColumns() map[string][]Column {
 					text("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "<unknown>"))...)...),
 		" Event":          eventColumns(),
 		" Namespace":      columns(text("Status", "status.phase")),
-		" Secret":         columns(text("Type", "type"), size("Data", "data")),
-		" ConfigMap":      columns(Column{"Data", "integer", false, func(r row) any { return int64(r.Size("data") + r.Size("binaryData")) }}),
+		" Secret":         columns(text("Type", "type"), size("Data", "data").called("string")),
+		" ConfigMap":      columns(Column{"Data", "string", false, func(r row) any { return int64(r.Size("data") + r.Size("binaryData")) }}),
 		" ServiceAccount": columns(),
 		" ComponentStatus": {nameColumn, made("Status", health),
 			made("Message", func(r row) string { return r.typed("conditions", "Healthy").Text("message") }),
@@ -55,17 +55,18 @@ func workloadColumns() map[string][]Column {
 	return map[string][]Column{
 		" ReplicationController": replicas(func(r row) string { return pairs(r.Sub("spec.selector")) }),
 		"apps ReplicaSet":        replicas(labelSelector("spec.selector")),
-		"apps Deployment": append(columns(ready, integer("Up-to-date", "status.updatedReplicas"), integer("Available", "status.availableReplicas")),
+		"apps Deployment": append(columns(ready, integer("Up-to-date", "status.updatedReplicas").called("string"),
+			integer("Available", "status.availableReplicas").called("string")),
 			ofTemplate("spec.template", func(r row) string { return selector(r.Sub("spec.selector")) })...),
 		"apps StatefulSet": append(columns(ready), ofTemplate("spec.template", nil)...),
 		"apps DaemonSet": append(columns(integer("Desired", "status.desiredNumberScheduled"), integer("Current", "status.currentNumberScheduled"),
 			integer("Ready", "status.numberReady"), integer("Up-to-date", "status.updatedNumberScheduled"), integer("Available", "status.numberAvailable"),
 			made("Node Selector", func(r row) string { return pairs(r.Sub("spec.template.spec.nodeSelector")) })),
 			ofTemplate("spec.template", labelSelector("spec.selector"))...),
-		"apps ControllerRevision": columns(made("Controller", controller), integer("Revision", "revision")),
+		"apps ControllerRevision": columns(made("Controller", controller), integer("Revision", "revision").called("string")),
 		"batch Job": append(columns(made("Status", jobStatus), made("Completions", jobCompletions), made("Duration", jobDuration)),
 			ofTemplate("spec.template", labelSelector("spec.selector"))...),
-		"batch CronJob": append(columns(text("Schedule", "spec.schedule"), text("Timezone", "spec.timeZone", none), made("Suspend", suspended),
+		"batch CronJob": append(columns(text("Schedule", "spec.schedule"), text("Timezone", "spec.timeZone", none), made("Suspend", suspended).called("boolean"),
 			size("Active", "status.active"), made("Last Schedule", func(r row) string {
 				if r.At("status.lastScheduleTime") == nil {
 					return none
@@ -75,7 +76,7 @@ func workloadColumns() map[string][]Column {
 		"autoscaling HorizontalPodAutoscaler": columns(made("Reference", func(r row) string {
 			return r.Text("spec.scaleTargetRef.kind") + "/" + r.Text("spec.scaleTargetRef.name")
 		}), made("Targets", metricTargets), made("MinPods", func(r row) string { return number(r.At("spec.minReplicas"), "<unset>") }),
-			integer("MaxPods", "spec.maxReplicas"), integer("Replicas", "status.currentReplicas")),
+			integer("MaxPods", "spec.maxReplicas").called("string"), integer("Replicas", "status.currentReplicas").called("string")),
 		"policy PodDisruptionBudget": columns(made("Min Available", func(r row) string { return number(r.At("spec.minAvailable"), "N/A") }),
 			made("Max Unavailable", func(r row) string { return number(r.At("spec.maxUnavailable"), "N/A") }),
 			integer("Allowed Disruptions", "status.disruptionsAllowed")),
@@ -115,7 +116,7 @@ func storageColumns() map[string][]Column {
 		}), class, attributes), mode...),
 		"storage.k8s.io StorageClass": {defaultName("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"),
 			text("Provisioner", "provisioner"), text("ReclaimPolicy", "reclaimPolicy", "Delete"), text("VolumeBindingMode", "volumeBindingMode", "Immediate"),
-			boolean("AllowVolumeExpansion", "allowVolumeExpansion", false), ageColumn},
+			boolean("AllowVolumeExpansion", "allowVolumeExpansion", false).called("string"), ageColumn},
 		"storage.k8s.io VolumeAttachment": columns(text("Attacher", "spec.attacher"), text("PV", "spec.source.persistentVolumeName"),
 			text("Node", "spec.nodeName"), boolean("Attached", "status.attached", false)),
 		"storage.k8s.io VolumeAttributesClass": columns(text("DriverName", "driverName")),
@@ -157,11 +158,47 @@ func otherColumns() map[string][]Column {
 		"admissionregistration.k8s.io MutatingWebhookConfiguration":   webhooks,
 		"admissionregistration.k8s.io ValidatingWebhookConfiguration": webhooks,
 		"flowcontrol.apiserver.k8s.io FlowSchema": append(columns(text("PriorityLevel", "spec.priorityLevelConfiguration.name"),
-			integer("MatchingPrecedence", "spec.matchingPrecedence"), text("DistinguisherMethod", "spec.distinguisherMethod.type", none)),
+			integer("MatchingPrecedence", "spec.matchingPrecedence").called("string"), text("DistinguisherMethod", "spec.distinguisherMethod.type", none)),
 			made("MissingPL", func(r row) string { return or(r.Condition("Dangling").Text("status"), "?") })),
 		"flowcontrol.apiserver.k8s.io PriorityLevelConfiguration": columns(text("Type", "spec.type"), limit("NominalConcurrencyShares", "nominalConcurrencyShares"),
 			limit("Queues", "limitResponse.queuing.queues"), limit("HandSize", "limitResponse.queuing.handSize"), limit("QueueLengthLimit", "limitResponse.queuing.queueLengthLimit")),
 		"apiregistration.k8s.io APIService": columns(made("Service", apiService), made("Available", available)),
+	}
+}
+
+func policyColumns() map[string][]Column {
+	kind := made("ParamKind", func(r row) string {
+		if p := r.Sub("spec.paramKind"); p != nil {
+			return p.Text("apiVersion") + "/" + p.Text("kind")
+		}
+		return "<unset>"
+	})
+	binding := columns(text("PolicyName", "spec.policyName"), made("ParamRef", paramRef))
+	return map[string][]Column{
+		"admissionregistration.k8s.io ValidatingAdmissionPolicy":        columns(size("Validations", "spec.validations"), kind),
+		"admissionregistration.k8s.io MutatingAdmissionPolicy":          columns(size("Mutations", "spec.mutations"), kind),
+		"admissionregistration.k8s.io ValidatingAdmissionPolicyBinding": binding,
+		"admissionregistration.k8s.io MutatingAdmissionPolicyBinding":   binding,
+		"internal.apiserver.k8s.io StorageVersion":                      columns(text("CommonEncodingVersion", "status.commonEncodingVersion", "<unset>"), made("StorageVersions", storageVersions)),
+		"coordination.k8s.io LeaseCandidate": columns(text("LeaseName", "spec.leaseName"), text("BinaryVersion", "spec.binaryVersion"),
+			text("EmulationVersion", "spec.emulationVersion")),
+		"certificates.k8s.io ClusterTrustBundle": {nameColumn, text("SignerName", "spec.signerName", none)},
+	}
+}
+
+func deviceColumns() map[string][]Column {
+	return map[string][]Column{
+		"resource.k8s.io DeviceClass":           columns(),
+		"resource.k8s.io ResourceClaim":         columns(made("State", claimState)),
+		"resource.k8s.io ResourceClaimTemplate": columns(),
+		"resource.k8s.io ResourceSlice":         columns(text("Node", "spec.nodeName"), text("Driver", "spec.driver"), text("Pool", "spec.pool.name")),
+		"resource.k8s.io DeviceTaintRule": columns(text("Key", "spec.taint.key"), text("Value", "spec.taint.value"), text("Effect", "spec.taint.effect"),
+			made("TimeAdded", func(r row) string {
+				if r.At("spec.taint.timeAdded") == nil {
+					return ""
+				}
+				return r.since("spec.taint.timeAdded")
+			})),
 	}
 }
 

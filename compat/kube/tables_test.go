@@ -132,10 +132,10 @@ func compareTable(t *testing.T, table *metav1.Table, o *kinds.Object) {
 	cells := kinds.Cells(columns, o.Fields, time.Now(), true)
 	var ours, theirs []string
 	for i, c := range columns {
-		ours = append(ours, fmt.Sprintf("%s wide=%v: %v", c.Name, c.Wide, cells[i]))
+		ours = append(ours, fmt.Sprintf("%s %s wide=%v: %v", c.Name, c.Type, c.Wide, cells[i]))
 	}
 	for i, c := range table.ColumnDefinitions {
-		theirs = append(theirs, fmt.Sprintf("%s wide=%v: %v", c.Name, c.Priority > 0, table.Rows[0].Cells[i]))
+		theirs = append(theirs, fmt.Sprintf("%s %s wide=%v: %v", c.Name, c.Type, c.Priority > 0, table.Rows[0].Cells[i]))
 	}
 	if len(ours) != len(theirs) {
 		t.Fatalf("ours   %q\ntheirs %q", ours, theirs)

@@ -29,7 +29,7 @@ var (
 func olderAutoscaler(k *Kind) *Kind {
 	out := &Kind{Group: k.Group, Version: "v1", Name: k.Name, Plural: k.Plural, Singular: k.Singular, ListName: k.ListName,
 		Short: k.Short, Categories: k.Categories, Namespaced: true, Prefix: k.Prefix, Status: true,
-		Stored: k.APIVersion(), SpecNotes: autoscalerSpecNotes, StatusNotes: autoscalerStatusNotes, Columns: k.Columns}
+		Stored: k.APIVersion(), SpecNotes: autoscalerSpecNotes, StatusNotes: autoscalerStatusNotes}
 	m := kinds.Lookup(out.APIVersion(), k.Name)
 	out.Rules, out.Layout = messageRules{m}, m
 	out.From = func(o object.Object) object.Object { return out.settle(autoscalerFrom(object.Copy(o))) }

@@ -51,7 +51,6 @@ var builtinKinds = sync.OnceValue(func() []*Kind {
 		if name == "events.events.k8s.io" {
 			k.Stored, k.From, k.Into = "v1", eventFromCore, eventIntoCore
 		}
-		k.Columns = builtinColumns(k)
 		out = append(out, k)
 		if name == "horizontalpodautoscalers.autoscaling" {
 			k.siblings = []*Kind{k, olderAutoscaler(k)}
@@ -74,6 +73,8 @@ var unstored = map[string][]string{
 // counted are the kinds whose changes of the spec are counted in
 // metadata.generation.
 var counted = set("pods", "replicationcontrollers", "deployments.apps", "replicasets.apps", "daemonsets.apps", "statefulsets.apps",
+	"podtemplates", "resourceslices.resource.k8s.io", "deviceclasses.resource.k8s.io",
+	"mutatingadmissionpolicies.admissionregistration.k8s.io", "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
 	"jobs.batch", "cronjobs.batch", "ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io", "poddisruptionbudgets.policy",
 	"endpointslices.discovery.k8s.io", "ingressclasses.networking.k8s.io", "flowschemas.flowcontrol.apiserver.k8s.io",
 	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io", "priorityclasses.scheduling.k8s.io",

@@ -16,7 +16,7 @@ const storeComponent = "etcd-0"
 // components answers GET of the components, or of one: by its barrier the store is well.
 func (c *call) components() error {
 	if c.verb == "get" && c.Name != storeComponent {
-		return notFound(c.kind, c.Name)
+		return notFound(&Kind{Plural: c.kind.Singular}, c.Name)
 	}
 	if err := c.form.fits(c.verb == "list"); err != nil {
 		return err

@@ -184,9 +184,10 @@ func defaultRollout(k *Kind, o object.Object) {
 		defaultRolling(o, object.Object{"partition": int64(0)})
 		object.Default(o, int64(10), "spec", "revisionHistoryLimit")
 	case "replicationcontrollers":
-		// A controller without a selector selects by its template's labels.
+		// A controller without a selector selects by its template's labels, and has them without its own.
 		if labels := object.Map(o, "spec", "template", "metadata", "labels"); labels != nil {
 			object.Default(o, object.Copy(labels), "spec", "selector")
+			object.Default(o, object.Copy(labels), "metadata", "labels")
 		}
 	}
 }

@@ -26,6 +26,13 @@ import (
 //go:embed descriptions.deflate
 var described []byte
 
+// describedColumns is what it says of the columns of its tables, in the same form: the message
+// table.GROUP.KIND has a field for each column, with _ for blanks, and table.default those that
+// all kinds may have.
+//
+//go:embed columns.deflate
+var describedColumns []byte
+
 // description is what is said of a message or a field.
 type description struct {
 	text     string
@@ -34,13 +41,18 @@ type description struct {
 }
 
 // descriptions are by message, and by message and field with a space between.
-var descriptions = sync.OnceValue(func() map[string]description {
-	out, err := readDescriptions(flate.NewReader(bytes.NewReader(described)))
+var (
+	descriptions       = sync.OnceValue(func() map[string]description { return mustRead(described) })
+	columnDescriptions = sync.OnceValue(func() map[string]description { return mustRead(describedColumns) })
+)
+
+func mustRead(deflated []byte) map[string]description {
+	out, err := readDescriptions(flate.NewReader(bytes.NewReader(deflated)))
 	if err != nil {
 		panic("resource: descriptions: " + err.Error()) // part of the program, and read by a test
 	}
 	return out
-})
+}
 
 func readDescriptions(r io.Reader) (map[string]description, error) {
 	out := map[string]description{}

@@ -20,6 +20,13 @@ func TestDescriptions(t *testing.T) {
 			t.Errorf("nothing is said of %s", k.Layout.Name)
 		}
 	}
+	for _, k := range builtinKinds() {
+		for _, c := range k.columns() {
+			if c.Description == "" && k.Name != "APIService" && k.Name != "RuntimeClass" {
+				t.Errorf("nothing is said of the column %s of %s", c.Name, k.Name)
+			}
+		}
+	}
 	for _, bad := range []string{"text \"a", "message io.a 7", "text \"a\"\nmessage io.a 0\nf 0 a", "text \"a\"\nf x"} {
 		if d, err := readDescriptions(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q is read as %v", bad, d)

@@ -114,7 +114,7 @@ func (f *form) one(b []byte) []byte {
 	case "Table":
 		return f.table("", [][]byte{b})
 	case "PartialObjectMetadata":
-		return appendPartial(nil, f.versioned(b), f.version)
+		return appendPartial(nil, b, f.version)
 	}
 	return f.versioned(b)
 }

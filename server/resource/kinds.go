@@ -38,7 +38,7 @@ type Kind struct {
 	Scale  *Scale // nil: it cannot be scaled
 	// Fields can be selected by, beside the name and the namespace.
 	Fields []SelectableField
-	// Columns of tables, beside the name; nil: the age.
+	// Columns of a custom kind's tables, beside the name; nil: the age.
 	Columns []Column
 	// UpsertByPut: a PUT of an absent object creates it.
 	UpsertByPut bool
@@ -62,6 +62,9 @@ type Kind struct {
 
 	merging sync.Once // makes mergeAs
 	mergeAs typed.ParseableType
+
+	showing sync.Once // makes shown
+	shown   []Column  // of a built-in kind
 
 	emptying sync.Once // makes empty
 	empty    object.Object

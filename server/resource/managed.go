@@ -114,7 +114,7 @@ func (w *ownership) encode(o object.Object, sets fieldpath.ManagedFields, by man
 	slices.SortFunc(entries, func(a, b object.Object) int {
 		text := func(o object.Object, name string) string { s, _ := o[name].(string); return s }
 		return cmp.Or(cmp.Compare(text(a, "operation"), text(b, "operation")), cmp.Compare(text(a, "time"), text(b, "time")), cmp.Compare(text(a, "manager"), text(b, "manager")),
-			cmp.Compare(text(a, "subresource"), text(b, "subresource")))
+			cmp.Compare(text(a, "apiVersion"), text(b, "apiVersion")), cmp.Compare(text(a, "subresource"), text(b, "subresource")))
 	})
 	list := make([]any, len(entries))
 	for i, e := range entries {

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"strings"
 	"time"
 
 	"github.com/keelson-io/keelson/api/jsonpath"
@@ -36,38 +37,49 @@ func (f *form) table(meta string, bodies [][]byte) []byte {
 }
 
 func (f *form) appendRow(b []byte, columns []Column, stored []byte) []byte {
-	body := f.versioned(stored)
-	shown := body
-	if f.kind.From != nil {
-		shown = stored // whose columns all versions have
+	shown := stored // all versions have its columns
+	if f.kind.From == nil {
+		shown = f.versioned(stored)
 	}
 	b = object.AppendValue(append(b, `{"cells":`...), f.kind.cells(columns, shown, f.now))
 	switch f.include {
 	case "None":
 		b = append(b, `,"object":null`...)
 	case "Object":
-		b = append(append(b, `,"object":`...), body...)
+		b = append(append(b, `,"object":`...), f.versioned(stored)...)
 	default:
-		b = appendPartial(append(b, `,"object":`...), body, f.version)
+		b = appendPartial(append(b, `,"object":`...), stored, f.version)
 	}
 	return append(b, '}')
 }
 
 // builtinColumns are what kubectl shows of a built-in kind.
 func builtinColumns(k *Kind) (out []Column) {
+	group, _ := splitAPIVersion(k.storedVersion())
 	for _, c := range kinds.Columns(k.storedVersion(), k.Name) {
-		column := Column{Name: c.Name, Type: c.Type}
+		field := " " + strings.ReplaceAll(c.Name, " ", "_")
+		d, own := columnDescriptions()["table."+group+"."+k.Name+field]
+		if !own {
+			d = columnDescriptions()["table.default"+field]
+		}
+		column := Column{Name: c.Name, Type: c.Type, Description: d.text}
 		if c.Wide {
 			column.Priority = 1
 		}
+		if c.Name == "Name" {
+			column.Format = "name"
+		}
 		out = append(out, column)
 	}
-	out[0].Format = "name"
 	return out
 }
 
 // columns are the kind's, or name and age.
 func (k *Kind) columns() []Column {
+	if k.Layout != nil {
+		k.showing.Do(func() { k.shown = builtinColumns(k) })
+		return k.shown
+	}
 	if k.Columns != nil {
 		return k.Columns
 	}

@@ -1,6 +1,7 @@
 // Command descriptions writes what kube-apiserver says of every type and field,
 // for `kubectl explain`: the text, the values that an enumeration has, and whether
-// a field is required. The form is in server/resource/descriptions.go.
+// a field is required; and what it says of the columns of tables. The form of both
+// files is in server/resource/descriptions.go.
 package main
 
 import (
@@ -20,25 +21,33 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "descriptions FILE")
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "descriptions FIELDS COLUMNS")
 		os.Exit(2)
 	}
-	var b bytes.Buffer
-	z, err := flate.NewWriter(&b, flate.BestCompression)
+	err := write(os.Args[1], text())
 	if err == nil {
-		_, err = z.Write([]byte(text()))
-	}
-	if err == nil {
-		err = z.Close()
-	}
-	if err == nil {
-		err = os.WriteFile(os.Args[1], b.Bytes(), 0o644)
+		err = write(os.Args[2], columns())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "descriptions:", err)
 		os.Exit(1)
 	}
+}
+
+func write(name, text string) error {
+	var b bytes.Buffer
+	z, err := flate.NewWriter(&b, flate.BestCompression)
+	if err == nil {
+		_, err = z.Write([]byte(text))
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err == nil {
+		err = os.WriteFile(name, b.Bytes(), 0o644)
+	}
+	return err
 }
 
 // unstable are types that are not served unless somebody asks for them, and those
@@ -62,12 +71,14 @@ type writer struct {
 	number map[string]int
 }
 
+func (w *writer) line(format string, args ...any) { fmt.Fprintf(&w.out, format+"\n", args...) }
+
 func (w *writer) text(s string) int {
 	n, ok := w.number[s]
 	if !ok {
 		n = len(w.number)
 		w.number[s] = n
-		fmt.Fprintf(&w.out, "text %s\n", strconv.Quote(s))
+		w.line("text %s", strconv.Quote(s))
 	}
 	return n
 }
@@ -79,7 +90,7 @@ func (w *writer) message(name string, d common.OpenAPIDefinition) {
 	for i, f := range fields {
 		texts[i] = w.text(d.Schema.Properties[f].Description)
 	}
-	fmt.Fprintf(&w.out, "message %s %d\n", name, n)
+	w.line("message %s %d", name, n)
 	for i, f := range fields {
 		line := fmt.Sprintf("%s %d", f, texts[i])
 		if slices.Contains(d.Schema.Required, f) {
@@ -93,6 +104,6 @@ func (w *writer) message(name string, d common.OpenAPIDefinition) {
 		for _, v := range values {
 			line += " " + strconv.Quote(fmt.Sprint(v))
 		}
-		w.out.WriteString(line + "\n")
+		w.line("%s", line)
 	}
 }
