@@ -156,7 +156,7 @@ func newCore(cfg coreConfig) (*core, error) {
 	c := &core{rn: rn, cfg: cfg, conf: conf}
 	c.term, c.vote, c.committed = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 	c.applied, c.appliedTerm, c.handedTerm = uint64(cfg.applied), uint64(cfg.appliedTerm), uint64(cfg.appliedTerm)
-	c.election.peers = map[uint64]*peerState{}
+	c.election.peers, c.election.answered = map[uint64]*peerState{}, map[uint64]uint64{}
 	c.proposals.accepted = map[uint64]uint64{}
 	c.newSession()
 	return c, nil
@@ -199,7 +199,10 @@ func (c *core) step(m *raftpb.Message) {
 	}
 	// Errors mean a message that is stale, of a stranger or not allowed from
 	// the network: all are dropped.
-	_ = c.rn.Step(m)
+	err := c.rn.Step(m)
+	if t := m.GetType(); err == nil && (t == raftpb.MsgAppResp || t == raftpb.MsgHeartbeatResp) {
+		c.election.answered[m.GetFrom()] = c.now
+	}
 	if refusesVote(m) {
 		c.learnCommitted(m)
 	}

@@ -35,7 +35,8 @@ type election struct {
 	peers    map[uint64]*peerState
 	hurrying bool // the shell's campaign timer runs
 	tries    int
-	heard    bool // from the leader since the last tick
+	heard    bool              // from the leader since the last tick
+	answered map[uint64]uint64 // tick of the last answer of each follower
 }
 
 // peerState is what the transport says of a member.
@@ -232,8 +233,26 @@ func (c *core) transfer(to uint64) bool {
 	if to == 0 || to == uint64(c.cfg.id) || !c.isVoter(to) {
 		return false
 	}
-	c.rn.TransferLeader(to)
+	// A transfer puts off Raft's own look for its quorum: asked again and again, a
+	// leader that is cut off would go on for ever.
+	if c.hearsQuorum() {
+		c.rn.TransferLeader(to)
+	}
 	return true
+}
+
+// hearsQuorum reports whether a leader has heard of a majority within an election
+// timeout, or is too new for that.
+func (c *core) hearsQuorum() bool {
+	recent := func(tick uint64) bool { return c.now-tick <= uint64(c.cfg.electionTicks) }
+	voters := c.conf.GetVoters()
+	near := 0
+	for _, id := range voters {
+		if at, ok := c.election.answered[id]; id == uint64(c.cfg.id) || ok && recent(at) {
+			near++
+		}
+	}
+	return recent(c.leadSince) || near > len(voters)/2
 }
 
 // timeout says of a command or read born at a tick why it may have found no
