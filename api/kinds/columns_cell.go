@@ -221,7 +221,20 @@ func storageVersions(r row) string {
 	for _, v := range r.List("status.storageVersions") {
 		out = append(out, v.Text("apiServerID")+"="+v.Text("encodingVersion"))
 	}
-	return few(out, 3, len(out), ",")
+	return or(few(out, 3, len(out), ","), "<unset>")
+}
+
+// lastTrue is the last of some conditions that hold.
+func lastTrue(nothing string, names ...string) func(row) string {
+	return func(r row) string {
+		state := nothing
+		for _, c := range r.List("status.conditions") {
+			if name := c.Text("type"); c.Text("status") == "True" && slices.Contains(names, name) {
+				state = name
+			}
+		}
+		return state
+	}
 }
 
 // claimState is how far a claim of devices has come.

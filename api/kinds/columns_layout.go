@@ -182,6 +182,12 @@ func policyColumns() map[string][]Column {
 		"internal.apiserver.k8s.io StorageVersion":                      columns(text("CommonEncodingVersion", "status.commonEncodingVersion", "<unset>"), made("StorageVersions", storageVersions)),
 		"coordination.k8s.io LeaseCandidate": columns(text("LeaseName", "spec.leaseName"), text("BinaryVersion", "spec.binaryVersion"),
 			text("EmulationVersion", "spec.emulationVersion")),
+		"storagemigration.k8s.io StorageVersionMigration": {nameColumn, made("Resource", func(r row) string {
+			return strings.TrimSuffix(r.Text("spec.resource.resource")+"."+r.Text("spec.resource.group"), ".")
+		}), made("Status", lastTrue("Unknown", "Running", "Failed", "Succeeded"))},
+		"certificates.k8s.io PodCertificateRequest": append([]Column{nameColumn, text("PodName", "spec.podName"), text("ServiceAccountName", "spec.serviceAccountName"),
+			text("NodeName", "spec.nodeName"), text("SignerName", "spec.signerName"), made("State", lastTrue("Pending", "Issued", "Denied", "Failed"))},
+			wide(made("UnverifiedUserAnnotations", func(r row) string { return pairs(r.Sub("spec.unverifiedUserAnnotations")) }))...),
 		"certificates.k8s.io ClusterTrustBundle": {nameColumn, text("SignerName", "spec.signerName", none)},
 	}
 }
