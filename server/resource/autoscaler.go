@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -35,6 +36,29 @@ func olderAutoscaler(k *Kind) *Kind {
 	out.From = func(o object.Object) object.Object { return out.settle(autoscalerFrom(object.Copy(o))) }
 	out.Into = func(o object.Object) object.Object { return k.settle(autoscalerInto(object.Copy(o), k.Layout)) }
 	return out
+}
+
+// autoscalerHead is within how many bytes a stored autoscaler has named its version.
+const autoscalerHead = 80
+
+// isOlderAutoscaler reports whether a stored value may be an autoscaler of v1, as older
+// kube-apiservers store them.
+func isOlderAutoscaler(value []byte) bool {
+	return bytes.Contains(value[:min(len(value), autoscalerHead)], []byte(`"autoscaling/v1"`))
+}
+
+// modernAutoscaler makes an autoscaler of v2 of one of v1.
+func modernAutoscaler(value []byte) ([]byte, error) {
+	o, _, err := object.Decode(value)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range builtinKinds() {
+		if k.Into != nil && o["apiVersion"] == k.APIVersion() && o["kind"] == k.Name {
+			return object.Encode(k.Into(o)), nil
+		}
+	}
+	return value, nil
 }
 
 // settle makes a converted object one of the kind. What its type cannot have was stored by

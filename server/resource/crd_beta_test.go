@@ -39,6 +39,24 @@ func TestModernDefinition(t *testing.T) {
 	}
 }
 
+// TestModernAutoscaler: an autoscaler that was stored as v1 is read as it would be of v2.
+func TestModernAutoscaler(t *testing.T) {
+	stored := `{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v1","metadata":{"name":"a","annotations":{"autoscaling.alpha.kubernetes.io/conditions":` +
+		`"[{\"type\":\"AbleToScale\",\"status\":\"True\",\"lastTransitionTime\":null}]"}},` +
+		`"spec":{"scaleTargetRef":{"kind":"Deployment","name":"web"},"maxReplicas":5,"targetCPUUtilizationPercentage":70},"status":{"currentReplicas":1,"desiredReplicas":2}}`
+	want := `{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"a"},"spec":{"maxReplicas":5,` +
+		`"metrics":[{"resource":{"name":"cpu","target":{"averageUtilization":70,"type":"Utilization"}},"type":"Resource"}],"scaleTargetRef":{"kind":"Deployment","name":"web"}},` +
+		`"status":{"conditions":[{"lastTransitionTime":null,"status":"True","type":"AbleToScale"}],"currentMetrics":null,"currentReplicas":1,"desiredReplicas":2}}`
+	if got, err := storedJSON([]byte(stored)); err != nil || string(got) != want {
+		t.Errorf("%s, %v, want\n%s", got, err, want)
+	}
+	for _, other := range []string{want, `{"apiVersion":"autoscaling/v1","kind":"Other","metadata":{}}`} {
+		if got, err := storedJSON([]byte(other)); err != nil || string(got) != other {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+}
+
 // TestServedVersion: an object is shown in the version that was asked for, whatever
 // version it was stored in.
 func TestServedVersion(t *testing.T) {

@@ -62,13 +62,19 @@ var protobufPrefix = []byte("k8s\x00")
 // protobuf.
 func storedJSON(value []byte) ([]byte, error) {
 	if bytes.HasPrefix(value, protobufPrefix) {
-		return decodeProtobuf(value)
+		var err error
+		if value, err = decodeProtobuf(value); err != nil {
+			return nil, err
+		}
 	}
 	if len(value) == 0 || value[0] != '{' {
 		return nil, fmt.Errorf("the value is neither JSON nor protobuf; encrypted values cannot be read")
 	}
-	if isBetaDefinition(value) {
+	switch {
+	case isBetaDefinition(value):
 		return modernDefinition(value)
+	case isOlderAutoscaler(value):
+		return modernAutoscaler(value)
 	}
 	return value, nil
 }
