@@ -31,7 +31,8 @@ const (
 // change was committed by the old members: if those that stay crash before their
 // disks have it, the vote of the one that left may be what they need to learn it
 // again. So who stays refuses it only when its own store has the change, and who
-// leaves stops when a majority of the new voters refuses it.
+// leaves stops when a majority of the new voters refuses it, or one of them does
+// while the others are not to be reached.
 type leaving struct {
 	mu    sync.Mutex
 	peers map[api.MemberID]transport.Peer
@@ -80,6 +81,19 @@ func (l *leaving) refused(by api.MemberID) bool {
 	defer l.mu.Unlock()
 	delete(l.waiting, by)
 	return l.self && len(l.waiting) <= l.patience
+}
+
+// silent reports that this member was removed, and reaches nobody of those that it
+// still waits for.
+func (l *leaving) silent(activeSince func(api.MemberID) time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.waiting {
+		if !activeSince(id).IsZero() {
+			return false
+		}
+	}
+	return l.self
 }
 
 // sendOff keeps the connection with a removed member for a moment, and until its
@@ -158,9 +172,13 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 		s.clock.AfterFunc(stopAfterRemoval, func() { s.fail(fmt.Errorf("%w (member %s)", ErrRemoved, s.id)) })
 		return
 	}
+	// Who was removed learns of no change after that: those that it waits for may be gone
+	// for good, and the leader that it followed is no leader any more.
+	silent := s.parts.leaving.silent(s.parts.transport.ActiveSince)
 	s.clock.AfterFunc(3*s.cfg.ElectionTimeout, func() {
 		// A learner never misses its leader: that it is refused by it must do.
-		if leader := s.node.Status().Leader; leader == 0 || leader == peer {
+		leader := s.node.Status().Leader
+		if leader == 0 || leader == peer || silent && s.parts.leaving.silent(s.parts.transport.ActiveSince) {
 			s.fail(fmt.Errorf("%w (member %s, says member %s)", reason, s.id, peer))
 		}
 	})

@@ -273,8 +273,16 @@ func (s *Sim) anybody() *member {
 	return all[s.chance.client.IntN(len(all))]
 }
 
+// strays reports that a removed member knows only others who were removed: nobody can
+// tell it, and it waits for ever, and with it who watches there.
+func (m *member) strays() bool {
+	there := m.s.listed()
+	knows := func(o *member) bool { _, is := m.wire.peers[o.id]; return is }
+	return m.node != nil && !slices.Contains(there, m) && !slices.ContainsFunc(there, knows)
+}
+
 // allThere reports whether every member has its machine, and no removed one runs
-// that could hear of it. One that knows only others who were removed waits for ever.
+// that could hear of it.
 func (s *Sim) allThere() bool {
 	there := s.listed()
 	for _, m := range there {
@@ -282,10 +290,7 @@ func (s *Sim) allThere() bool {
 			return false
 		}
 	}
-	runs := func(m *member) bool {
-		knows := func(o *member) bool { _, is := m.wire.peers[o.id]; return is }
-		return m.node != nil && !slices.Contains(there, m) && slices.ContainsFunc(there, knows)
-	}
+	runs := func(m *member) bool { return m.node != nil && !slices.Contains(there, m) && !m.strays() }
 	return len(there) == len(s.roster.Members) && !slices.ContainsFunc(s.members, runs)
 }
 
