@@ -55,7 +55,7 @@ type world struct {
 var real = world{
 	transport: func(s *Server, h *home) (transport.Transport, error) {
 		t, err := transport.NewGRPC(transport.GRPCConfig{
-			ID: s.id, Cluster: s.cluster, Incarnation: h.identity.Incarnation, Announce: s.announce, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
+			ID: s.id, Cluster: s.cluster, Incarnation: h.identity.Incarnation, URLs: urlStrings(s.cfg.AdvertisePeerURLs), Announce: s.announce, Clock: s.clock, Logger: s.log, Dial: s.parts.security.dialPeer,
 			FS: s.cfg.FS, SnapDir: s.cfg.snapDir(), Transfer: s.metrics.transfer,
 			Writes: func() uint64 { index, _ := s.Store().Applied(); return uint64(index) },
 		})

@@ -103,7 +103,7 @@ func (m *member) start() {
 	m.role, m.elected = raft.Status{}, 0
 	m.ticks, m.heard = 0, map[api.MemberID]int{}
 	m.fs = vfs.NewFault(m.diskFiles(), vfs.Rule{Hook: m.beforeCall})
-	m.wire = &wire{m: m, refused: map[api.MemberID]bool{}, told: map[api.MemberID]time.Duration{}}
+	m.wire = &wire{m: m, refused: map[api.MemberID]bool{}, strangers: map[api.MemberID]bool{}, told: map[api.MemberID]time.Duration{}}
 	node, err := server.OpenStepped(m.config(), server.SteppedWorld{
 		Engine:       m.openEngine,
 		Transport:    func(id api.MemberID) transport.Transport { m.id = id; s.byID[id] = m; return m.wire },

@@ -277,7 +277,7 @@ func (s *Sim) anybody() *member {
 // tell it, and it waits for ever, and with it who watches there.
 func (m *member) strays() bool {
 	there := m.s.listed()
-	knows := func(o *member) bool { _, is := m.wire.peers[o.id]; return is }
+	knows := func(o *member) bool { _, is := m.wire.peers[o.id]; return is || m.wire.strangers[o.id] }
 	return m.node != nil && !slices.Contains(there, m) && !slices.ContainsFunc(there, knows)
 }
 

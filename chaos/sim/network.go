@@ -35,11 +35,11 @@ func (n *network) init(members int) {
 }
 
 // meets reports whether the link from one machine to another may be used: the
-// sender knows the other for a member, and neither sees in the other one that was
+// sender knows the other for a member, or was spoken to by it, and neither sees in the other one that was
 // removed or that has lost its directory. The sender hears of a refusal.
 func (s *Sim) meets(from, to *member) bool {
 	peer, known := from.wire.peers[to.id]
-	if !known || peer.Incarnation != 0 && peer.Incarnation != to.mark {
+	if !known && !from.wire.strangers[to.id] || peer.Incarnation != 0 && peer.Incarnation != to.mark {
 		return false
 	}
 	var refusal error
@@ -51,6 +51,9 @@ func (s *Sim) meets(from, to *member) bool {
 	if refusal != nil && s.now >= from.wire.told[to.id] {
 		from.wire.told[to.id] = s.now + refusalPause
 		from.after(s.net.time(s), func() { from.wire.handler.Refused(to.id, refusal) })
+	}
+	if _, known := to.wire.peers[from.id]; refusal == nil && !known {
+		to.wire.strangers[from.id] = true
 	}
 	return refusal == nil
 }
@@ -177,11 +180,12 @@ func (m *member) meet(o *member) {
 
 // wire is one process's access to the network.
 type wire struct {
-	m       *member
-	handler transport.Handler
-	peers   map[api.MemberID]transport.Peer
-	refused map[api.MemberID]bool
-	told    map[api.MemberID]time.Duration // until when it need not hear again that it is refused
+	m         *member
+	handler   transport.Handler
+	peers     map[api.MemberID]transport.Peer
+	refused   map[api.MemberID]bool
+	strangers map[api.MemberID]bool          // who speak to this member, and are not among its peers
+	told      map[api.MemberID]time.Duration // until when it need not hear again that it is refused
 }
 
 var _ transport.Transport = (*wire)(nil)

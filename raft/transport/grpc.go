@@ -27,6 +27,8 @@ type GRPCConfig struct {
 	Cluster api.ClusterID
 	// Incarnation marks this member's data directory; see Peer.
 	Incarnation uint64
+	// URLs are where this member is reached, for those that do not know it yet.
+	URLs []string
 	// Announce answers who belongs to the cluster, to anybody who may connect;
 	// nil means nobody is told. See Ask.
 	Announce func(ctx context.Context) ([]byte, error)
@@ -78,6 +80,8 @@ type GRPC struct {
 		links   map[api.MemberID]*link
 		inbound map[inboundKey]*inboundStream
 		removed map[api.MemberID]bool // refused for ever; ids are never used again
+		// strangers have links although SetPeers has not named them; see introduce.
+		strangers map[api.MemberID]bool
 		// incarnations are the known ones of the peers.
 		incarnations map[api.MemberID]uint64
 
@@ -115,7 +119,7 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.mu.links = map[api.MemberID]*link{}
 	t.mu.inbound = map[inboundKey]*inboundStream{}
-	t.mu.removed = map[api.MemberID]bool{}
+	t.mu.removed, t.mu.strangers = map[api.MemberID]bool{}, map[api.MemberID]bool{}
 	t.server = newServer(t)
 	return t, nil
 }
@@ -166,6 +170,7 @@ func (t *GRPC) SetPeers(peers []Peer) {
 		}
 		t.mu.incarnations[p.ID] = p.Incarnation
 		keep[p.ID] = true
+		delete(t.mu.strangers, p.ID)
 		l := t.mu.links[p.ID]
 		if l != nil && slices.Equal(l.urls, p.URLs) {
 			continue
@@ -180,7 +185,7 @@ func (t *GRPC) SetPeers(peers []Peer) {
 		}
 	}
 	for id, l := range t.mu.links {
-		if !keep[id] {
+		if !keep[id] && !t.mu.strangers[id] {
 			l.end()
 			delete(t.mu.links, id)
 		}
@@ -193,6 +198,7 @@ func (t *GRPC) Refuse(ids ...api.MemberID) {
 	defer t.mu.Unlock()
 	for _, id := range ids {
 		t.mu.removed[id] = true
+		delete(t.mu.strangers, id)
 		if l := t.mu.links[id]; l != nil {
 			l.end()
 			delete(t.mu.links, id)

@@ -83,7 +83,7 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 	m.GRPC, err = NewGRPC(GRPCConfig{
 		ID: id, Cluster: opt.cluster, Clock: clock.System(), Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
 		Dial: opt.dial, TLS: opt.tls, FS: m.fs, SnapDir: dir, MaxFrame: opt.maxFrame,
-		Incarnation: opt.incarnation, Announce: opt.announce,
+		Incarnation: opt.incarnation, URLs: []string{m.url}, Announce: opt.announce,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +167,47 @@ func eventually(t testing.TB, what string, done func() bool) {
 			t.Fatalf("it never came true: %s", what)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestStranger: a member that lags does not know who was added, and must answer it
+// all the same, until it hears that this one was removed.
+func TestStranger(t *testing.T) {
+	a, b := startMember(t, 1, memberOptions{}), startMember(t, 2, memberOptions{})
+	a.SetPeers([]Peer{b.peer()})
+	b.await(t, 1, "up 1")
+	b.SetPeers(nil) // a change among those that it knows
+	b.Send(1, []*raftpb.Message{heartbeat(2, 1, 5)})
+	a.await(t, 1, "message MsgHeartbeat from 2 index 5")
+	b.SetPeers([]Peer{a.peer()})
+	b.Send(1, []*raftpb.Message{heartbeat(2, 1, 6)})
+	a.await(t, 1, "message MsgHeartbeat from 2 index 6")
+	b.SetPeers(nil)
+	if b.link(1) != nil {
+		t.Error("one that was known and left keeps its link")
+	}
+	b.Refuse(1)
+	a.SetPeers(nil)
+	a.SetPeers([]Peer{b.peer()})
+	a.awaitLog(t, ErrRemoved.Error())
+	if b.link(1) != nil {
+		t.Error("one that was removed has a link")
+	}
+}
+
+func TestStrangersAreBounded(t *testing.T) {
+	m := startMember(t, 1, memberOptions{})
+	m.introduce(2, nil)
+	m.introduce(2, make([]string, strangerURLs+1))
+	m.introduce(2, []string{strings.Repeat("x", strangerLength+1)})
+	if m.link(2) != nil {
+		t.Error("a link to nowhere")
+	}
+	for id := range api.MemberID(maxStrangers + 5) {
+		m.introduce(id+2, []string{"http://127.0.0.1:1"})
+	}
+	if n := len(m.Stats()); n != maxStrangers {
+		t.Errorf("%d links to strangers, %d are the most", n, maxStrangers)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"google.golang.org/grpc/codes"
@@ -26,7 +27,9 @@ const (
 	keyTo       = "keelson-to"
 	// keyIncarnation is the mark of the sender's data directory.
 	keyIncarnation = "keelson-incarnation"
-	keyRefusal     = "keelson-refusal" // in the trailer: which refusal it was
+	// keyURL, once for each, is where the sender can be reached.
+	keyURL     = "keelson-url"
+	keyRefusal = "keelson-refusal" // in the trailer: which refusal it was
 )
 
 // Refusals of a handshake.
@@ -62,7 +65,32 @@ func (l *link) outgoing(ctx context.Context) context.Context {
 func (t *GRPC) metadata(id identity) metadata.MD {
 	md := id.metadata()
 	md.Set(keyIncarnation, strconv.FormatUint(t.cfg.Incarnation, 16))
+	md.Append(keyURL, t.cfg.URLs...)
 	return md
+}
+
+// Bounds of what is believed of a stranger.
+const (
+	maxStrangers   = 16
+	strangerURLs   = 8
+	strangerLength = 1 << 10 // of a URL
+)
+
+// introduce makes a link to a member that speaks to this one and is not among its
+// peers: this one lags behind the other's addition, and had no way to answer it.
+func (t *GRPC) introduce(from api.MemberID, urls []string) {
+	tooLong := func(u string) bool { return len(u) > strangerLength }
+	if len(urls) == 0 || len(urls) > strangerURLs || slices.ContainsFunc(urls, tooLong) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.closed || t.mu.links[from] != nil || t.mu.removed[from] || len(t.mu.strangers) >= maxStrangers {
+		return
+	}
+	l := newLink(t, Peer{ID: from, URLs: urls})
+	t.mu.links[from], t.mu.strangers[from] = l, true
+	l.begin()
 }
 
 // checkIncarnation refuses a member that comes with another data directory than

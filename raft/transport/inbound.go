@@ -31,6 +31,12 @@ const (
 	refusalLogEvery = time.Minute
 )
 
+// streamNames are those of the classes' streams.
+var streamNames = [classes]string{control: "Control", bulk: "Bulk"}
+
+// outbound is what a client says of each stream.
+var outbound = grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+
 // serviceDesc lists the RPCs of the peer port. The first streams stand at the
 // positions of their classes.
 var serviceDesc = grpc.ServiceDesc{
@@ -38,8 +44,8 @@ var serviceDesc = grpc.ServiceDesc{
 	HandlerType: (*any)(nil),
 	Methods:     []grpc.MethodDesc{{MethodName: "Call", Handler: serveCall}, {MethodName: "Announce", Handler: serveAnnounce}},
 	Streams: []grpc.StreamDesc{
-		{StreamName: "Control", ClientStreams: true, ServerStreams: true, Handler: serveControl},
-		{StreamName: "Bulk", ClientStreams: true, ServerStreams: true, Handler: serveBulk},
+		{StreamName: streamNames[control], ClientStreams: true, ServerStreams: true, Handler: serveControl},
+		{StreamName: streamNames[bulk], ClientStreams: true, ServerStreams: true, Handler: serveBulk},
 		{StreamName: "Snapshot", ClientStreams: true, ServerStreams: true, Handler: serveSnapshot},
 	},
 }
@@ -50,7 +56,7 @@ const (
 )
 
 func streamMethod(c class) string {
-	return "/" + serviceName + "/" + serviceDesc.Streams[c].StreamName
+	return "/" + serviceName + "/" + streamNames[c]
 }
 
 func newServer(t *GRPC) *grpc.Server {
@@ -108,6 +114,8 @@ func (t *GRPC) isRemoved(id api.MemberID) bool {
 func (t *GRPC) admitStream(stream grpc.ServerStream) (identity, Handler, error) {
 	id, h, err := t.admit(stream.Context())
 	if err == nil {
+		md, _ := metadata.FromIncomingContext(stream.Context())
+		t.introduce(id.from, md.Get(keyURL))
 		back := identity{cluster: t.cfg.Cluster, from: t.cfg.ID, to: id.from}
 		return id, h, stream.SendHeader(t.metadata(back))
 	}

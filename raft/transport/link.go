@@ -204,7 +204,7 @@ func (l *link) open(ctx context.Context, c class) (ch channel, refused bool, err
 	if ch.client, refused, err = l.connect(ctx); err != nil {
 		return ch, refused, err
 	}
-	ch.stream, err = ch.client.NewStream(l.outgoing(ctx), &serviceDesc.Streams[c], streamMethod(c))
+	ch.stream, err = ch.client.NewStream(l.outgoing(ctx), &outbound, streamMethod(c))
 	if err != nil {
 		return ch, false, err
 	}

@@ -130,7 +130,7 @@ func (l *link) sendSnapshot(msg *raftpb.Message, s Snapshot) error {
 	defer cc.Close()
 	progress := l.t.cfg.Clock.AfterFunc(partTimeout, cancel)
 	defer progress.Stop()
-	stream, err := cc.NewStream(l.outgoing(ctx), &serviceDesc.Streams[2], snapshotMethod)
+	stream, err := cc.NewStream(l.outgoing(ctx), &outbound, snapshotMethod)
 	if err != nil {
 		return err
 	}
