@@ -41,7 +41,9 @@
 // (Unreachable), and the peer is dialled again at once. If that is refused,
 // nobody listens there: Handler.PeerDown, within milliseconds of a SIGKILL. Any
 // other failure (silence, a cut cable) says nothing about the process, and is
-// left to Raft's timeouts. PeerDown comes once for each time that the peer lived,
+// left to Raft's timeouts. A member that is not among the peers and opens a stream
+// says in its handshake where it is reached, and gets a link, too: this member lags
+// behind its addition, and has to answer it (introduce). PeerDown comes once for each time that the peer lived,
 // which a stream from it shows as well as one to it.
 //
 // Tries follow each other after 10 ms, doubling to 500 ms; a stream from the peer
