@@ -1,8 +1,10 @@
 package keelson
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -171,6 +173,7 @@ type source struct {
 	pkg   string // slash path of its folder
 	test  bool
 	lines int
+	text  []byte
 	fset  *token.FileSet
 	file  *ast.File
 }
@@ -204,7 +207,7 @@ func sources(t *testing.T) []source {
 		name = filepath.ToSlash(name)
 		out = append(out, source{
 			name: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"),
-			lines: strings.Count(string(text), "\n"), fset: fset, file: file,
+			lines: strings.Count(string(text), "\n"), text: text, fset: fset, file: file,
 		})
 		return nil
 	})
@@ -245,6 +248,14 @@ func imports(s source) []string {
 		}
 	}
 	return out
+}
+
+func TestFormat(t *testing.T) {
+	for _, s := range sources(t) {
+		if formatted, err := format.Source(s.text); err != nil || !bytes.Equal(formatted, s.text) {
+			t.Errorf("%s is not as gofmt writes it (%v): gofmt -w %s", s.name, err, s.name)
+		}
+	}
 }
 
 func TestSizes(t *testing.T) {

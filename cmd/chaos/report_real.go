@@ -142,7 +142,7 @@ what the watches told of. Members, clients and judge share the machine.
 
 // rotation says which fault was last made when.
 func (t *realTotal) rotation(w io.Writer) {
-	fmt.Fprint(w, "### Rotation\n\nWhen each fault of real processes last happened, and how often in all; in brackets, how often in turns with one of another class.\n" +
+	fmt.Fprint(w, "### Rotation\n\nWhen each fault of real processes last happened, and how often in all; in brackets, how often in turns with one of another class.\n"+
 		"`make test` makes a seventh of them each day, so that within a week each comes up that takes no more than a minute; what it finds is not counted here.\n\n"+
 		"| row | fault | last | commit | times |\n|---|---|---|---|---|\n")
 	for _, r := range fault.Catalogue {
