@@ -35,8 +35,9 @@ func (n *network) init(members int) {
 }
 
 // meets reports whether the link from one machine to another may be used: the
-// sender knows the other for a member, or was spoken to by it, and neither sees in the other one that was
-// removed or that has lost its directory. The sender hears of a refusal.
+// sender knows the other for a member, or was spoken to by it, and neither sees in
+// the other one that was removed or that has lost its directory. The sender hears
+// of a refusal.
 func (s *Sim) meets(from, to *member) bool {
 	peer, known := from.wire.peers[to.id]
 	if !known && !from.wire.strangers[to.id] || peer.Incarnation != 0 && peer.Incarnation != to.mark {
@@ -51,9 +52,6 @@ func (s *Sim) meets(from, to *member) bool {
 	if refusal != nil && s.now >= from.wire.told[to.id] {
 		from.wire.told[to.id] = s.now + refusalPause
 		from.after(s.net.time(s), func() { from.wire.handler.Refused(to.id, refusal) })
-	}
-	if _, known := to.wire.peers[from.id]; refusal == nil && !known {
-		to.wire.strangers[from.id] = true
 	}
 	return refusal == nil
 }
@@ -165,6 +163,7 @@ func (s *Sim) answer(from, to *member, call func()) {
 		}
 		to.afterFrom(from, d, func() {
 			to.heard[from.id] = to.ticks
+			to.wire.meetsStranger(from.id)
 			call()
 			to.turn()
 		})
@@ -184,7 +183,7 @@ type wire struct {
 	handler   transport.Handler
 	peers     map[api.MemberID]transport.Peer
 	refused   map[api.MemberID]bool
-	strangers map[api.MemberID]bool          // who speak to this member, and are not among its peers
+	strangers map[api.MemberID]bool          // who spoke to this member, and are not among its peers
 	told      map[api.MemberID]time.Duration // until when it need not hear again that it is refused
 }
 
@@ -198,6 +197,7 @@ func (w *wire) SetPeers(peers []transport.Peer) {
 	w.peers = map[api.MemberID]transport.Peer{}
 	for _, p := range peers {
 		w.peers[p.ID] = p
+		delete(w.strangers, p.ID)
 		o := w.m.s.byID[p.ID]
 		if _, known := before[p.ID]; !known && w.handler != nil && o != nil && o.node != nil {
 			w.m.meet(o)
@@ -208,6 +208,14 @@ func (w *wire) SetPeers(peers []transport.Peer) {
 func (w *wire) Refuse(ids ...api.MemberID) {
 	for _, id := range ids {
 		w.refused[id] = true
+		delete(w.strangers, id)
+	}
+}
+
+// meetsStranger notes who spoke: it can be answered.
+func (w *wire) meetsStranger(id api.MemberID) {
+	if _, known := w.peers[id]; !known && !w.refused[id] {
+		w.strangers[id] = true
 	}
 }
 
