@@ -314,6 +314,11 @@ func (o *ordeal) fillDisk(i int, disk string) {
 	}
 	defer f.Close()
 	block := make([]byte, 64<<10)
+	fill := func() {
+		for err := error(nil); err == nil; {
+			_, err = f.Write(block)
+		}
+	}
 	ended := func() bool {
 		select {
 		case <-o.procs[i].done:
@@ -322,9 +327,7 @@ func (o *ordeal) fillDisk(i int, disk string) {
 			return false
 		}
 	}
-	for err := error(nil); err == nil; {
-		_, err = f.Write(block)
-	}
+	fill()
 	// The database file grows by 16 MiB: what is written in there may have space
 	// already. These values need more.
 	kv, value := pb.NewKVClient(o.admin(0)), make([]byte, 1<<20)
@@ -334,9 +337,7 @@ func (o *ordeal) fillDisk(i int, disk string) {
 		}
 	}
 	o.until("a member without space ends", func() error {
-		for err := error(nil); err == nil; {
-			_, err = f.Write(block)
-		}
+		fill()
 		if !ended() {
 			return errors.New("it goes on")
 		}
