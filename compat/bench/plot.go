@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -22,14 +23,23 @@ const (
 	plotMost    = 64 // factors beyond are cut
 )
 
-// SVG draws the report.
+// SVG draws the report: bars, or lines if it is of growth.
 func (r *Report) SVG(w io.Writer) error {
+	for _, g := range growthRows {
+		if slices.ContainsFunc(r.Rows, func(row RowReport) bool { return row.Name == g.name }) {
+			return r.drawGrowth(w)
+		}
+	}
+	return r.drawBars(w)
+}
+
+func (r *Report) drawBars(w io.Writer) error {
 	var b strings.Builder
 	var bars []plotBar
 	for _, row := range r.Rows {
 		for _, m := range row.Metrics {
 			if m.Goal > 0 && m.Factor > 0 {
-				bars = append(bars, plotBar{fmt.Sprintf("%s: %s", row.Title, m.Name), m})
+				bars = append(bars, plotBar{fmt.Sprintf("%s: %s", row.Title, m.Name), m, r.ceilingOf(row, m)})
 			}
 		}
 	}
@@ -44,7 +54,7 @@ func (r *Report) SVG(w io.Writer) error {
 	for i, bar := range bars {
 		bar.draw(&b, plotMargin+i*plotRow)
 	}
-	fmt.Fprintf(&b, `<text x="8" y="%d" fill="#555">%s beside %s (the line at 1×); | is the goal; %s, %s</text>`+"\n</svg>\n",
+	fmt.Fprintf(&b, `<text x="8" y="%d" fill="#555">%s beside %s (the line at 1×); | is the goal, the dotted line what a gRPC server that answers nothing comes to; %s, %s</text>`+"\n</svg>\n",
 		height-10, escaped(r.Right), escaped(r.Left), escaped(r.Machine), r.Began.Format("2006-01-02"))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -57,6 +67,22 @@ func plotX(factor float64) float64 {
 type plotBar struct {
 	label string
 	MetricReport
+	ceiling float64 // the factor of a server that does nothing; 0: not known
+}
+
+// ceilingRow is what the empty server is measured with: as many clients on as many
+// connections.
+const ceilingRow = "put"
+
+func (r *Report) ceilingOf(row RowReport, m MetricReport) float64 {
+	c := r.Ceiling[m.Name]
+	switch {
+	case row.Name != ceilingRow || c == 0 || m.Left == 0:
+		return 0
+	case m.Higher:
+		return c / m.Left
+	}
+	return m.Left / c
 }
 
 func (p plotBar) draw(b *strings.Builder, y int) {
@@ -68,7 +94,10 @@ func (p plotBar) draw(b *strings.Builder, y int) {
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotLabels-8, y+15, escaped(p.label))
 	fmt.Fprintf(b, `<rect x="%.0f" y="%d" width="%.0f" height="%d" fill="%s"/>`, min(from, to), y+4, max(1, math.Abs(to-from)), plotRow-8, color)
 	fmt.Fprintf(b, `<line x1="%.0f" x2="%[1].0f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, plotX(p.Goal), y+2, y+plotRow-2)
-	fmt.Fprintf(b, `<text x="%.0f" y="%d">%.2f×</text>`+"\n", max(from, to, plotX(p.Goal))+5, y+15, p.Factor)
+	if p.ceiling > 0 {
+		fmt.Fprintf(b, `<line x1="%.0f" x2="%[1].0f" y1="%d" y2="%d" stroke="#777" stroke-width="2" stroke-dasharray="2,2"/>`, plotX(p.ceiling), y+2, y+plotRow-2)
+	}
+	fmt.Fprintf(b, `<text x="%.0f" y="%d">%.2f×</text>`+"\n", max(from, to, plotX(p.Goal), plotX(max(p.ceiling, 0.5)))+5, y+15, p.Factor)
 }
 
 func escaped(s string) string {

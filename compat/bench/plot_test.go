@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/xml"
 	"io"
 	"strings"
 	"testing"
@@ -12,7 +11,7 @@ import (
 // TestPlot: what is drawn is a well-formed picture of the figures with a goal, also
 // from a report that was read again.
 func TestPlot(t *testing.T) {
-	rep := &Report{Left: "etcd", Right: "kvd & co", Rows: []RowReport{
+	rep := &Report{Left: "etcd", Right: "kvd & co", Ceiling: map[string]float64{"rate": 9}, Rows: []RowReport{
 		{Name: "put", Title: "put <1,000>", Metrics: []MetricReport{
 			{Metric: Metric{Name: "rate", Goal: 2}, Left: 1, Right: 3, Factor: 3},
 			{Metric: Metric{Name: "p50"}, Left: 1, Right: 7, Factor: 7},
@@ -34,19 +33,10 @@ func TestPlot(t *testing.T) {
 	if err := again.SVG(&second); err != nil || second.String() != first.String() {
 		t.Errorf("%v; the report that was read again is drawn differently", err)
 	}
-	texts := ""
-	for d := xml.NewDecoder(&first); ; {
-		token, err := d.Token()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c, ok := token.(xml.CharData); ok {
-			texts += string(c) + "\n"
-		}
+	if n := strings.Count(first.String(), "stroke-dasharray"); n != 1 {
+		t.Errorf("%d marks of the ceiling; the rate alone has one", n)
 	}
+	texts := textsOf(t, func(w io.Writer) error { _, err := first.WriteTo(w); return err })
 	for _, want := range []string{"put <1,000>: rate", "3.00×", "0.40×", "1000.00×", "kvd & co"} {
 		if !strings.Contains(texts, want) {
 			t.Errorf("%q is missing", want)

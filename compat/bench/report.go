@@ -71,9 +71,13 @@ type MetricReport struct {
 
 func newReport(cfg Config) *Report {
 	return &Report{
-		Began: time.Now(), Machine: fmt.Sprintf("%d CPUs, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version()),
+		Began: time.Now(), Machine: machine(),
 		Left: cfg.Left.Name, Right: cfg.Right.Name, Rounds: cfg.Rounds, Duration: cfg.Duration.String(),
 	}
+}
+
+func machine() string {
+	return fmt.Sprintf("%d CPUs, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
 func newMetricReport(m Metric, samples [2][]map[string]float64) MetricReport {

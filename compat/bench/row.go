@@ -23,6 +23,9 @@ type Row struct {
 	Metrics     []Metric
 	// Own says that the row starts clusters of its own, and measures once a round.
 	Own bool
+	// Apart says that the row is measured only when it is named: it needs many
+	// gigabytes of disk.
+	Apart bool
 	// Setup prepares a store, once.
 	Setup func(ctx context.Context, t *target) error
 	// Round measures once, and gives the metrics by name.
@@ -37,7 +40,7 @@ func Rows() []Row {
 		overloadRow(noiseLists, "a client that lists 10,000 × 4 KB without end, 4 at a time"),
 		overloadRow(noiseWrites, "a client that writes without end, 64 at a time"),
 		watchPrefixRow(), watchKeysRow(), millionRow(), bigRow(), lostDiskRow(), failoverRow(),
-		flatListRow(), flatCompactRow(), flatSnapshotRow(), defragRow(),
+		flatListRow(), flatCompactRow(), flatSnapshotRow(), defragRow(), growthKeysRow(), growthWatchersRow(),
 	}
 }
 

@@ -37,7 +37,7 @@ const bigTurns = 3
 // a restart to the first read, after a clean stop and after a kill.
 func bigRow() Row {
 	return Row{
-		Name: "big", Title: "100 clients put into millions of keys of 256 B beside 10 thousand, one member", Own: true,
+		Name: "big", Title: "100 clients put into millions of keys of 256 B beside 10 thousand, one member", Own: true, Apart: true,
 		Metrics: []Metric{
 			{Name: "keys", Unit: "", Higher: true},
 			{Name: "small", Unit: "/s", Higher: true}, {Name: "big", Unit: "/s", Higher: true}, {Name: "kept", Unit: "%", Higher: true},
@@ -54,7 +54,7 @@ func bigRow() Row {
 			if _, err := fillKeys(ctx, small.cluster.Members[0], 10_000); err != nil {
 				return nil, err
 			}
-			big, err := newBigTarget(ctx, base.system, dir)
+			big, err := newBigTarget(ctx, base.system, dir, BigKeys)
 			defer big.close()
 			if err != nil {
 				return nil, err
@@ -93,13 +93,13 @@ func bigRow() Row {
 // loopback into a file that is synced once.
 func lostDiskRow() Row {
 	return Row{
-		Name: "lost-disk", Title: "a member with an empty disk among three with millions of keys of 256 B: start → its first linearizable read", Own: true,
+		Name: "lost-disk", Title: "a member with an empty disk among three with millions of keys of 256 B: start → its first linearizable read", Own: true, Apart: true,
 		Metrics: []Metric{
 			{Name: "keys", Unit: "", Higher: true}, {Name: "back", Unit: "s"}, {Name: "copy", Unit: "s"}, {Name: "times", Unit: ""}, {Name: "file", Unit: "MiB"},
 		},
 		Round: func(ctx context.Context, base *target, _ time.Duration) (map[string]float64, error) {
 			dir := filepath.Join(base.dir, "lost")
-			t, err := newBigTarget(ctx, base.system, dir)
+			t, err := newBigTarget(ctx, base.system, dir, BigKeys)
 			defer t.close()
 			if err != nil {
 				return nil, err
@@ -137,17 +137,17 @@ func putAmong(ctx context.Context, t *target, keys int, d time.Duration) (outcom
 	})
 }
 
-// newBigTarget starts one member with BigKeys keys. It begins with a file that is made
+// newBigTarget starts one member with so many keys. It begins with a file that is made
 // here and restored: to write them through the API would take many minutes.
-func newBigTarget(ctx context.Context, sys cluster.System, dir string) (*target, error) {
+func newBigTarget(ctx context.Context, sys cluster.System, dir string, keys int) (*target, error) {
 	file := BigFile
-	if file == "" {
+	if file == "" || keys != BigKeys {
 		file = filepath.Join(dir, "made.db")
 		defer os.Remove(file)
 	}
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
-		err = makeDatabase(file, BigKeys)
+		err = makeDatabase(file, keys)
 	}
 	if err != nil {
 		return &target{}, err

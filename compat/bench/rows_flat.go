@@ -121,25 +121,30 @@ func flatCompactRow() Row {
 			return overwrite(ctx, t.leader, txns, batch, keys, valueSize)
 		},
 		disturb: func(ctx context.Context, t *target, _ time.Duration) error {
-			kv := pb.NewKVClient(t.leader)
-			now, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("/"), CountOnly: true})
-			if err != nil {
-				return err
-			}
-			if _, err = kv.Compact(ctx, &pb.CompactionRequest{Revision: now.Header.Revision, Physical: true}); err != nil {
-				return err
-			}
-			leader, err := t.cluster.Leader(ctx)
-			if err != nil {
-				return err
-			}
-			err = until(ctx, func() bool {
-				deleted, err := counter(leader, "etcd_debugging_mvcc_db_compaction_keys_total")
-				return err == nil && deleted >= txns*batch-keys
-			})
+			err := compactAll(ctx, t, txns*batch-keys)
 			time.Sleep(tidyUp)
 			return err
 		},
+	})
+}
+
+// compactAll gives up all history and waits until the leader has deleted so many records.
+func compactAll(ctx context.Context, t *target, records float64) error {
+	kv := pb.NewKVClient(t.leader)
+	now, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("/"), CountOnly: true})
+	if err != nil {
+		return err
+	}
+	if _, err = kv.Compact(ctx, &pb.CompactionRequest{Revision: now.Header.Revision, Physical: true}); err != nil {
+		return err
+	}
+	leader, err := t.cluster.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	return until(ctx, func() bool {
+		deleted, err := counter(leader, "etcd_debugging_mvcc_db_compaction_keys_total")
+		return err == nil && deleted >= records
 	})
 }
 
@@ -183,36 +188,43 @@ const missedBytes = 256 << 20
 func flatSnapshotRow() Row {
 	return flatRow(flat{
 		name: "flat-snapshot", title: "10 writers while a follower catches up by a snapshot", members: 3,
-		prepare: func(ctx context.Context, t *target) error {
-			behind, err := follower(ctx, t.cluster)
-			if err != nil {
-				return err
-			}
-			t.state["behind"] = behind
-			if err := behind.Stop(30 * time.Second); err != nil {
-				return err
-			}
-			const batch, size = 60, 16 << 10
-			return overwrite(ctx, t.leader, missedBytes/batch/size, batch, 1000*batch, size)
-		},
-		disturb: func(ctx context.Context, t *target, _ time.Duration) error {
-			behind := t.state["behind"].(*cluster.Member)
-			leader, err := t.cluster.Leader(ctx)
-			if err != nil {
-				return err
-			}
-			goal, err := leader.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if err := behind.Start(); err != nil {
-				return err
-			}
-			return until(ctx, func() bool {
-				at, err := behind.Status(ctx)
-				return err == nil && at.RaftAppliedIndex >= goal.RaftAppliedIndex
-			})
-		},
+		prepare: leaveBehind,
+		disturb: func(ctx context.Context, t *target, _ time.Duration) error { return catchUp(ctx, t) },
+	})
+}
+
+// leaveBehind stops a follower and writes more than the log has for it.
+func leaveBehind(ctx context.Context, t *target) error {
+	behind, err := follower(ctx, t.cluster)
+	if err != nil {
+		return err
+	}
+	t.state["behind"] = behind
+	if err := behind.Stop(30 * time.Second); err != nil {
+		return err
+	}
+	const batch, size = 60, 16 << 10
+	return overwrite(ctx, t.leader, missedBytes/batch/size, batch, 1000*batch, size)
+}
+
+// catchUp starts the follower that was left behind and waits until it has what the
+// leader has now.
+func catchUp(ctx context.Context, t *target) error {
+	behind := t.state["behind"].(*cluster.Member)
+	leader, err := t.cluster.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	goal, err := leader.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := behind.Start(); err != nil {
+		return err
+	}
+	return until(ctx, func() bool {
+		at, err := behind.Status(ctx)
+		return err == nil && at.RaftAppliedIndex >= goal.RaftAppliedIndex
 	})
 }
 

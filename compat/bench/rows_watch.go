@@ -116,28 +116,11 @@ func watchPrefixRow() Row {
 }
 
 func watchKeysRow() Row {
-	const watchers, clients = 10_000, 200
-	key := func(i int) []byte { return fmt.Appendf(nil, "/bench/single/%05d", i) }
 	return Row{
 		Name: "watch-keys", Title: "10,000 watchers of a key each on 100 streams, 200 writers",
 		Metrics: []Metric{{Name: "cpu", Unit: "µs/write", Goal: 2.9}, rateMetric, {Name: "p50", Unit: "ms"}},
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			ctx, cancel := context.WithCancel(ctx)
-			defer cancel()
-			events, err := t.watchers(ctx, watchers, 100, func(i int) ([]byte, []byte) { return key(i), nil })
-			if err != nil {
-				return nil, err
-			}
-			var written atomic.Int64
-			out, err := latencies(drive(ctx, clients, d, t.cluster.CPU, func(ctx context.Context, client int, rng *rand.Rand) error {
-				_, err := pb.NewKVClient(t.conns[client%len(t.conns)]).Put(ctx, &pb.PutRequest{Key: key(rng.IntN(watchers)), Value: value(rng, valueSize)})
-				written.Add(1)
-				return err
-			}))
-			if err != nil {
-				return nil, err
-			}
-			return out, await(events, written.Load())
+			return latencies(watchEach(ctx, t, 10_000, d))
 		},
 	}
 }

@@ -102,7 +102,7 @@ func measure(ctx context.Context, cfg Config, row Row, targets [2]*target) RowRe
 func chosen(names []string) ([]Row, error) {
 	all := Rows()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(r Row) bool { return r.Apart }), nil
 	}
 	var out []Row
 	for _, n := range names {

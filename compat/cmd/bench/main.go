@@ -28,10 +28,11 @@ func main() {
 	jsonPath := flag.String("json", "bin/bench.json", "where the full report goes; empty: nowhere")
 	markdown := flag.String("markdown", "bin/bench.md", "where the table goes as markdown; empty: nowhere")
 	svg := flag.String("svg", "bin/bench.svg", "where the plot goes; empty: nowhere")
-	from := flag.String("from", "", "measure nothing: print and draw the results in this JSON file")
+	from := flag.String("from", "", "measure nothing: print and draw the results in this JSON file, or the timeline in this CSV file")
 	update := flag.Bool("update", false, "rows that this run does not measure stay in the JSON file as they are")
 	noise := flag.String(strings.TrimPrefix(bench.NoiseCommand, "-"), "", "be a client that makes noise, as in lists@host:port (used by the program itself)")
 	empty := flag.String("serve-empty", "", "serve empty replies on this address (used by the program itself)")
+	timeline := flag.String("timeline", "", "instead of rows: what writers feel of other work over a time; goes into this CSV file")
 	flag.IntVar(&cfg.Rounds, "rounds", 3, "rounds of each store")
 	flag.DurationVar(&cfg.Duration, "duration", 4*time.Second, "of a round")
 	flag.StringVar(&cfg.Dir, "dir", "", "where data directories go; removed at the end")
@@ -59,6 +60,9 @@ func main() {
 		exit(again(*from, *markdown, *svg))
 	}
 	cfg.Command, cfg.Commit = command(), commit()
+	if *timeline != "" {
+		exit(measureTimeline(ctx, cfg, *left, *right, *timeline, *svg))
+	}
 	exit(run(ctx, cfg, *left, *right, outputs{*jsonPath, *markdown, *svg, *update}))
 }
 
@@ -129,6 +133,17 @@ func read(file string) (rep bench.Report, err error) {
 
 // again prints and draws what was measured before.
 func again(file, markdown, svg string) error {
+	if strings.HasSuffix(file, ".csv") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		line, err := bench.ReadTimeline(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		return write(svg, line.SVG)
+	}
 	rep, err := read(file)
 	if err != nil {
 		return err
@@ -137,7 +152,33 @@ func again(file, markdown, svg string) error {
 	return outputs{markdown: markdown, svg: svg}.write(&rep)
 }
 
-func run(ctx context.Context, cfg bench.Config, left, right string, out outputs) (err error) {
+func run(ctx context.Context, cfg bench.Config, left, right string, out outputs) error {
+	return prepared(cfg, left, right, func(cfg bench.Config) error {
+		rep, err := bench.Run(ctx, cfg)
+		if rep == nil {
+			return err
+		}
+		rep.Table(os.Stdout)
+		err = errors.Join(err, out.write(rep))
+		if below := rep.Below(); err == nil && len(below) > 0 {
+			err = fmt.Errorf("below the floor: %s", strings.Join(below, "; "))
+		}
+		return err
+	})
+}
+
+func measureTimeline(ctx context.Context, cfg bench.Config, left, right, file, svg string) error {
+	return prepared(cfg, left, right, func(cfg bench.Config) error {
+		line, err := bench.MeasureTimeline(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(file, line.CSV), write(svg, line.SVG))
+	})
+}
+
+// prepared calls f with what a measurement needs: the stores and a directory.
+func prepared(cfg bench.Config, left, right string, f func(bench.Config) error) (err error) {
 	if cfg.Left, err = cluster.Lookup(left); err != nil {
 		return err
 	}
@@ -152,16 +193,7 @@ func run(ctx context.Context, cfg bench.Config, left, right string, out outputs)
 	cfg.Ceiling = func(ctx context.Context, d time.Duration) (map[string]float64, error) {
 		return bench.Ceiling(ctx, d, "-serve-empty")
 	}
-	rep, err := bench.Run(ctx, cfg)
-	if rep == nil {
-		return err
-	}
-	rep.Table(os.Stdout)
-	err = errors.Join(err, out.write(rep))
-	if below := rep.Below(); err == nil && len(below) > 0 {
-		err = fmt.Errorf("below the floor: %s", strings.Join(below, "; "))
-	}
-	return err
+	return f(cfg)
 }
 
 func write(path string, print func(io.Writer) error) error {
