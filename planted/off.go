@@ -22,6 +22,7 @@ const (
 	ReadWithoutIndex    = false
 	ReadBeforeApplied   = false
 	LeaderLeaseReads    = false
+	ReadByTwo           = false
 	StaleGoesBack       = false
 	OldLeaderExpires    = false
 	RenewUnconfirmed    = false

@@ -24,6 +24,7 @@ var (
 	ReadWithoutIndex    = On == "read-without-index"
 	ReadBeforeApplied   = On == "read-before-applied"
 	LeaderLeaseReads    = On == "leader-lease-reads"
+	ReadByTwo           = On == "read-by-two"
 	StaleGoesBack       = On == "stale-goes-back"
 	OldLeaderExpires    = On == "old-leader-expires"
 	RenewUnconfirmed    = On == "renew-unconfirmed"

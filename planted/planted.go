@@ -30,6 +30,7 @@ var Bugs = []Bug{
 	{Name: "read-without-index", About: "a linearizable read asks nobody"},
 	{Name: "read-before-applied", About: "a read is served before its index is applied"},
 	{Name: "leader-lease-reads", About: "a leader reads by its clock, though it may have been paused", Slow: true},
+	{Name: "read-by-two", About: "a leader of five answers a read on the word of one follower", Test: "./raft TestTwoOfFive"},
 	{Name: "stale-goes-back", About: "a serializable read shows less than one before it on the same member"},
 	{Name: "old-leader-expires", About: "an expiry counts in a later term too", Slow: true},
 	{Name: "renew-unconfirmed", About: "a leader renews leases without asking whether it still leads", Slow: true},

@@ -185,6 +185,9 @@ func (c *core) step(m *raftpb.Message) {
 		if c.role == etcdraft.StateLeader && !c.termCommitted() {
 			return
 		}
+		if c.answerVouched(m) {
+			return
+		}
 	case raftpb.MsgStorageApplyResp:
 		last := m.GetEntries()[len(m.GetEntries())-1]
 		c.applied, c.appliedTerm = last.GetIndex(), last.GetTerm()
@@ -348,6 +351,9 @@ func (c *core) route(m *raftpb.Message) {
 		// raft passes it on in its sender's name, for which the next member would
 		// take our stream for broken. Who asked will ask again.
 	default:
+		if m.GetType() == raftpb.MsgReadIndex {
+			c.vouch(m)
+		}
 		if n := len(m.GetEntries()); planted.ApplyEarly && m.GetType() == raftpb.MsgApp && n > 0 {
 			m.Commit = m.GetEntries()[n-1].Index
 		}

@@ -97,6 +97,7 @@ func Open(cfg Config) (*Node, error) {
 	n.handlers[callRepair] = n.answerRepair
 	n.changes.c = make(chan struct{})
 	n.ids.Store(rng.Uint64())
+	n.readID = n.ids.Load() // an answer to this member's life before is no answer
 	n.append = &appender{n: n, tasks: newQueue[appendTask](), hard: r.hard}
 	n.apply = &applier{n: n, meta: r.state}
 	n.apply.publish()

@@ -73,6 +73,7 @@ type scripted struct {
 	in      inboxItems
 	waiting []*Command
 	reads   []*readBatch
+	lives   uint64 // how often it was started
 }
 
 func TestTranscripts(t *testing.T) {
@@ -395,6 +396,7 @@ func (m *scripted) start() {
 		s.t.Fatal(err)
 	}
 	m.in = inboxItems{}
+	m.lives++
 	m.toy = newToy(m.disk, 0)
 	var peers []Peer
 	for _, id := range s.ids {
@@ -403,7 +405,7 @@ func (m *scripted) start() {
 	node, err := Open(Config{
 		ID: m.id, Cluster: 7, Peers: peers, Bootstrap: true,
 		FS: vfs.NewFault(m.disk, vfs.Rule{Hook: m.diskCall}), Dir: "wal", SnapDir: "snap",
-		Clock: clock.NewFake(time.Unix(0, 0)), Rand: rand.NewPCG(uint64(m.id), 1), Transport: scriptTransport{m},
+		Clock: clock.NewFake(time.Unix(0, 0)), Rand: rand.NewPCG(uint64(m.id), m.lives), Transport: scriptTransport{m},
 		StateMachine: m.toy, TickInterval: 100 * time.Millisecond, RequestTimeout: 5 * time.Second,
 		LogRetention: s.keep, SegmentSize: s.segment(),
 	})
