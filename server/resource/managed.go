@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -127,8 +129,12 @@ func (w *ownership) encode(o object.Object, sets fieldpath.ManagedFields, by man
 
 // typedValue is an object for the merge library, without managedFields.
 func typedValue(k *Kind, o object.Object) (*typed.TypedValue, error) {
+	o = maps.Clone(o)
+	if meta := maps.Clone(object.Map(o, "metadata")); meta != nil {
+		delete(meta, "managedFields")
+		o["metadata"] = meta
+	}
 	p, _ := plain(o).(object.Object)
-	object.Remove(p, "metadata", "managedFields")
 	return k.mergeType().FromUnstructured(p, typed.AllowDuplicates)
 }
 
@@ -177,11 +183,15 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 	if old == nil {
 		old = k.blank()
 	}
-	before, err := typedValue(k, old)
+	was, is := old, next
+	if !k.Custom && k.siblings == nil {
+		was, is = unequal(old, next)
+	}
+	before, err := typedValue(k, was)
 	if err != nil {
 		return err
 	}
-	after, err := typedValue(k, next)
+	after, err := typedValue(k, is)
 	if err != nil {
 		return err
 	}
@@ -191,6 +201,20 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 	}
 	w.fold(sets, by, timestamp(now))
 	return w.encode(next, sets, by, now)
+}
+
+// unequal leaves out what two objects both have, such as the spec when a status is written:
+// it belongs to whom it belonged, and to compare it field by field costs most of all.
+// The owners of a kind whose schema may change are looked at whole.
+func unequal(a, b object.Object) (object.Object, object.Object) {
+	a, b = maps.Clone(a), maps.Clone(b)
+	for name, v := range a {
+		if w, both := b[name]; both && name != "metadata" && name != "kind" && name != "apiVersion" && reflect.DeepEqual(v, w) {
+			delete(a, name)
+			delete(b, name)
+		}
+	}
+	return a, b
 }
 
 // maxUpdaters bounds the entries of managers that update; older ones are folded
