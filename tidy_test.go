@@ -44,9 +44,10 @@ var arrows = map[string][]string{
 	"mvcc/engine":      {"planted"},
 	"mvcc":             {"api", "planted", "clock", "mvcc/engine"},
 	"mvcc/watchcheck":  {"api", "mvcc"},
-	"server":           {"api", "api/keelsonpb", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk", "server/resource"},
+	"server":           {"api", "api/keelsonpb", "planted", "clock", "server/admission", "raft", "raft/transport", "raft/vfs", "mvcc", "mvcc/engine", "auth", "topk", "server/resource", "server/lane"},
 	"server/admission": {"api", "clock"},
 	"server/certtest":  {},
+	"server/lane":      {},
 	"server/porttest":  {},
 	"cmd/kvd":          {"api", "clock", "server", "raft", "raft/wal", "raft/vfs", "mvcc", "mvcc/engine", "tracing"},
 	"cmd/kvctl":        {"api", "api/jsonpath", "api/kinds", "clock", "client", "server", "raft/vfs", "raft/wal", "mvcc", "mvcc/engine"},
@@ -54,7 +55,7 @@ var arrows = map[string][]string{
 	"cmd/kvcheck":      {"api", "clock", "mvcc", "mvcc/engine"},
 	"scripts":          {},
 	// The resource layer and what it knows of single objects.
-	"server/resource":        {"api", "api/jsonpath", "api/kinds", "clock", "mvcc", "server/resource/object"},
+	"server/resource":        {"api", "api/jsonpath", "api/kinds", "clock", "mvcc", "server/lane", "server/resource/object"},
 	"server/resource/object": {},
 	// Chaos may import all of the above; nobody but cmd/chaos imports it.
 	"chaos/history":  {"mvcc/watchcheck"},
@@ -122,6 +123,7 @@ var spawners = map[string]string{
 	"raft/transport/transfer.go":   "one sender, and one receiver, for each snapshot on its way",
 	"scripts/cluster.go":           "one waiter for each member it started",
 	"server/gateway_conn.go":       "one server side for each RPC of the JSON gateway; it ends with the HTTP request",
+	"server/lane/stream.go":        "the sending of what a connection's watches have gathered; it ends when they pause",
 	"server/lease.go":              "one loop for each keep-alive stream",
 	"server/listen_cork.go":        "the sending of what a connection's writes have gathered; it ends when they pause",
 	"server/listen_gate.go":        "each gate's acceptor, and the opening of each new connection",

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/keelson-io/keelson/server/lane"
 )
 
 // This file is where sockets enter: binding the listeners of a member and
@@ -328,6 +330,18 @@ func (f *front) objectServer(ctx context.Context) *http.Server {
 	s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxObjectStreams}
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
 	return s
+}
+
+// laned gives connections out with a lane, for the watches on them.
+type laned struct{ *gate }
+
+// Accept implements net.Listener.
+func (l laned) Accept() (net.Conn, error) {
+	conn, err := l.gate.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return lane.New(conn), nil
 }
 
 // maxObjectStreams is how many requests and watches a connection may carry; a

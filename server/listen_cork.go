@@ -105,13 +105,13 @@ func (c *cork) hold() {
 }
 
 // release sends what was gathered, at once or when it has settled.
-func (c *cork) release() error {
+func (c *cork) release(atOnce bool) error {
 	defer c.one.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.holding = false
 	switch {
-	case !c.lingers || c.mu.closing:
+	case atOnce || !c.lingers || c.mu.closing:
 		c.letGoLocked()
 	case !c.mu.settles && c.mu.err == nil:
 		c.mu.settles = true

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/server/lane"
 )
 
 // openingLimits bound what strangers can hold before they have shown who they
@@ -440,20 +441,20 @@ func (c *opened) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (c *opened) Write(p []byte) (int, error) {
-	c.client.load.paceSending(len(p))
-	n, err := c.send(p)
-	c.gate.traffic.sent.Add(uint64(n))
-	return n, err
-}
+func (c *opened) Write(p []byte) (int, error) { return c.send(p, false) }
 
-func (c *opened) send(p []byte) (int, error) {
-	if c.cork == nil || c.cork.alone(len(p), c.gate.clock.Now()) {
+// WriteBatch is Write of what has been gathered: nothing will follow it at once.
+func (c *opened) WriteBatch(p []byte) (int, error) { return c.send(p, true) }
+
+func (c *opened) send(p []byte, isBatch bool) (n int, err error) {
+	c.client.load.paceSending(len(p))
+	defer func() { c.gate.traffic.sent.Add(uint64(n)) }()
+	if c.cork == nil || isBatch && len(p) <= recordBytes || !isBatch && c.cork.alone(len(p), c.gate.clock.Now()) {
 		return c.Conn.Write(p)
 	}
 	c.cork.hold()
-	n, err := c.Conn.Write(p)
-	if failed := c.cork.release(); err == nil && failed != nil {
+	n, err = c.Conn.Write(p)
+	if failed := c.cork.release(isBatch); err == nil && failed != nil {
 		return 0, failed
 	}
 	return n, err
@@ -523,6 +524,9 @@ var _ io.Closer = (*gate)(nil)
 // rememberConn gives HTTP handlers what the gate knows of a connection; net/http
 // sees no TLS in it.
 func rememberConn(ctx context.Context, conn net.Conn) context.Context {
+	if l, ok := conn.(*lane.Conn); ok {
+		ctx, conn = lane.With(ctx, l), l.Conn
+	}
 	o, ok := conn.(*opened)
 	if !ok {
 		return ctx

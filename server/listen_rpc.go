@@ -228,7 +228,7 @@ func (f *front) serveClients(serve func(func() error), clients, objects *http.Se
 	}
 	for _, g := range f.sockets.objects {
 		f.ready("resource", g)
-		serve(func() error { return objects.Serve(g) })
+		serve(func() error { return objects.Serve(laned{g}) })
 	}
 	if f.cfg.OnReady != nil {
 		f.cfg.OnReady()

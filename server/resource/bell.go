@@ -20,11 +20,15 @@ func (b *bell) ring() {
 // listen gives a bell that is rung after every change of the collection, until leave.
 func (c *collection) listen() *bell {
 	b := newBell()
+	c.list(b)
+	return b
+}
+
+func (c *collection) list(b *bell) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.place = len(c.mu.bells)
 	c.mu.bells = append(c.mu.bells, b)
-	return b
 }
 
 func (c *collection) leave(b *bell) {

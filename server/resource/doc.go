@@ -34,7 +34,9 @@
 // keeps its recent changes in a ring (ring.go); a watch is a position in it, so
 // nothing is queued for anybody and a slow watcher hurts only itself: once the ring
 // has passed it, it reads the store's history (history.go), and is told 410 when
-// that is gone. The frame of a change is encoded once and shared (change.go).
+// that is gone. The frame of a change is encoded once and shared (change.go), and goes
+// past net/http where that can be done (package lane). Of the watches that share a connection one
+// is woken for all (crowd.go).
 //
 // # Controllers
 //

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/server/lane"
 )
 
 // stallTimeout ends a watch whose client takes nothing for that long.
@@ -23,9 +24,11 @@ type lineWriter struct {
 	w     http.ResponseWriter
 	ctl   *http.ResponseController
 	guard clock.Timer
-	last  []byte // a line that is not yet gathered; shared, not ours
-	buf   []byte // lines before it
-	dirty bool   // flush has something to do
+	past  *lane.Stream // the way past net/http; nil: there is none
+	given int64        // bytes that net/http was given
+	last  []byte       // a line that is not yet gathered; shared, not ours
+	buf   []byte       // lines before it
+	dirty bool         // flush has something to do
 
 	mu struct {
 		sync.Mutex
@@ -41,8 +44,14 @@ func (c *call) lines() *lineWriter {
 	h := c.w.Header()
 	h.Set("Content-Type", jsonType)
 	h.Set("Cache-Control", "no-cache, private")
+	var past *lane.Stream
+	if c.r.Header.Get("Audit-Id") == "" { // ours: nobody could guess it
+		past = lane.Claim(c.ctx, h.Get("Audit-Id"))
+	}
 	c.w.WriteHeader(http.StatusOK)
-	return newLineWriter(c.w, c.layer.clock)
+	l := newLineWriter(c.w, c.layer.clock)
+	l.past = past
+	return l
 }
 
 // newLineWriter makes a writer whose headers are on their way. It must be closed.
@@ -66,6 +75,7 @@ func (l *lineWriter) look() {
 		l.mu.began = l.mu.turn
 		l.guard.Reset(stallTimeout)
 	default:
+		l.past.End()
 		_ = l.ctl.SetWriteDeadline(time.Unix(1, 0)) // without deadlines nothing can end it
 	}
 }
@@ -73,6 +83,7 @@ func (l *lineWriter) look() {
 // close must be called before the request's handler returns.
 func (l *lineWriter) close() {
 	l.guard.Stop()
+	l.past.End()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.closed = true
@@ -90,32 +101,43 @@ func (l *lineWriter) write(line []byte) error {
 	if len(l.buf) < flushBytes {
 		return nil
 	}
+	out := l.buf
+	l.buf = nil
+	return l.send(out, false)
+}
+
+// send hands lines over, which nobody may change any more: past net/http if that has let
+// all go that it was given.
+func (l *lineWriter) send(p []byte, flush bool) (err error) {
 	l.begin()
 	defer l.end()
-	_, err := l.w.Write(l.buf)
-	l.buf = l.buf[:0]
+	if l.past.Ready(l.given) {
+		return l.past.Write(p)
+	}
+	if len(p) > 0 {
+		n, failed := l.w.Write(p)
+		l.given, err = l.given+int64(n), failed
+	}
+	if err == nil && flush {
+		err = l.ctl.Flush()
+	}
 	return err
 }
 
+// try sends a line past net/http if it can be sent at once.
+func (l *lineWriter) try(line []byte) bool { return !l.dirty && l.past.Try(line) }
+
 // flush sends what was written.
-func (l *lineWriter) flush() (err error) {
+func (l *lineWriter) flush() error {
 	if !l.dirty {
 		return nil
 	}
-	l.begin()
-	defer l.end()
 	out := l.last
 	if len(l.buf) > 0 {
 		out = append(l.buf, out...)
 	}
 	l.dirty, l.last, l.buf = false, nil, nil
-	if len(out) > 0 {
-		_, err = l.w.Write(out)
-	}
-	if err == nil {
-		err = l.ctl.Flush()
-	}
-	return err
+	return l.send(out, true)
 }
 
 func (l *lineWriter) begin() {

@@ -3,6 +3,7 @@ package resource_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,6 +27,8 @@ type member struct {
 	t   testing.TB
 	url string
 	hdr http.Header // of every request
+
+	client *http.Client // nil: the usual one
 }
 
 // patience is how long a test waits for what must happen.
@@ -167,7 +170,7 @@ func (m *member) open(ctx context.Context, method, path string, body any, header
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := cmp.Or(m.client, http.DefaultClient).Do(req)
 	if err != nil {
 		m.t.Fatal(err)
 	}

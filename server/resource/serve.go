@@ -47,6 +47,7 @@ type Layer struct {
 	leases  eventLeases
 	pulse   pulse
 	pieces  pieces
+	crowds  crowds
 
 	judgement judgement
 	defining  sync.Mutex // one makes the catalog at a time

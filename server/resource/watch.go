@@ -22,6 +22,7 @@ type watcher struct {
 	at   int64 // every change up to this revision has been sent
 	out  *lineWriter
 
+	crowd   *crowd    // nil: what it sends goes through net/http
 	bell    *bell     // rung when there may be something to do
 	losses  uint64    // of the pulse, when the watch began
 	changes []*change // the last that were sent: room for the next
@@ -86,6 +87,11 @@ const maxKeptChanges = 64
 func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) error {
 	w.bell, w.losses = w.coll.listen(), w.call.layer.pulse.losses.Load()
 	defer w.coll.leave(w.bell)
+	if past := w.out.past; past != nil {
+		var leave func()
+		w.crowd, leave = w.call.layer.crowds.enter(crowdKey{past.Conn(), w.coll})
+		defer leave()
+	}
 	defer context.AfterFunc(w.call.ctx, w.bell.ring)()
 	for _, e := range initial {
 		if w.sel.matches(e) {
@@ -121,15 +127,20 @@ func (w *watcher) run(initial []*entry, o *listOptions, timeout time.Duration) e
 			}
 			alarm.Reset(t.next())
 		}
-		<-w.bell.rung
+		w.wait()
 	}
+}
+
+// over reports whether the client has left, or another member knows what follows.
+func (w *watcher) over() bool {
+	return w.call.ctx.Err() != nil || w.call.layer.pulse.losses.Load() != w.losses
 }
 
 // advance sends what has happened since at.
 func (w *watcher) advance() error {
 	for {
-		if w.call.ctx.Err() != nil || w.call.layer.pulse.losses.Load() != w.losses {
-			return errWatchEnds // the client has left, or another member knows what follows
+		if w.over() {
+			return errWatchEnds
 		}
 		applied := w.call.layer.feed.revision()
 		changes, ended, ok := w.coll.after(w.changes[:0], w.at)
@@ -161,6 +172,14 @@ func (w *watcher) advance() error {
 
 func (w *watcher) show(ch *change) error {
 	w.at = max(w.at, ch.rev)
+	if line := w.line(ch); line != nil {
+		return w.out.write(line)
+	}
+	return nil
+}
+
+// line is what the watch sees of a change; nil: nothing.
+func (w *watcher) line(ch *change) []byte {
 	if !w.sel.covers(ch.key) {
 		return nil
 	}
@@ -168,7 +187,7 @@ func (w *watcher) show(ch *change) error {
 	if event == "" {
 		return nil
 	}
-	return w.out.write(ch.frame(event, body, w.form))
+	return ch.frame(event, body, w.form)
 }
 
 // bookmark tells how far the watch is; initialEnd marks the end of the objects
