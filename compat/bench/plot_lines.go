@@ -27,8 +27,28 @@ var (
 func newPlot(title, x, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
+	p.X.Tick.Marker, p.Y.Tick.Marker = shortTicks{plot.DefaultTicks{}}, shortTicks{plot.DefaultTicks{}}
 	p.Add(plotter.NewGrid())
 	return p
+}
+
+// shortTicks are another one's, labelled 10k and 1M.
+type shortTicks struct{ plot.Ticker }
+
+func (s shortTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := s.Ticker.Ticks(low, high)
+	for i, t := range ticks {
+		switch {
+		case t.Label == "":
+		case t.Value >= 1e6:
+			ticks[i].Label = fmt.Sprintf("%gM", t.Value/1e6)
+		case t.Value >= 1e3:
+			ticks[i].Label = fmt.Sprintf("%gk", t.Value/1e3)
+		default:
+			ticks[i].Label = fmt.Sprintf("%g", t.Value)
+		}
+	}
+	return ticks
 }
 
 // tile draws plots below or beside each other, their axes aligned.
@@ -59,7 +79,7 @@ func (l *Timeline) SVG(w io.Writer) error {
 	for n, s := range l.Series {
 		p := newPlot(fmt.Sprintf("%s: how long writes take, %d clients one after the other (%s)", s.Store, timelineWriters, l.Began.Format("2006-01-02")), "seconds", "ms")
 		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, end, leastMs, most*spanRoom
-		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, shortTicks{plot.LogTicks{}}
 		if err := s.addTo(p, n%len(lineColors), most); err != nil {
 			return err
 		}
@@ -170,7 +190,7 @@ func (r *Report) drawGrowth(w io.Writer) error {
 			continue
 		}
 		p := newPlot(g.title, g.x, "µs of server CPU")
-		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, shortTicks{plot.LogTicks{}}
 		p.Y.Min = 0
 		p.Legend.Top, p.Legend.Left = true, true
 		if err := r.addGrowth(p, r.Rows[i]); err != nil {

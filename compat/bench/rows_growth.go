@@ -18,6 +18,9 @@ const (
 	growthWatchers = "growth-watchers"
 )
 
+// settling is how long a store has after its start before it is measured.
+const settling = 5 * time.Second
+
 // growthMetrics are the figures of things measured at sizes.
 func growthMetrics(sizes []int, things ...string) (out []Metric) {
 	for _, thing := range things {
@@ -55,6 +58,7 @@ func keysAt(ctx context.Context, base *target, n int, d time.Duration, out map[s
 	if err != nil {
 		return err
 	}
+	time.Sleep(settling) // what a start leaves to the collector is not the puts'
 	puts, err := putAmong(ctx, t, n, d)
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func millionRow() Row {
 				return nil, err
 			}
 			// What a member needs once it has settled: the collector has run.
-			time.Sleep(5 * time.Second)
+			time.Sleep(settling)
 			filled, err := m.Usage()
 			if err != nil {
 				return nil, err
@@ -47,7 +47,7 @@ func millionRow() Row {
 			if err != nil {
 				return nil, err
 			}
-			time.Sleep(5 * time.Second)
+			time.Sleep(settling)
 			again, err := m.Usage()
 			return map[string]float64{
 				"memory": float64(filled.Anon) / (1 << 20), "restarted": float64(again.Anon) / (1 << 20),

@@ -9,6 +9,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -53,9 +54,17 @@ func Dial(endpoint string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+endpoint, all...)
 }
 
+// impatient has gRPC look for a member again and again: by its own rules it would wait
+// for a second after the first refusal, for 1.6 after the next, and so on, which is
+// longer than some members take to start.
+var impatient = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+	MinConnectTimeout: 20 * time.Second,
+})
+
 // Ready waits until the member answers a linearizable read.
 func (m *Member) Ready(ctx context.Context) error {
-	conn, err := m.Dial()
+	conn, err := m.Dial(impatient)
 	if err != nil {
 		return err
 	}
