@@ -1,11 +1,8 @@
 package object
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -14,83 +11,6 @@ import (
 
 // Object is a decoded object or a part of one.
 type Object = map[string]any
-
-// maxDepth bounds nesting: deeper documents are refused before they cost stack.
-const maxDepth = 200
-
-// Decode reads one JSON document whose top is an object. Of a key that comes
-// twice the last one counts; duplicates names such keys by path, for clients
-// that want to be told.
-func Decode(b []byte) (o Object, duplicates []string, err error) {
-	d := decoder{json: json.NewDecoder(bytes.NewReader(b))}
-	d.json.UseNumber()
-	v, err := d.value("", 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	o, ok := v.(Object)
-	if !ok {
-		return nil, nil, errors.New("the document is not an object")
-	}
-	if _, err := d.json.Token(); !errors.Is(err, io.EOF) {
-		return nil, nil, errors.New("more than one document")
-	}
-	return o, d.duplicates, nil
-}
-
-type decoder struct {
-	json       *json.Decoder
-	duplicates []string
-}
-
-func (d *decoder) value(path string, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, errors.New("the document is nested too deeply")
-	}
-	t, err := d.json.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch t {
-	case json.Delim('{'):
-		return d.object(path, depth)
-	case json.Delim('['):
-		list := []any{}
-		for i := 0; d.json.More(); i++ {
-			v, err := d.value(path+"["+strconv.Itoa(i)+"]", depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := d.json.Token()
-		return list, err
-	}
-	return t, nil
-}
-
-func (d *decoder) object(path string, depth int) (Object, error) {
-	o := Object{}
-	for d.json.More() {
-		t, err := d.json.Token()
-		if err != nil {
-			return nil, err
-		}
-		name := t.(string)
-		below := name
-		if path != "" {
-			below = path + "." + name
-		}
-		if _, again := o[name]; again {
-			d.duplicates = append(d.duplicates, below)
-		}
-		if o[name], err = d.value(below, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	_, err := d.json.Token()
-	return o, err
-}
 
 // first are the fields that come first at the top of an object: readers of
 // stored bytes find the kind and the metadata without reading on.

@@ -3,6 +3,7 @@ package object
 import (
 	"bytes"
 	"encoding/json"
+	"unicode/utf8"
 )
 
 // Find returns the raw value at a path of names in an encoded object, without
@@ -36,7 +37,7 @@ func FindString(b []byte, path ...string) string {
 
 // text is the string that raw encodes; empty for null and for nothing.
 func text(raw []byte) (s string, err error) {
-	if len(raw) >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+	if len(raw) >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
 		return string(raw[1 : len(raw)-1]), nil
 	}
 	if len(raw) == 0 {
