@@ -54,7 +54,7 @@ func (r *Report) drawBars(w io.Writer) error {
 	for i, bar := range bars {
 		bar.draw(&b, plotMargin+i*plotRow)
 	}
-	fmt.Fprintf(&b, `<text x="8" y="%d" fill="#555">%s beside %s (the line at 1×); | is the goal, the dotted line what a gRPC server that answers nothing comes to; %s, %s</text>`+"\n</svg>\n",
+	fmt.Fprintf(&b, `<text x="8" y="%d" fill="#555">%s beside %s, the line at 1×. Black: the goal; dotted: a gRPC server that answers nothing. %s, %s</text>`+"\n</svg>\n",
 		height-10, escaped(r.Right), escaped(r.Left), escaped(r.Machine), r.Began.Format("2006-01-02"))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -93,9 +93,9 @@ func (p plotBar) draw(b *strings.Builder, y int) {
 	}
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotLabels-8, y+15, escaped(p.label))
 	fmt.Fprintf(b, `<rect x="%.0f" y="%d" width="%.0f" height="%d" fill="%s"/>`, min(from, to), y+4, max(1, math.Abs(to-from)), plotRow-8, color)
-	fmt.Fprintf(b, `<line x1="%.0f" x2="%[1].0f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, plotX(p.Goal), y+2, y+plotRow-2)
+	fmt.Fprintf(b, `<line x1="%.0f" x2="%.0[1]f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, plotX(p.Goal), y+2, y+plotRow-2)
 	if p.ceiling > 0 {
-		fmt.Fprintf(b, `<line x1="%.0f" x2="%[1].0f" y1="%d" y2="%d" stroke="#777" stroke-width="2" stroke-dasharray="2,2"/>`, plotX(p.ceiling), y+2, y+plotRow-2)
+		fmt.Fprintf(b, `<line x1="%.0f" x2="%.0[1]f" y1="%d" y2="%d" stroke="#777" stroke-width="2" stroke-dasharray="2,2"/>`, plotX(p.ceiling), y+2, y+plotRow-2)
 	}
 	fmt.Fprintf(b, `<text x="%.0f" y="%d">%.2f×</text>`+"\n", max(from, to, plotX(p.Goal), plotX(max(p.ceiling, 0.5)))+5, y+15, p.Factor)
 }

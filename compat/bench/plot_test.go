@@ -33,6 +33,9 @@ func TestPlot(t *testing.T) {
 	if err := again.SVG(&second); err != nil || second.String() != first.String() {
 		t.Errorf("%v; the report that was read again is drawn differently", err)
 	}
+	if strings.Contains(first.String(), "%!") {
+		t.Errorf("a number is missing in %s", first.String())
+	}
 	if n := strings.Count(first.String(), "stroke-dasharray"); n != 1 {
 		t.Errorf("%d marks of the ceiling; the rate alone has one", n)
 	}
