@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keelson-io/keelson/server/lane"
+	"github.com/keelson-io/keelson/server/resource"
 )
 
 // This file is where sockets enter: binding the listeners of a member and
@@ -103,7 +104,7 @@ func (l *listeners) chooseProtocols() {
 	}
 	for _, g := range l.objects {
 		g.grpc, g.protocols = nil, []string{protocolH2, protocolHTTP1} // a client's watches share a connection
-		g.tokens, g.lingers = true, true
+		g.tokens, g.lingers, g.stall = true, true, resource.StallTimeout
 	}
 }
 
@@ -183,6 +184,21 @@ func (kernel) Listen(network, address string) (net.Listener, error) {
 func (kernel) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{KeepAlive: -1, Control: giveUpAfter(unackedTimeout)} // gRPC has its own keep-alive
 	return d.DialContext(ctx, network, address)
+}
+
+// endStalled makes the kernel end a connection whose other end, the network or the program,
+// has taken nothing for d of what waits for it.
+func endStalled(conn net.Conn, d time.Duration) error {
+	tcp, ok := conn.(*net.TCPConn)
+	set := giveUpAfter(d)
+	if !ok || set == nil || d == 0 {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return set("tcp", "", raw)
 }
 
 func listenOn(n Network, u url.URL) (net.Listener, error) {

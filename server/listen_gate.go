@@ -77,9 +77,10 @@ type gate struct {
 	keys      *keyring // of a secure gate; set before the first connection
 	protocols []string // what ALPN offers, best first
 	limits    openingLimits
-	lingers   bool // small writes that follow each other are gathered
-	tokens    bool // who shows no certificate may have a bearer token
-	checkSAN  bool // a certificate with addresses must name the one that connects
+	lingers   bool          // small writes that follow each other are gathered
+	tokens    bool          // who shows no certificate may have a bearer token
+	checkSAN  bool          // a certificate with addresses must name the one that connects
+	stall     time.Duration // ends a connection that takes nothing; 0: nothing does
 	places    chan struct{}
 	traffic   *traffic
 	clock     clock.Clock
@@ -272,7 +273,7 @@ func (g *gate) closeOpening() {
 
 // open brings a connection to where its server can take it.
 func (g *gate) open(conn net.Conn) (*opened, *branch, error) {
-	if err := conn.SetDeadline(g.clock.Now().Add(g.limits.timeout)); err != nil {
+	if err := errors.Join(conn.SetDeadline(g.clock.Now().Add(g.limits.timeout)), endStalled(conn, g.stall)); err != nil {
 		return nil, nil, err
 	}
 	o := &opened{Conn: conn, gate: g, client: newClientAddr(conn.RemoteAddr())}

@@ -9,7 +9,7 @@ import (
 )
 
 // giveUpAfter makes the kernel end a connection whose bytes were not
-// acknowledged for d. gRPC does this for connections that it can see are TCP;
+// acknowledged, or not taken by who is connected, for d. gRPC does this for connections that it can see are TCP;
 // under TLS it cannot.
 func giveUpAfter(d time.Duration) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) error {

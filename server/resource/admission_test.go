@@ -70,7 +70,7 @@ func TestPlaces(t *testing.T) {
 			t.Fatalf("%s, again: %v", classes[i].verb, err)
 		}
 		w := httptest.NewRecorder()
-		(&call{w: w, r: httptest.NewRequest(http.MethodGet, "/", nil), layer: &Layer{}}).fail(err)
+		(&call{ctx: t.Context(), w: w, r: httptest.NewRequest(http.MethodGet, "/", nil), layer: &Layer{}}).fail(err)
 		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("%d %v", w.Code, w.Header())
 		}

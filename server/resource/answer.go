@@ -2,6 +2,8 @@ package resource
 
 import (
 	"compress/gzip"
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -56,6 +58,12 @@ func (c *call) sendObject(code int, b []byte) error { return c.send(code, c.form
 // fail answers with a failure.
 func (c *call) fail(err error) {
 	f := failureOf(err)
+	if asFailure(err) == nil && errors.Is(context.Cause(c.ctx), context.DeadlineExceeded) {
+		f = timedOut()
+		if c.r.ProtoMajor == 1 {
+			c.w.Header().Set("Connection", "close") // what is left of the body is on it
+		}
+	}
 	if f.Code >= http.StatusInternalServerError {
 		c.layer.log.Warn("a request failed", "verb", c.verb, "path", c.r.URL.Path, "error", err)
 	}

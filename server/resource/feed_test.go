@@ -109,9 +109,8 @@ func TestCatchesUpFirst(t *testing.T) {
 	}
 }
 
-// loneLayer runs a layer on a store by a clock that goes on, fast, while somebody
-// waits. ask sends a request and returns the status of the answer, once that has ended.
-func loneLayer(t *testing.T, s *loneStore) (ask func(path string) int) {
+// runLayer runs a layer on a store, by a clock that stands still.
+func runLayer(t *testing.T, s *loneStore) (*Layer, *clock.Fake) {
 	t.Helper()
 	fake := clock.NewFake(time.Unix(0, 0))
 	l := New(Config{Store: s, Clock: fake, Logger: slog.New(slog.DiscardHandler), Random: func(b []byte) { clear(b) }})
@@ -120,6 +119,14 @@ func loneLayer(t *testing.T, s *loneStore) (ask func(path string) int) {
 	running.Go(func() { l.feed.run(ctx) })
 	running.Go(func() { l.feelPulse(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait() })
+	return l, fake
+}
+
+// loneLayer runs a layer on a store by a clock that goes on, fast, while somebody
+// waits. ask sends a request and returns the status of the answer, once that has ended.
+func loneLayer(t *testing.T, s *loneStore) (ask func(path string) int) {
+	t.Helper()
+	l, fake := runLayer(t, s)
 	return func(path string) int {
 		answer := make(chan int)
 		go func() {

@@ -26,7 +26,12 @@ const (
 	// maxNameAttempts is how often a name is generated anew because it is taken.
 	maxNameAttempts = 8
 	// requestTimeout bounds a request that is no watch, as in a kube-apiserver.
+	// answerTimeout is when its answer must have been taken.
 	requestTimeout = 60 * time.Second
+	answerTimeout  = requestTimeout + 10*time.Second
+	// StallTimeout ends a watch whose client takes nothing of it for that long, and a
+	// connection whose other end takes nothing at all.
+	StallTimeout = time.Minute
 	// freshTimeout is how long a read waits for a resource version that this
 	// member does not have yet.
 	freshTimeout = 3 * time.Second

@@ -9,9 +9,6 @@ import (
 	"github.com/keelson-io/keelson/server/lane"
 )
 
-// stallTimeout ends a watch whose client takes nothing for that long.
-const stallTimeout = time.Minute
-
 // lineWriter writes a watch's lines. They go out with flush: one as it is, several
 // gathered.
 //
@@ -57,7 +54,7 @@ func (c *call) lines() *lineWriter {
 // newLineWriter makes a writer whose headers are on their way. It must be closed.
 func newLineWriter(w http.ResponseWriter, c clock.Clock) *lineWriter {
 	l := &lineWriter{w: w, ctl: http.NewResponseController(w), dirty: true}
-	l.guard = c.AfterFunc(stallTimeout, l.look)
+	l.guard = c.AfterFunc(StallTimeout, l.look)
 	l.mu.guarded = true
 	return l
 }
@@ -73,10 +70,9 @@ func (l *lineWriter) look() {
 		l.mu.guarded = false
 	case l.mu.turn != l.mu.began:
 		l.mu.began = l.mu.turn
-		l.guard.Reset(stallTimeout)
+		l.guard.Reset(StallTimeout)
 	default:
-		l.past.End()
-		_ = l.ctl.SetWriteDeadline(time.Unix(1, 0)) // without deadlines nothing can end it
+		_ = l.ctl.SetWriteDeadline(time.Unix(1, 0)) // in HTTP/2 a reset of the stream, which its lane sees pass
 	}
 }
 
@@ -147,7 +143,7 @@ func (l *lineWriter) begin() {
 	l.mu.writing = true
 	if !l.mu.guarded {
 		l.mu.guarded, l.mu.began = true, l.mu.turn
-		l.guard.Reset(stallTimeout)
+		l.guard.Reset(StallTimeout)
 	}
 }
 

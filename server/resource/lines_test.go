@@ -13,14 +13,16 @@ import (
 // deadlines is a client's connection that only tells when it is ended.
 type deadlines struct {
 	http.ResponseWriter
-	ended chan struct{}
+	ended     chan struct{} // for writing
+	readEnded chan struct{}
 }
 
 func (d *deadlines) SetWriteDeadline(time.Time) error { d.ended <- struct{}{}; return nil }
+func (d *deadlines) SetReadDeadline(time.Time) error  { d.readEnded <- struct{}{}; return nil }
 func (d *deadlines) FlushError() error                { return nil }
 
 func newLines() (*lineWriter, *clock.Fake, *deadlines) {
-	to := &deadlines{httptest.NewRecorder(), make(chan struct{}, 10)}
+	to := &deadlines{httptest.NewRecorder(), make(chan struct{}, 10), make(chan struct{}, 10)}
 	fake := clock.NewFake(time.Unix(1000, 0))
 	return newLineWriter(to, fake), fake, to
 }
@@ -30,7 +32,7 @@ func newLines() (*lineWriter, *clock.Fake, *deadlines) {
 func TestQuietWatchLives(t *testing.T) {
 	out, fake, to := newLines()
 	for range 4 {
-		fake.Advance(stallTimeout / 2)
+		fake.Advance(StallTimeout / 2)
 		for range 2 {
 			if err := out.write([]byte("{}\n")); err != nil {
 				t.Fatal(err)
@@ -40,11 +42,11 @@ func TestQuietWatchLives(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fake.Advance(2 * stallTimeout)
+	fake.Advance(2 * StallTimeout)
 	out.begin()
 	out.close()
 	out.look() // it was about to when the watch ended
-	fake.Advance(2 * stallTimeout)
+	fake.Advance(2 * StallTimeout)
 	if len(to.ended) > 0 {
 		t.Error("a watch was ended that did not stall")
 	}
@@ -67,7 +69,7 @@ func TestStalledWatchEnds(t *testing.T) {
 			if time.Since(waited) > time.Minute {
 				t.Fatalf("quiet %v: the watch goes on", quiet)
 			}
-			fake.Advance(stallTimeout) // the guard looks in a goroutine of its own
+			fake.Advance(StallTimeout) // the guard looks in a goroutine of its own
 			time.Sleep(time.Millisecond)
 		}
 	}

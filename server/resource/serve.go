@@ -107,6 +107,8 @@ type call struct {
 	verb  string
 	kind  *Kind
 	form  *form
+
+	bounds *bounds // of its time
 }
 
 // ServeHTTP answers a request. The order is a kube-apiserver's: who is it, is there
@@ -114,6 +116,8 @@ type call struct {
 func (l *Layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{layer: l, w: w, r: r, ctx: r.Context(), query: r.URL.Query()}
 	c.audit()
+	c.bound()
+	defer c.bounds.lift()
 	if err := c.serve(); err != nil {
 		c.fail(err)
 	}
@@ -150,6 +154,8 @@ func (c *call) serve() error {
 	watch := target.Watch || target.Name == "" && truth(c.query.Get("watch"))
 	if watch {
 		c.query.Set("watch", "true") // whichever way it was asked
+		c.bounds.lift()              // it has others
+		c.ctx = c.r.Context()
 	}
 	c.verb = verbOf(c.r.Method, target, watch)
 	if err := c.authorize(); err != nil {
@@ -162,11 +168,6 @@ func (c *call) serve() error {
 	defer leave()
 	if c.kind, err = c.layer.kindAt(c.ctx, c.Group, c.Version, c.Plural); err != nil {
 		return err
-	}
-	if !watch {
-		ctx, stop := c.layer.withTimeout(c.ctx, requestTimeout)
-		defer stop()
-		c.ctx = ctx
 	}
 	if c.form, err = formOf(c.kind, c.r, c.layer.clock.Now().Unix()); err != nil {
 		return err
@@ -267,5 +268,7 @@ func (c *call) sealed(err error) error {
 
 // body reads the request's body, within bounds.
 func (c *call) body() ([]byte, error) {
-	return io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBodyBytes))
+	return c.bounds.within(func() ([]byte, error) {
+		return io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBodyBytes))
+	})
 }

@@ -200,6 +200,10 @@ func tooLarge(want, have int64) *Failure {
 		Causes:  []Cause{{Reason: "ResourceVersionTooLarge", Message: "Too large resource version"}}}
 }
 
+func timedOut() *Failure {
+	return &Failure{Code: http.StatusGatewayTimeout, Reason: "Timeout", Message: "Timeout: request did not complete within the allotted timeout"}
+}
+
 func tooMany(message string) *Failure {
 	return &Failure{Code: http.StatusTooManyRequests, Reason: "TooManyRequests", Message: message, RetryAfter: 1}
 }
