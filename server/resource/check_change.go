@@ -105,6 +105,9 @@ const podChanges = "pod updates may not change fields other than `spec.container
 // checkPodChange: a pod is where it is and what it is. Bindings and scheduling gates
 // come to it otherwise.
 func checkPodChange(o, old object.Object) (errs field.ErrorList) {
+	if object.Equal(o["spec"], old["spec"]) {
+		return nil
+	}
 	tolerations := object.List(o, "spec", "tolerations")
 	for _, had := range object.List(old, "spec", "tolerations") {
 		if !slices.ContainsFunc(tolerations, func(v any) bool { return sameToleration(v, had) }) {

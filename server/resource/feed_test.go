@@ -28,7 +28,7 @@ type loneStore struct {
 	ok    chan struct{} // closed while it hears of a cluster
 }
 
-func newLoneStore(t *testing.T) *loneStore {
+func newLoneStore(t testing.TB) *loneStore {
 	t.Helper()
 	s, err := mvcc.Open(mvcc.Config{Clock: clock.System(), Engine: engine.NewMemory()})
 	if err != nil {
@@ -110,7 +110,7 @@ func TestCatchesUpFirst(t *testing.T) {
 }
 
 // runLayer runs a layer on a store, by a clock that stands still.
-func runLayer(t *testing.T, s *loneStore) (*Layer, *clock.Fake) {
+func runLayer(t testing.TB, s *loneStore) (*Layer, *clock.Fake) {
 	t.Helper()
 	fake := clock.NewFake(time.Unix(0, 0))
 	l := New(Config{Store: s, Clock: fake, Logger: slog.New(slog.DiscardHandler), Random: func(b []byte) { clear(b) }})

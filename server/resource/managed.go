@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -32,9 +31,10 @@ const (
 
 // ownership is managedFields, decoded.
 type ownership struct {
-	sets  fieldpath.ManagedFields
-	who   map[string]manager
-	times map[string]string
+	sets   fieldpath.ManagedFields
+	who    map[string]manager
+	times  map[string]string
+	fields map[string]any // what sets says, as it was read
 }
 
 func (m manager) key() string {
@@ -54,7 +54,7 @@ func (m manager) String() string {
 }
 
 func decodeOwnership(o object.Object) (*ownership, error) {
-	out := &ownership{fieldpath.ManagedFields{}, map[string]manager{}, map[string]string{}}
+	out := &ownership{fieldpath.ManagedFields{}, map[string]manager{}, map[string]string{}, map[string]any{}}
 	for _, v := range object.List(o, "metadata", "managedFields") {
 		e, _ := v.(object.Object)
 		m := manager{object.String(e, "manager"), object.String(e, "operation"), object.String(e, "apiVersion"), object.String(e, "subresource")}
@@ -66,7 +66,7 @@ func decodeOwnership(o object.Object) (*ownership, error) {
 			return nil, badRequest("metadata.managedFields: %v", err)
 		}
 		out.sets[m.key()] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(m.version), m.operation == operationApply)
-		out.who[m.key()], out.times[m.key()] = m, object.String(e, "time")
+		out.who[m.key()], out.times[m.key()], out.fields[m.key()] = m, object.String(e, "time"), e["fieldsV1"]
 	}
 	return out, nil
 }
@@ -94,18 +94,11 @@ func (w *ownership) encode(o object.Object, sets fieldpath.ManagedFields, by man
 		if set.Empty() {
 			continue
 		}
-		at := w.times[key]
-		if before := w.sets[key]; at == "" || before == nil || !before.Set().Difference(ownedByServer).Equals(set) {
-			at = timestamp(now)
-		}
-		b, err := set.ToJSON()
+		at, fields, err := w.entry(key, set)
 		if err != nil {
 			return err
 		}
-		fields, _, err := object.Decode(b)
-		if err != nil {
-			return err
-		}
+		at = cmp.Or(at, timestamp(now))
 		m := w.who[key]
 		e := object.Object{"manager": m.name, "operation": m.operation, "apiVersion": m.version, "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
 		if m.sub != "" {
@@ -125,6 +118,24 @@ func (w *ownership) encode(o object.Object, sets fieldpath.ManagedFields, by man
 	object.Set(o, list, "metadata", "managedFields")
 	tidyMeta(object.Map(o, "metadata"))
 	return nil
+}
+
+// entry is what is said of a manager that owns set: a time only if it owned that before.
+func (w *ownership) entry(key string, set *fieldpath.Set) (at string, fields any, err error) {
+	if before := w.sets[key]; before != nil {
+		if fields = w.fields[key]; fields != nil && before.Set().Equals(set) {
+			return w.times[key], fields, nil
+		}
+		if before.Set().Difference(ownedByServer).Equals(set) {
+			at = w.times[key]
+		}
+	}
+	b, err := set.ToJSON()
+	if err != nil {
+		return "", nil, err
+	}
+	fields, _, err = object.Decode(b)
+	return at, fields, err
 }
 
 // typedValue is an object for the merge library, without managedFields.
@@ -209,7 +220,7 @@ func noteUpdate(k *Kind, next, old object.Object, by manager, now time.Time) err
 func unequal(a, b object.Object) (object.Object, object.Object) {
 	a, b = maps.Clone(a), maps.Clone(b)
 	for name, v := range a {
-		if w, both := b[name]; both && name != "metadata" && name != "kind" && name != "apiVersion" && reflect.DeepEqual(v, w) {
+		if w, both := b[name]; both && name != "metadata" && name != "kind" && name != "apiVersion" && object.Equal(v, w) {
 			delete(a, name)
 			delete(b, name)
 		}
@@ -261,7 +272,7 @@ func (w *ownership) fold(sets fieldpath.ManagedFields, newest manager, now strin
 		sets[bucket] = fieldpath.NewVersionedSet(set.Set().Union(sets[bucket].Set()), set.APIVersion(), false)
 		delete(sets, key)
 		left--
-		w.who[bucket], w.times[bucket], w.sets[bucket] = into, when(key), sets[bucket]
+		w.who[bucket], w.times[bucket], w.sets[bucket], w.fields[bucket] = into, when(key), sets[bucket], nil
 	}
 }
 

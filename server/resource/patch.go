@@ -58,6 +58,7 @@ func (c *call) patch() error {
 		if err != nil {
 			return nil, err
 		}
+		next = object.Copy(next) // some of it is old's, some the patch's
 		if err := identify(c.kind, next, c.Namespace); err != nil {
 			return nil, err
 		}

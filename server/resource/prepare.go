@@ -122,7 +122,7 @@ type updateOptions struct {
 }
 
 // prepareUpdate makes of what is stored and what a client sent the object to be
-// stored.
+// stored. It changes sent, which is nobody else's.
 func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object.Object, error) {
 	name := object.String(old, "metadata", "name")
 	uid, given := object.String(old, "metadata", "uid"), object.String(sent, "metadata", "uid")
@@ -142,7 +142,7 @@ func prepareUpdate(k *Kind, old, sent object.Object, opts updateOptions) (object
 	if causes := fixedMeta(object.Map(sent, "metadata"), object.Map(old, "metadata")); causes != nil {
 		return nil, invalid(k, name, causes...)
 	}
-	o := object.Copy(sent)
+	o := sent
 	switch {
 	case opts.sub == "status":
 		o = keepAllButStatus(k, old, o)

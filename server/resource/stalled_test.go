@@ -22,7 +22,7 @@ import (
 )
 
 // until lets the time go on until something has happened.
-func until(t *testing.T, fake *clock.Fake, what string, happened func() bool) {
+func until(t testing.TB, fake *clock.Fake, what string, happened func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !happened(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

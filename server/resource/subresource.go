@@ -94,6 +94,7 @@ func (c *call) scale() error {
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
+		next := object.Copy(old)
 		s, err := want(scaleObject(c.kind, old))
 		if err == nil {
 			err = c.checkName(s)
@@ -106,13 +107,13 @@ func (c *call) scale() error {
 				return nil, patchInvalid(s, errors.New("json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"))
 			}
 		}
-		demand(old, s)
+		demand(next, s)
 		n, _ := object.Int(s, "spec", "replicas")
 		if n < 0 {
 			return nil, invalid(&Kind{Name: "Scale", Group: "autoscaling"}, c.Name, causeOf(field.Invalid(atSpec.Child("replicas"), n, "must be greater than or equal to 0")))
 		}
-		object.Set(old, n, c.kind.Scale.Spec...)
-		return old, nil
+		object.Set(next, n, c.kind.Scale.Spec...)
+		return next, nil
 	})
 	if err != nil {
 		return err
@@ -167,13 +168,14 @@ func (c *call) finalize() error {
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
-		demand(old, o)
+		next := object.Copy(old)
+		demand(next, o)
 		if finalizers := object.List(o, "spec", "finalizers"); len(finalizers) > 0 {
-			object.Set(old, finalizers, "spec", "finalizers")
+			object.Set(next, slices.Clone(finalizers), "spec", "finalizers")
 		} else {
-			object.Remove(old, "spec", "finalizers")
+			object.Remove(next, "spec", "finalizers")
 		}
-		return old, nil
+		return next, nil
 	})
 	if err != nil {
 		return err
@@ -227,16 +229,17 @@ func (c *call) bindAs(s *sent, dry bool) error {
 		if why := refuseBinding(old); why != "" {
 			return nil, conflict(&Kind{Plural: "pods/binding"}, c.Name, why)
 		}
-		demand(old, s.object)
-		object.Set(old, object.String(target, "name"), "spec", "nodeName")
-		object.Remove(old, "status", "nominatedNodeName")
+		next := object.Copy(old)
+		demand(next, s.object)
+		object.Set(next, object.String(target, "name"), "spec", "nodeName")
+		object.Remove(next, "status", "nominatedNodeName")
 		for _, field := range []string{"annotations", "labels"} {
 			for name, v := range object.Map(s.object, "metadata", field) {
-				object.Set(old, v, "metadata", field, name)
+				object.Set(next, v, "metadata", field, name)
 			}
 		}
-		setCondition(old, object.Object{"type": "PodScheduled", "status": "True", "lastProbeTime": nil}, timestamp(c.layer.clock.Now()))
-		return old, nil
+		setCondition(next, object.Object{"type": "PodScheduled", "status": "True", "lastProbeTime": nil}, timestamp(c.layer.clock.Now()))
+		return next, nil
 	})
 	if err != nil {
 		return err

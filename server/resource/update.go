@@ -17,12 +17,12 @@ func (c *call) update() error {
 	}
 	res, err := c.change(dry, func(old object.Object) (object.Object, error) {
 		if old == nil && c.kind.UpsertByPut && c.Sub == "" && object.String(o, "metadata", "resourceVersion") == "" {
-			return o, nil
+			return object.Copy(o), nil
 		}
 		if old == nil {
 			return nil, notFound(c.kind, c.Name)
 		}
-		return o, nil
+		return object.Copy(o), nil
 	})
 	if err != nil {
 		return err
@@ -38,7 +38,8 @@ func (r *result) code() int {
 }
 
 // change makes of what is stored (nil: nothing) what fn wants it to be, with
-// what the server itself says about it. It may be called again.
+// what the server itself says about it. fn may be called again; it leaves old as it is, and
+// what it returns has nothing in common with old or with anything that is kept.
 func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error)) (*result, error) {
 	l, k := c.layer, c.kind
 	return l.write(c.ctx, k, k.key(c.Namespace, c.Name), dry, func(cur *current) (*step, error) {
@@ -53,7 +54,7 @@ func (c *call) change(dry bool, fn func(old object.Object) (object.Object, error
 		if err != nil {
 			return nil, err
 		}
-		wanted, err := fn(object.Copy(old))
+		wanted, err := fn(old)
 		if err != nil {
 			return nil, err
 		}
