@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unique"
 
 	"github.com/keelson-io/keelson/server/resource/object"
 )
@@ -105,6 +106,7 @@ func (f *form) named() *form {
 	if f.as != "" {
 		f.id += "/" + f.version + "/" + f.include
 	}
+	f.id = unique.Make(f.id).Value() // equal ones are the same: a thousand watches compare theirs for an event
 	return f
 }
 
