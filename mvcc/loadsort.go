@@ -48,14 +48,41 @@ func place(run []*item, key string) int {
 	return at
 }
 
-// mergeRun is what is left of a run, with eight bytes of its first key at hand.
+// lookAhead is how many records of a run are looked at together. They lie all over memory,
+// and the processor waits for several as long as for one.
+const lookAhead = 16
+
+// mergeRun is what is left of a run.
 type mergeRun struct {
-	head uint64
-	rest []*item
+	rest  []*item
+	heads [lookAhead]uint64 // eight bytes of the keys of the next ones, some of them behind us
+	at    int
 }
 
-func (r *mergeRun) before(o *mergeRun) bool {
-	return r.head < o.head || r.head == o.head && compareRecords(r.rest[0], o.rest[0]) < 0
+// advance goes to the next record, and returns false if there is none.
+func (r *mergeRun) advance(depth int) bool {
+	r.rest, r.at = r.rest[1:], r.at+1
+	if r.at == lookAhead {
+		r.look(depth)
+	}
+	return len(r.rest) > 0
+}
+
+func (r *mergeRun) look(depth int) {
+	r.at = 0
+	for i, it := range r.rest[:min(lookAhead, len(r.rest))] {
+		r.heads[i] = longHead(it.key, depth)
+	}
+}
+
+// mergeTop is a run in the heap, with eight bytes of its first key at hand.
+type mergeTop struct {
+	head uint64
+	run  *mergeRun
+}
+
+func (t *mergeTop) before(o *mergeTop) bool {
+	return t.head < o.head || t.head == o.head && compareRecords(t.run.rest[0], o.run.rest[0]) < 0
 }
 
 // merge calls fn with the records of all runs, in order of key and revision.
@@ -69,18 +96,21 @@ func merge(runs [][]*item, fn func(*item)) {
 		low, high = min(low, run[0].key), max(high, run[len(run)-1].key)
 	}
 	depth := int(common(low, high))
-	heap := make([]mergeRun, len(runs))
+	all := make([]mergeRun, len(runs))
+	heap := make([]mergeTop, len(runs))
 	for i, run := range runs {
-		heap[i] = mergeRun{longHead(run[0].key, depth), run}
+		all[i].rest = run
+		all[i].look(depth)
+		heap[i] = mergeTop{all[i].heads[0], &all[i]}
 	}
 	for i := len(heap)/2 - 1; i >= 0; i-- {
 		sink(heap, i)
 	}
 	for len(heap) > 0 {
 		top := &heap[0]
-		fn(top.rest[0])
-		if top.rest = top.rest[1:]; len(top.rest) > 0 {
-			top.head = longHead(top.rest[0].key, depth)
+		fn(top.run.rest[0])
+		if top.run.advance(depth) {
+			top.head = top.run.heads[top.run.at]
 		} else {
 			*top = heap[len(heap)-1]
 			heap = heap[:len(heap)-1]
@@ -90,7 +120,7 @@ func merge(runs [][]*item, fn func(*item)) {
 }
 
 // sink moves the run at i down to where no run below it comes before it.
-func sink(heap []mergeRun, i int) {
+func sink(heap []mergeTop, i int) {
 	for {
 		least := 2*i + 1
 		if least >= len(heap) {

@@ -41,8 +41,11 @@ const (
 	flagFreelist = 16
 	noFreelist   = 1<<64 - 1
 	maxTreeDepth = 64
-	asideDepth   = 1  // of the pages whose subtrees are large enough to be shared out
 	maxAhead     = 64 // pages
+	// A bucket's root lies at rootDepth; the subtrees below it are shared out if they are
+	// enoughShares for each processor, or else those one level below.
+	rootDepth    = 1
+	enoughShares = 8
 )
 
 // boltChecker checks one file.
@@ -52,18 +55,21 @@ type boltChecker struct {
 	end  uint64   // the first page id that was never used
 	seen []uint64 // a bit for each page, set atomically
 
-	helpers chan struct{} // room for goroutines beside the first
-	wg      sync.WaitGroup
-	mu      struct {
-		sync.Mutex
-		failed error // the first of the helpers'
-	}
+	left []subtree // for all processors, once the first walker has found them
+}
+
+// subtree is a page whose keys lie in [low, high), and all below it.
+type subtree struct {
+	id        uint64
+	low, high []byte
+	depth     int
 }
 
 // boltWalker is one goroutine's part of a check. Pages that lie side by side, as those
 // of neighbouring keys mostly do, are read together.
 type boltWalker struct {
 	*boltChecker
+	shares bool // leaves large subtrees to others
 	buffer []byte
 	first  uint64 // page of the buffer
 	count  uint64
@@ -85,14 +91,15 @@ func checkBolt(path string) error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
 		return nil // bbolt will say that it is in use
 	}
-	c := &boltChecker{file: f, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}
-	w := &boltWalker{boltChecker: c}
+	c := &boltChecker{file: f}
+	w := &boltWalker{boltChecker: c, shares: true}
 	root, freelist, err := c.meta()
 	if err == nil {
 		c.seen = make([]uint64, c.end/64+1)
-		err = w.tree(root, nil, nil, 0)
-		c.wg.Wait()
-		err = errors.Join(err, c.mu.failed)
+		err = w.tree(subtree{id: root})
+	}
+	if err == nil {
+		err = c.rest()
 	}
 	if err == nil && freelist != noFreelist {
 		err = w.freelist(freelist)
@@ -103,23 +110,26 @@ func checkBolt(path string) error {
 	return nil
 }
 
-// aside checks a subtree on another goroutine, if there is room for one.
-func (c *boltChecker) aside(id uint64, low, high []byte, depth int) bool {
-	select {
-	case c.helpers <- struct{}{}:
-	default:
-		return false
+// rest checks the subtrees that the first walker has left.
+func (c *boltChecker) rest() error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	for range min(len(c.left), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			w := &boltWalker{boltChecker: c}
+			for i := next.Add(1) - 1; i < int64(len(c.left)) && failed.Load() == nil; i = next.Add(1) - 1 {
+				if err := w.tree(c.left[i]); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
 	}
-	c.wg.Go(func() {
-		err := (&boltWalker{boltChecker: c}).tree(id, low, high, depth)
-		<-c.helpers
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.mu.failed == nil {
-			c.mu.failed = err
-		}
-	})
-	return true
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // meta finds the newest of the two meta pages that verify, as bbolt does. If one
@@ -223,19 +233,18 @@ func (c *boltChecker) mark(id uint64) bool {
 	return atomic.OrUint64(&c.seen[id/64], bit)&bit != 0
 }
 
-// tree checks the pages from id down, whose keys lie in [low, high).
-func (w *boltWalker) tree(id uint64, low, high []byte, depth int) error {
-	b, err := w.load(id, depth)
+func (w *boltWalker) tree(t subtree) error {
+	b, err := w.load(t.id, t.depth)
 	if err != nil {
 		return err
 	}
 	if binary.LittleEndian.Uint16(b[8:]) == flagLeaf {
-		err = w.leaf(b, low, high, depth)
+		err = w.leaf(b, t)
 	} else {
-		err = w.branch(b, low, high, depth)
+		err = w.branch(b, t)
 	}
 	if err != nil {
-		return fmt.Errorf("page %d: %w", id, err)
+		return fmt.Errorf("page %d: %w", t.id, err)
 	}
 	return nil
 }
@@ -273,8 +282,8 @@ func pairs(b []byte, posAt, keyAt, valueAt int, low, high []byte, fn func(elemen
 	return nil
 }
 
-func (w *boltWalker) leaf(b []byte, low, high []byte, depth int) error {
-	return pairs(b, 4, 8, 12, low, high, func(e, _, value []byte) error {
+func (w *boltWalker) leaf(b []byte, t subtree) error {
+	return pairs(b, 4, 8, 12, t.low, t.high, func(e, _, value []byte) error {
 		switch flags := binary.LittleEndian.Uint32(e); {
 		case flags == 0:
 			return nil
@@ -283,42 +292,39 @@ func (w *boltWalker) leaf(b []byte, low, high []byte, depth int) error {
 		}
 		if root := binary.LittleEndian.Uint64(value); root != 0 {
 			// This page is still needed: another walker has buffers of its own.
-			return (&boltWalker{boltChecker: w.boltChecker}).tree(root, nil, nil, depth+1)
+			return (&boltWalker{boltChecker: w.boltChecker, shares: w.shares}).tree(subtree{id: root, depth: t.depth + 1})
 		}
 		inline := value[bucketHead:]
 		if len(inline) < pageHead || binary.LittleEndian.Uint16(inline[8:]) != flagLeaf {
 			return errors.New("a small bucket has no page")
 		}
-		return w.leaf(inline, nil, nil, depth+1)
+		return w.leaf(inline, subtree{depth: t.depth + 1})
 	})
 }
 
-func (w *boltWalker) branch(b []byte, low, high []byte, depth int) error {
+func (w *boltWalker) branch(b []byte, t subtree) error {
 	if flags := binary.LittleEndian.Uint16(b[8:]); flags != flagBranch || binary.LittleEndian.Uint16(b[10:]) == 0 {
 		return fmt.Errorf("it has flags %x and %d elements", flags, binary.LittleEndian.Uint16(b[10:]))
 	}
 	b = bytes.Clone(b) // which outlives the walk below it
-	type child struct {
-		id  uint64
-		key []byte
-	}
-	var children []child
-	err := pairs(b, 0, 4, 0, low, high, func(e, key, _ []byte) error {
-		children = append(children, child{binary.LittleEndian.Uint64(e[8:]), key})
+	var below []subtree
+	err := pairs(b, 0, 4, 0, t.low, t.high, func(e, key, _ []byte) error {
+		if n := len(below); n > 0 {
+			below[n-1].high = key
+		}
+		below = append(below, subtree{binary.LittleEndian.Uint64(e[8:]), key, t.high, t.depth + 1})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for i, ch := range children {
-		upper := high
-		if i+1 < len(children) {
-			upper = children[i+1].key
-		}
-		if depth <= asideDepth && w.aside(ch.id, ch.key, upper, depth+1) {
-			continue
-		}
-		if err := w.tree(ch.id, ch.key, upper, depth+1); err != nil {
+	enough := len(below) >= enoughShares*runtime.GOMAXPROCS(0)
+	if w.shares && (t.depth == rootDepth && enough || t.depth == rootDepth+1) {
+		w.left = append(w.left, below...)
+		return nil
+	}
+	for _, sub := range below {
+		if err := w.tree(sub); err != nil {
 			return err
 		}
 	}

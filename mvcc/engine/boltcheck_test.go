@@ -2,12 +2,15 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 // sampleFile makes a file with branches, long values, empty and inline buckets.
@@ -121,6 +124,76 @@ func TestDamageOfTheFile(t *testing.T) {
 	}
 	if found < 200 || unseen < 50 {
 		t.Errorf("%d damages were found and %d not", found, unseen)
+	}
+}
+
+// usedPages are the pages of a file's trees, by what bbolt says they are.
+func usedPages(t *testing.T, path string) map[int]string {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	pages := map[int]string{}
+	err = db.View(func(tx *bbolt.Tx) error {
+		for id := 2; ; {
+			page, err := tx.Page(id)
+			if err != nil || page == nil {
+				return err
+			}
+			if page.Type == "leaf" || page.Type == "branch" {
+				pages[id] = page.Type
+			}
+			id += page.OverflowCount + 1
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages
+}
+
+// TestEveryPageIsChecked, however the trees are shared out: its head, and the order of its
+// last key and the next page's first.
+func TestEveryPageIsChecked(t *testing.T) {
+	for _, keys := range []int{3000, 30_000} {
+		path := sampleFile(t, keys)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		isFound := func(at int64) bool {
+			var b [1]byte
+			f.ReadAt(b[:], at)
+			f.WriteAt([]byte{b[0] ^ 0x80}, at)
+			defer f.WriteAt(b[:], at)
+			return errors.Is(checkBolt(path), ErrDamaged)
+		}
+		if err := checkBolt(path); err != nil {
+			t.Fatal(err)
+		}
+		pages := usedPages(t, path)
+		unordered := 0
+		for id, kind := range pages {
+			page := int64(id) * 4096
+			if !isFound(page) {
+				t.Errorf("of %d keys: damage in the head of page %d of %d, a %s, is not found", keys, id, len(pages), kind)
+			}
+			b := make([]byte, 4096)
+			f.ReadAt(b, page)
+			last := int64(pageHead + elementBytes*(int(binary.LittleEndian.Uint16(b[10:]))-1))
+			if kind == "branch" || binary.LittleEndian.Uint32(b[last:]) != 0 {
+				continue
+			}
+			if !isFound(page + last + int64(binary.LittleEndian.Uint32(b[last+4:]))) {
+				unordered++ // the last page of a bucket: nothing bounds its last key
+			}
+		}
+		if unordered > len(Buckets) {
+			t.Errorf("of %d keys: a greater last key is not found in %d of %d pages", keys, unordered, len(pages))
+		}
 	}
 }
 
