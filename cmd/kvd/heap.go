@@ -17,18 +17,20 @@ import (
 // next to nothing; to give them their own size once more as room for garbage would
 // double the process's memory for nothing. So the room is that of the rest, and at
 // least roomForGarbage of all. And what a busy time has left over goes back to the
-// system when it is over: nothing else would ask for it until the next one.
+// system when it is over: nothing else would ask for it until the next one. That takes a
+// collection, which looks at all that lives: so not more than once a minute.
 const (
 	usualGrowth    = 100 // percent of what lives, as without a GOGC
 	roomForGarbage = 25  // percent, measured: docs/reports/resource-bench.md
 	growthStep     = 10  // to change it stops the process for a moment
 	smallHeap      = 64 << 20
-	heapEvery      = 2 * time.Second
+	heapEvery      = time.Second
 	// A process is quiet that allocates less than quietBytes between two looks, so many
 	// times in a row; only more than that ends the time for which one collection is
 	// enough.
-	quietBytes = 8 << 20
+	quietBytes = 4 << 20
 	quietLooks = 3
+	restLooks  = 60 // from one time that memory goes back to the next
 )
 
 // growthAtStart is how far the heap grows between two collections while a member opens
@@ -48,7 +50,9 @@ func openMember(cfg server.Config) (*server.Server, error) {
 type heap struct {
 	growth    int // percent
 	allocated uint64
-	quiet     int // looks since it was busy
+	quiet     int  // looks since it was busy
+	rest      int  // looks until memory may go back again
+	given     bool // it went back since it was busy
 }
 
 // heapState is what a look finds.
@@ -60,12 +64,16 @@ func (h *heap) look(s heapState) (growth int, giveBack bool) {
 		h.growth, growth = want, want
 	}
 	if s.allocated-h.allocated > quietBytes {
-		h.quiet = 0
+		h.quiet, h.given = 0, false
 	} else {
 		h.quiet++
 	}
-	h.allocated = s.allocated
-	return growth, h.quiet == quietLooks && s.live >= smallHeap
+	h.allocated, h.rest = s.allocated, max(h.rest-1, 0)
+	if h.quiet < quietLooks || h.given || h.rest > 0 || s.live < smallHeap {
+		return growth, false
+	}
+	h.given, h.rest = true, restLooks
+	return growth, true
 }
 
 // heapGrowth is by how many percent a heap may grow before the collector runs, of

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // TestHeapGrowth gives what is cached no room for garbage, and the rest as much as
 // it has.
@@ -23,7 +26,7 @@ func TestHeapGrowth(t *testing.T) {
 	}
 }
 
-// TestMemoryGoesBack once after each busy time.
+// TestMemoryGoesBack once after each busy time, but not more than once a minute.
 func TestMemoryGoesBack(t *testing.T) {
 	const mib = 1 << 20
 	h := heap{growth: usualGrowth}
@@ -39,15 +42,27 @@ func TestMemoryGoesBack(t *testing.T) {
 				t.Fatalf("busy time %d: memory goes back in its middle", busy)
 			}
 		}
-		times := 0
-		for range 20 {
+		var times []int
+		for n := range 2 * restLooks {
 			if look(mib) {
-				times++
+				times = append(times, n)
 			}
 		}
-		if times != 1 {
-			t.Errorf("after busy time %d memory went back %d times", busy, times)
+		if !slices.Equal(times, []int{quietLooks - 1}) {
+			t.Errorf("after busy time %d memory went back at the looks %v", busy, times)
 		}
+	}
+	last := -restLooks
+	for n := range 10 * restLooks { // four quiet looks follow each busy one
+		if look([]uint64{100 * mib, 0, 0, 0, 0}[n%5]) {
+			if n-last < restLooks {
+				t.Errorf("memory went back at look %d, and had at %d", n, last)
+			}
+			last = n
+		}
+	}
+	if last < 8*restLooks {
+		t.Errorf("short quiet times: memory went back at look %d for the last time", last)
 	}
 	if h.growth != roomForGarbage {
 		t.Errorf("the heap may grow by %d%%", h.growth)

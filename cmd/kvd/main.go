@@ -113,13 +113,11 @@ func serveOnce(ctx context.Context, cfg server.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(cfg.ListenResourceURLs) > 0 {
-		heapCtx, stop := context.WithCancel(ctx)
-		var tending sync.WaitGroup
-		tending.Go(func() { tendHeap(heapCtx, cfg.Clock, srv) })
-		defer tending.Wait()
-		defer stop()
-	}
+	heapCtx, stop := context.WithCancel(ctx)
+	var tending sync.WaitGroup
+	tending.Go(func() { tendHeap(heapCtx, cfg.Clock, srv) })
+	defer tending.Wait()
+	defer stop()
 	if err := srv.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
