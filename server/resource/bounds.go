@@ -41,6 +41,23 @@ func (c *call) bound() {
 	c.bounds = b
 }
 
+// tighten shortens the bounds to what the client asks for.
+func (c *call) tighten() error {
+	asked := c.query.Get("timeout")
+	if asked == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(asked)
+	if err != nil {
+		return badRequest("invalid timeout specified in the request URL - %v", err)
+	}
+	if d > 0 && d < requestTimeout {
+		c.bounds.request.Reset(d)
+		c.bounds.answer.Reset(d + answerTimeout - requestTimeout)
+	}
+	return nil
+}
+
 func (b *bounds) endRequest() {
 	b.cancel(context.DeadlineExceeded)
 	b.mu.Lock()

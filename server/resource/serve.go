@@ -156,6 +156,8 @@ func (c *call) serve() error {
 		c.query.Set("watch", "true") // whichever way it was asked
 		c.bounds.lift()              // it has others
 		c.ctx = c.r.Context()
+	} else if err := c.tighten(); err != nil {
+		return err
 	}
 	c.verb = verbOf(c.r.Method, target, watch)
 	if err := c.authorize(); err != nil {

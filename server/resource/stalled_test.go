@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,41 @@ func TestBoundsOfReading(t *testing.T) {
 	fake.Advance(2 * answerTimeout)
 	if len(to.readEnded) != 1 || len(to.ended) > 0 {
 		t.Error("bounds that were lifted touched the connection")
+	}
+}
+
+// TestTimeoutOfTheClient: a request ends when its client says, not later than others do; what
+// is no time is refused.
+func TestTimeoutOfTheClient(t *testing.T) {
+	fake := clock.NewFake(time.Unix(1000, 0))
+	begin := func(asked string) (*call, error) {
+		c := &call{layer: &Layer{clock: fake}, w: httptest.NewRecorder(), ctx: t.Context(), query: url.Values{"timeout": {asked}}}
+		c.bound()
+		return c, c.tighten()
+	}
+	for asked, want := range map[string]time.Duration{"": requestTimeout, "0": requestTimeout, "-1s": requestTimeout, "5s": 5 * time.Second, "2h": requestTimeout} {
+		c, err := begin(asked)
+		if err != nil {
+			t.Fatalf("%q: %v", asked, err)
+		}
+		fake.Advance(want - 1)
+		time.Sleep(time.Millisecond) // what ended too early has a moment to be seen
+		if c.ctx.Err() != nil {
+			t.Errorf("%q: the request ended before its time", asked)
+		}
+		fake.Advance(1)
+		select {
+		case <-c.ctx.Done():
+		case <-time.After(time.Minute):
+			t.Errorf("%q: the request goes on", asked)
+		}
+		c.bounds.lift()
+	}
+	l, _ := runLayer(t, newLoneStore(t))
+	w := httptest.NewRecorder()
+	l.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/configmaps?timeout=soon", nil))
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid timeout specified in the request URL - time: invalid duration") {
+		t.Errorf("no time: %d %s", w.Code, w.Body)
 	}
 }
 
