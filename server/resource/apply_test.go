@@ -2,6 +2,7 @@ package resource_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,6 +87,40 @@ func TestTypes(t *testing.T) {
 	}
 	if a := m.do("POST", "/apis/apps/v1/namespaces/default/deployments", `{"metadata":{"name":"a"},"spec":{"replicas":-1}}`); a.code != 422 {
 		t.Errorf("fewer than none: %d %s", a.code, a.raw)
+	}
+}
+
+// TestAccountFollowsWrites: whose fields are which is true after each write, whether it adds
+// fields to a manager's, takes them away or leaves them as they are.
+func TestAccountFollowsWrites(t *testing.T) {
+	m := newMember(t)
+	m.must("POST", configmaps+"?fieldManager=one", `{"metadata":{"name":"a"},"data":{"k":"v"}}`)
+	for _, step := range []struct{ by, data, want string }{
+		{"one", `{"l":"v"}`, "one: k l"},
+		{"one", `{"l":"w"}`, "one: k l"},
+		{"two", `{"m":"v"}`, "one: k l, two: m"},
+		{"two", `{"k":"w"}`, "one: l, two: k m"},
+		{"one", `{"m":null}`, "one: l, two: k"},
+		{"one", `{"l":null}`, "two: k"},
+	} {
+		res := m.must("PATCH", configmaps+"/a?fieldManager="+step.by, merged(`{"data":`+step.data+`}`))
+		var account []string
+		for _, v := range object.List(res.body, "metadata", "managedFields") {
+			e := v.(object.Object)
+			line := object.String(e, "manager") + ":"
+			for name := range object.Sorted(object.Map(e, "fieldsV1", "f:data")) {
+				if name != "." {
+					line += " " + strings.TrimPrefix(name, "f:")
+				}
+			}
+			if strings.Contains(line, " ") {
+				account = append(account, line)
+			}
+		}
+		slices.Sort(account)
+		if got := strings.Join(account, ", "); got != step.want {
+			t.Errorf("after %s wrote %s: %s, want %s", step.by, step.data, got, step.want)
+		}
 	}
 }
 
