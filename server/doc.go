@@ -23,9 +23,11 @@
 //  10. raft wakes the caller; the handler returns the encoded answer, which the
 //     codec passes through.
 //
-// Many callers of one client may share a stream (pipeline.go, pipeline_call.go):
-// steps 1 and 2 are then done by the stream's receiver, step 3 once for all writes
-// of a message, and step 10 by the stream's sender.
+// The busiest calls come together: package direct takes Range, Put, DeleteRange and Txn out of
+// a connection below gRPC (direct.go), and many callers of one client may share a stream
+// (pipeline.go, pipeline_answer.go). Steps 1 and 2 are then done by who receives, step 3
+// once for all writes that came together, and step 10 by who sends (intake.go). A call that
+// meets an obstacle goes the way above, in a worker.
 //
 // # Life of a Range
 //

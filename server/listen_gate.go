@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/server/direct"
 	"github.com/keelson-io/keelson/server/lane"
 )
 
@@ -552,7 +553,11 @@ func newGateCredentials() credentials.TransportCredentials {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c gateCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	o, ok := conn.(*opened)
+	below := conn
+	if d, ok := conn.(*direct.Conn); ok {
+		below = d.Conn
+	}
+	o, ok := below.(*opened)
 	if !ok || o.secure == nil {
 		return c.TransportCredentials.ServerHandshake(conn)
 	}

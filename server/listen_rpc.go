@@ -34,6 +34,7 @@ func grpcOptions(cfg *Config, i *interceptors) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(int(cfg.MaxRequestBytes) + api.RequestOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+		grpc.ReadBufferSize(0), // what lies below has one
 		grpc.WriteBufferSize(writeBufferBytes),
 		grpc.ChainUnaryInterceptor(i.unary),
 		grpc.ChainStreamInterceptor(i.stream),
@@ -159,6 +160,7 @@ type front struct {
 	cfg     *Config
 	sockets *listeners
 	grpc    *grpc.Server
+	direct  *directCalls // nil: gRPC's server does all
 	http    *httpEndpoints
 	objects http.Handler // the resource layer; nil: it is off
 	metrics *metrics
@@ -213,13 +215,15 @@ func (f *front) serveClients(serve func(func() error), clients, objects *http.Se
 	for _, g := range f.sockets.client {
 		g.traffic = f.metrics.traffic
 		if g.only() != nil {
+			l := f.direct.under(g)
 			f.ready("grpc", g)
-			serve(func() error { return f.grpc.Serve(g) })
+			serve(func() error { return f.grpc.Serve(l) })
 			continue
 		}
+		l := f.direct.under(g.grpc)
 		f.ready("grpc+http", g)
 		serve(g.Run)
-		serve(func() error { return f.grpc.Serve(g.grpc) })
+		serve(func() error { return f.grpc.Serve(l) })
 		serve(func() error { return clients.Serve(g.http) })
 	}
 	for _, g := range f.sockets.http {
@@ -256,8 +260,10 @@ func (f *front) httpServer(h http.Handler) *http.Server {
 func (f *front) stop(servers ...*http.Server) {
 	f.sockets.closeClients()
 	timer := f.metrics.clock.AfterFunc(stopGrace, f.grpc.Stop)
+	f.direct.drain() // before gRPC tells clients that it stops: they would call again elsewhere
 	f.grpc.GracefulStop()
 	timer.Stop()
+	f.direct.stop()
 	for _, s := range servers {
 		s.Close()
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,48 +12,31 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api/keelsonpb"
-	"github.com/keelson-io/keelson/raft"
 )
 
-// A pipeline is a stream that carries many calls of one client (api/keelsonpb).
-// Each call passes what a call by itself passes, in the same order: the
-// interceptors' counters, refusals and queues, the handler's checks and rights,
-// the audit log. What differs is who does it:
-//
-//	receiver   takes a message, checks its calls; writes that need not wait are
-//	           proposed together, single-key reads share one read barrier
-//	workers    do what may have to wait, a call each, exactly as by itself
-//	raft       tells of the end of each write (pipelined.Ended)
-//	the RPC's  sends the answers of all calls that have ended, together
-//
-// So a call that meets no obstacle has no goroutine. One that meets any is given
-// to a worker from the beginning of its handler: no refusal is decided twice.
+// A pipeline is a stream that carries many calls of one client (api/keelsonpb). The receiver
+// takes a message and has its calls begun together (intake.go); the RPC's own goroutine sends the
+// answers of all that have ended.
 //
 // # Invariants
 //
 //	a call is open from enter until its answer was sent, or cannot be sent any more
 //	open <= keelsonpb.MaxCalls: then nothing more is received, and HTTP/2 holds the client back
-//	each open call ends exactly once, by finish
 //	after close no call is entered; the message with done leaves when none is open
 //
 // The last one tells the client which calls were never begun, so a member that
 // stops leaves no write of unknown outcome behind.
 type pipeline struct {
-	s      *Server
-	i      *interceptors
+	intake
 	stream grpc.ServerStream
-	ctx    context.Context // of its calls: ends when nobody can hear of them
-	cancel context.CancelFunc
-	wake   chan struct{} // one token: something has ended, or everything
-	work   chan func()   // to idle workers
-	idle   atomic.Int32  // workers
-	wait   sync.WaitGroup
+	cancel context.CancelFunc // of ctx, when nobody can hear of its calls
+	wake   chan struct{}      // one token: something has ended, or everything
 
 	mu struct {
 		sync.Mutex
-		room   *sync.Cond // something was sent, or cannot be any more
-		calls  map[uint64]*pipelined
-		ended  []*pipelined // in the order in which they did
+		more   *sync.Cond // something was sent, or cannot be any more
+		calls  map[uint64]*call
+		ended  []*call // in the order in which they did
 		open   int
 		unsent int  // bytes of answers
 		closed bool // no call begins any more
@@ -64,8 +45,6 @@ type pipeline struct {
 }
 
 const (
-	// maxIdleWorkers of a stream wait for the next call that needs one.
-	maxIdleWorkers = 64
 	// maxUnsent is how many bytes of answers may wait to be sent before a read waits.
 	maxUnsent = 4 << 20
 	// answerMessage is about what a message of answers has; larger answers have one
@@ -90,14 +69,16 @@ var pipelineService = grpc.ServiceDesc{
 }
 
 func (l *pipelines) serve(stream grpc.ServerStream) error {
-	p := &pipeline{s: l.s, i: l.i, stream: stream, wake: make(chan struct{}, 1), work: make(chan func())}
+	p := &pipeline{stream: stream, wake: make(chan struct{}, 1)}
 	// The stream's own context ends as soon as the member is to stop; calls that
 	// have begun go on.
-	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(stream.Context()))
-	defer p.wait.Wait()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(stream.Context()))
+	p.cancel = cancel
+	p.intake = intake{s: l.s, i: l.i, ctx: ctx, workers: newWorkers(ctx.Done()), ended: p.finished, awaitRoom: p.room}
+	defer p.workers.wait.Wait()
 	defer p.cancel()
-	p.mu.room = sync.NewCond(&p.mu)
-	p.mu.calls = map[uint64]*pipelined{}
+	p.mu.more = sync.NewCond(&p.mu)
+	p.mu.calls = map[uint64]*call{}
 	if err := stream.SendMsg(encodeBytes(keelsonpb.AppendHello(nil, keelsonpb.MaxCalls))); err != nil {
 		return err
 	}
@@ -119,7 +100,7 @@ func (p *pipeline) receive() {
 		var m requests
 		err := p.stream.RecvMsg(&m)
 		if err == nil {
-			err = p.begin(m.body)
+			err = p.message(m.body)
 		}
 		switch {
 		case err == nil:
@@ -138,20 +119,20 @@ func (p *pipeline) receive() {
 func (p *pipeline) close(err error) {
 	p.mu.Lock()
 	p.mu.closed = true
-	var left []*pipelined
+	var left []*call
 	if err != nil && p.mu.lost == nil {
 		p.mu.lost = err
 		for _, c := range p.mu.calls {
 			left = append(left, c)
 		}
 	}
-	p.mu.room.Broadcast()
+	p.mu.more.Broadcast()
 	p.mu.Unlock()
 	if err != nil {
 		p.cancel()
 	}
 	for _, c := range left {
-		c.leave()
+		c.Leave()
 	}
 	p.signal()
 }
@@ -164,11 +145,11 @@ func (p *pipeline) signal() {
 }
 
 // enter makes a call open. False: it does not begin.
-func (p *pipeline) enter(c *pipelined) (bool, error) {
+func (p *pipeline) enter(c *call) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.mu.open >= keelsonpb.MaxCalls && !p.mu.closed {
-		p.mu.room.Wait()
+		p.mu.more.Wait()
 	}
 	if p.mu.closed {
 		return false, nil
@@ -181,15 +162,12 @@ func (p *pipeline) enter(c *pipelined) (bool, error) {
 	return true, nil
 }
 
-// finish ends a call; its answer is sent with others'.
-func (p *pipeline) finish(c *pipelined, resp *Encoded, err error) {
-	c.resp, c.err = resp, err
+// finished has the answer of a call sent, with others'.
+func (p *pipeline) finished(c *call) {
 	p.mu.Lock()
 	delete(p.mu.calls, c.id)
 	p.mu.ended = append(p.mu.ended, c)
-	if resp != nil {
-		p.mu.unsent += resp.Buffers.Len()
-	}
+	p.mu.unsent += c.size()
 	first := len(p.mu.ended) == 1
 	p.mu.Unlock()
 	if first {
@@ -197,46 +175,19 @@ func (p *pipeline) finish(c *pipelined, resp *Encoded, err error) {
 	}
 }
 
-// awaitRoom waits while too many bytes of answers wait to be sent.
-func (p *pipeline) awaitRoom() {
+// room waits while too many bytes of answers wait to be sent.
+func (p *pipeline) room() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.mu.unsent > maxUnsent && p.mu.lost == nil {
-		p.mu.room.Wait()
-	}
-}
-
-// run has a worker do something that may wait.
-func (p *pipeline) run(job func()) {
-	select {
-	case p.work <- job:
-	default:
-		p.wait.Go(func() { p.worker(job) })
-	}
-}
-
-// worker does jobs until there are more idle workers than are worth keeping: a
-// goroutine that stays has its stack already.
-func (p *pipeline) worker(job func()) {
-	for {
-		job()
-		if p.idle.Add(1) > maxIdleWorkers {
-			p.idle.Add(-1)
-			return
-		}
-		select {
-		case job = <-p.work:
-			p.idle.Add(-1)
-		case <-p.ctx.Done():
-			return
-		}
+		p.mu.more.Wait()
 	}
 }
 
 // answer sends what has ended until nothing more can come. stop is closed when
 // the member is to stop.
 func (p *pipeline) answer(stop <-chan struct{}) error {
-	var ended []*pipelined
+	var ended []*call
 	for {
 		select {
 		case <-p.wake:
@@ -268,7 +219,7 @@ func (p *pipeline) answer(stop <-chan struct{}) error {
 
 // send tells of calls that have ended, and sends their answers unless nobody
 // hears them. After an error the rest counts as sent: nobody will hear of it.
-func (p *pipeline) send(ended []*pipelined, lost bool) (err error) {
+func (p *pipeline) send(ended []*call, lost bool) (err error) {
 	for from := 0; from < len(ended); {
 		m := answerBatch{pool: mem.DefaultBufferPool()}
 		now := p.i.metrics.clock.Now()
@@ -289,34 +240,25 @@ func (p *pipeline) send(ended []*pipelined, lost bool) (err error) {
 		p.mu.Lock()
 		p.mu.open -= n - from
 		p.mu.unsent -= m.bytes
-		p.mu.room.Broadcast()
+		p.mu.more.Broadcast()
 		p.mu.Unlock()
 		from = n
 	}
 	return err
 }
 
-// batch is what a message's calls have in common.
-type batch struct {
-	now      time.Time
-	at       raft.Status
-	commands []*raft.Command
-	writes   []*pipelined // of the commands
-	reads    []*pipelined
-}
-
-// begin begins the calls of a message.
-func (p *pipeline) begin(body []byte) error {
-	b := batch{now: p.i.metrics.clock.Now(), at: p.i.node.Status()}
+// message begins the calls of a message.
+func (p *pipeline) message(body []byte) error {
+	b := p.batch()
 	var refused error
-	err := keelsonpb.ReadRequests(body, func(c keelsonpb.Call) {
+	err := keelsonpb.ReadRequests(body, func(one keelsonpb.Call) {
 		if refused != nil {
 			return
 		}
 		if p.crowded() { // the next call waits for others to end: these may be the ones
 			p.start(&b)
 		}
-		refused = p.call(&b, c)
+		refused = p.one(&b, one)
 	}, p.leave)
 	p.start(&b)
 	return errors.Join(err, refused)
@@ -328,30 +270,27 @@ func (p *pipeline) crowded() bool {
 	return p.mu.open >= keelsonpb.MaxCalls
 }
 
-// start has the calls of a batch done, and empties it.
-func (p *pipeline) start(b *batch) {
-	if reads := b.reads; len(reads) > 0 {
-		p.run(func() { p.readAll(reads) })
-	}
-	if len(b.commands) > 0 {
-		if err := p.s.node.ProposeAll(b.commands); err != nil {
-			for _, c := range b.writes {
-				if c.command.Abandon() { // it was not taken
-					p.s.metrics.log.pending.Dec()
-					p.alone(c)
-				}
-			}
-		}
-	}
-	b.commands, b.writes, b.reads = nil, nil, nil
-}
-
 // leave is told that the client waits no more for a call.
 func (p *pipeline) leave(id uint64) {
 	p.mu.Lock()
 	c := p.mu.calls[id]
 	p.mu.Unlock()
 	if c != nil {
-		c.leave()
+		c.Leave()
 	}
+}
+
+// one begins a call. An error ends the stream.
+func (p *pipeline) one(b *batch, of keelsonpb.Call) error {
+	if of.Method == 0 || int(of.Method) >= len(busyMethods) {
+		return status.Errorf(codes.Unimplemented, "unknown method %d", of.Method)
+	}
+	c := p.newCall(&busyMethods[of.Method])
+	c.id = of.ID
+	malformed := c.req.decode(of.Request)
+	if ok, err := p.enter(c); !ok {
+		return err
+	}
+	p.begin(b, c, p.ctx, malformed, of.NeedsLeader)
+	return nil
 }

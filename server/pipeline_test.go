@@ -205,7 +205,7 @@ func TestPipelineIsAsUnary(t *testing.T) {
 			p := openPiper(piped.ctx, t, piped.conn)
 			answers := map[uint64]keelsonpb.Answer{}
 			for i, c := range pipedCalls(t) {
-				name := pipelineMethods[c.method].name
+				name := busyMethods[c.method].name
 				var body requests
 				err := alone.conn.Invoke(alone.ctx, name, encodeBytes(c.body), &body, grpc.ForceCodecV2(Codec()))
 				if err := p.send(p.message(c.method, c.body)); err != nil {

@@ -131,6 +131,7 @@ func (s *Server) services() *grpc.Server {
 	g.RegisterService(&electionService, s)
 	g.RegisterService(&authService, s)
 	g.RegisterService(&pipelineService, &pipelines{s, i})
+	s.parts.direct = newDirectCalls(s, i)
 	pb.RegisterClusterServer(g, &clusterService{view: v, change: s.parts.members})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{view: v})
 	healthpb.RegisterHealthServer(g, health.NewServer())

@@ -34,6 +34,7 @@ type parts struct {
 	members   *reconfiguration
 	leaving   leaving
 	grpc      *grpc.Server
+	direct    *directCalls
 	resource  *resource.Layer // nil: it is off
 	tokens    *tokenFile      // of the resource layer; nil: it has none
 	storage   storage

@@ -124,7 +124,7 @@ func (s *Server) front() *front {
 		json = s.auth.refuseNames(newGateway(s.parts.grpc, s.clock, s.requestTimeout()))
 	}
 	return &front{
-		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, metrics: s.metrics, log: s.log,
+		cfg: &s.cfg, sockets: s.parts.sockets, grpc: s.parts.grpc, direct: s.parts.direct, metrics: s.metrics, log: s.log,
 		http:    &httpEndpoints{view: v, metrics: s.metrics, guard: newHTTPGuard(&s.cfg, s.log), log: s.log, timeout: s.requestTimeout(), gateway: json},
 		objects: s.parts.resource,
 	}

@@ -1,0 +1,232 @@
+package direct
+
+import (
+	"encoding/binary"
+	"runtime"
+	"slices"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+)
+
+// batchBytes is about what is gathered for one write.
+const batchBytes = 64 << 10
+
+// kickLocked has what waits sent soon.
+func (c *Conn) kickLocked() {
+	c.mu.again = true
+	if c.mu.flushing || c.mu.gathering > 0 {
+		return
+	}
+	c.mu.flushing = true
+	go c.flush()
+}
+
+// Gather says that whoever calls it will Send soon.
+func (c *Conn) Gather() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.gathering++
+}
+
+// Send sends what has gathered: a batch at once, more by and by.
+func (c *Conn) Send() {
+	c.mu.Lock()
+	if c.mu.gathering--; c.mu.gathering > 0 || c.mu.flushing || !c.mu.again {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.flushing = true
+	c.mu.Unlock()
+	if !c.sendOnce() {
+		go c.flush()
+	}
+}
+
+// flush sends what was gathered, once others have had their turn and nobody has added anything
+// meanwhile.
+func (c *Conn) flush() {
+	for seen := -1; ; {
+		runtime.Gosched()
+		c.mu.Lock()
+		n := len(c.mu.ended)
+		c.mu.Unlock()
+		if n != seen && n < maxEnded {
+			seen = n
+			continue
+		}
+		if c.sendOnce() {
+			return
+		}
+	}
+}
+
+// maxEnded is how many answers are enough to be sent.
+const maxEnded = 64
+
+// sendOnce sends a batch. It returns true if this is all that can be sent now: somebody
+// kicks when there is more. Within a frame of grpc-go's, who completes that frame sends what waits.
+func (c *Conn) sendOnce() (done bool) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	err := c.batch()
+	c.mu.Lock()
+	done = !c.mu.again || !c.out.between()
+	c.mu.flushing = !done
+	c.mu.Unlock()
+	if err != nil {
+		c.Close()
+	}
+	return done
+}
+
+// send writes all that waits. It is called under writing.
+func (c *Conn) send() error {
+	for c.out.between() {
+		c.mu.Lock()
+		more := c.mu.again
+		c.mu.Unlock()
+		if !more {
+			return nil
+		}
+		if err := c.batch(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch writes a batch of what waits, if this is between two frames. It is called
+// under writing.
+func (c *Conn) batch() error {
+	if !c.out.between() {
+		return nil
+	}
+	c.mu.Lock()
+	c.mu.again = false
+	ended := c.mu.ended
+	c.mu.ended, c.mu.spare = c.mu.spare, nil
+	c.mu.Unlock()
+	for _, call := range ended {
+		call.answer = call.owner.Answer()
+	}
+	c.room()
+	c.mu.Lock()
+	c.mu.sending = append(c.mu.sending, ended...)
+	clear(ended)
+	if cap(ended) <= maxEnded {
+		c.mu.spare = ended[:0]
+	}
+	c.fillLocked()
+	c.mu.Unlock()
+	return c.put()
+}
+
+// fillLocked makes a batch of frames.
+func (c *Conn) fillLocked() {
+	o := &c.out
+	if c.mu.err != nil {
+		for _, call := range c.mu.sending {
+			call.answer.Message.Free()
+		}
+		c.mu.sending, c.mu.control, o.held = nil, nil, nil
+		return
+	}
+	o.buf = append(o.buf, c.mu.control...)
+	c.mu.control = c.mu.control[:0]
+	c.releaseLocked()
+	for len(c.mu.sending) > 0 && len(o.buf) < batchBytes {
+		before := len(o.buf)
+		c.mu.sending = c.roundLocked(c.mu.sending)
+		if len(o.buf) == before {
+			break
+		}
+	}
+	c.mu.again = c.mu.again || len(c.mu.sending) > 0 && c.mu.window > 0
+}
+
+// roundLocked sends a frame of each answer, and returns those that have more.
+func (c *Conn) roundLocked(all []*Call) []*Call {
+	left := all[:0]
+	for i, call := range all {
+		if len(c.out.buf) >= batchBytes {
+			return slices.Concat(all[i:], left) // these first, the next time
+		}
+		if c.stepLocked(call) {
+			left = append(left, call)
+		}
+	}
+	clear(all[len(left):])
+	return left
+}
+
+// stepLocked sends a part of an answer. It reports whether there is more that may be sent now.
+func (c *Conn) stepLocked(call *Call) (more bool) {
+	o := &c.out
+	a := &call.answer
+	switch {
+	case call.gone:
+		a.Message.Free()
+		return false
+	case a.Status != nil && a.Status.Code() != codes.OK:
+		a.Message.Free()
+		o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, call.kind.refused(a.Status, a.Trailer))
+		c.endLocked(call)
+		return false
+	case !call.begun:
+		call.begun = true
+		size := a.Message.Len()
+		call.left = prefixBytes + size
+		binary.BigEndian.PutUint32(call.bytes[1:], uint32(size))
+		call.prefix = call.bytes[:]
+		o.buf = appendBlock(o.buf, 0, call.id, call.kind.answered)
+	}
+	n := int(min(int64(call.left), frameBytes, call.window, c.mu.window))
+	if n <= 0 {
+		call.parked = call.window <= 0
+		return !call.parked
+	}
+	c.mu.sent = true
+	call.left -= n
+	call.window -= int64(n)
+	c.mu.window -= int64(n)
+	c.mu.debt += int64(n)
+	o.buf = call.appendPart(appendHead(o.buf, n, http2.FrameData, 0, call.id), n)
+	if call.left > 0 {
+		return true
+	}
+	o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, succeeded)
+	c.endLocked(call)
+	return false
+}
+
+// appendPart appends the next n bytes of the answer, and frees the buffers that are finished.
+func (c *Call) appendPart(b []byte, n int) []byte {
+	m := min(n, len(c.prefix))
+	b = append(b, c.prefix[:m]...)
+	c.prefix, n = c.prefix[m:], n-m
+	for all := c.answer.Message; len(all) > 0; all = all[1:] {
+		c.answer.Message = all
+		p := all[0].ReadOnlyData()[c.off:]
+		m = min(n, len(p))
+		b = append(b, p[:m]...)
+		if n -= m; m < len(p) {
+			c.off += m
+			return b
+		}
+		all[0].Free()
+		c.off = 0
+	}
+	c.answer.Message = nil
+	return b
+}
+
+// endLocked forgets a call that was answered.
+func (c *Conn) endLocked(call *Call) {
+	if !call.closed {
+		c.out.buf = appendReset(c.out.buf, call.id, http2.ErrCodeNo)
+	}
+	c.mu.sent = true
+	delete(c.mu.calls, call.id)
+	c.drainedLocked()
+}

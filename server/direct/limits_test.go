@@ -1,0 +1,253 @@
+package direct_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/keelson-io/keelson/server/direct"
+	"github.com/keelson-io/keelson/server/h2test"
+)
+
+// TestPings: the pings that answers cause are nobody's fault; others are, as with grpc-go alone.
+func TestPings(t *testing.T) {
+	const many = 20
+	ping := func(c *h2test.Client) {
+		n := c.Pongs
+		c.Must(c.Framer.WritePing(false, [8]byte{1}))
+		c.Until("a pong", nil, func() bool { return c.Pongs > n || c.Away })
+	}
+	t.Run("after answers", func(t *testing.T) {
+		c := h2test.Dial(t, start(t, 0, 1000).addr, 65535, 65535, 0)
+		for range many {
+			id := call(c, taken, "5 now 1")
+			c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+			ping(c)
+		}
+		if c.Away {
+			t.Error("the server sent a GOAWAY")
+		}
+	})
+	t.Run("of one that waits", func(t *testing.T) {
+		s := start(t, 0, 1000)
+		c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+		call(c, taken, "5 wait 1")
+		s.find(t, c, "5 wait 1")
+		for range many {
+			ping(c)
+			s.now.Add(int64(pingMin / time.Second))
+		}
+		if c.Away {
+			t.Error("the server sent a GOAWAY")
+		}
+	})
+	t.Run("with no call", func(t *testing.T) {
+		c := h2test.Dial(t, start(t, 0, 1000).addr, 65535, 65535, 0)
+		id := call(c, taken, "5 now 1")
+		c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+		for n := 0; n < many && !c.Away; n++ {
+			ping(c)
+		}
+		if !c.Away {
+			t.Error("the server let them pass")
+		}
+	})
+	t.Run("too many", func(t *testing.T) {
+		s := start(t, 0, 1000)
+		c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+		id := call(c, taken, "5 wait 1")
+		s.find(t, c, "5 wait 1")
+		for range many {
+			if ping(c); c.Away {
+				break
+			}
+		}
+		if !c.Away || c.Last < id {
+			t.Errorf("GOAWAY: %v, which names stream %d as seen; %d is", c.Away, c.Last, id)
+		}
+	})
+}
+
+// TestHeld: what grpc-go sends because it does not know of answers waits, in order, and
+// stops nothing else.
+func TestHeld(t *testing.T) {
+	s := start(t, 0, 1000)
+	const window = 65535
+	c := h2test.Dial(t, s.addr, 1<<20, window, 0)
+	id := call(c, taken, "60000 now 1")
+	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+	long := call(c, passed, "40000 now 1")
+	after := call(c, passed, "0 fail 2")
+	c.Until("both calls", nil, func() bool { return s.passed.Load() == 2 })
+	for range 3 { // grpc-go has written what it could: it answers pings after that
+		c.Sync()
+	}
+	if got := len(c.Streams[long].Got); got > window-60_000 {
+		t.Errorf("%d bytes came", got)
+	}
+	c.SetFirst(1000) // what says that the server knows comes behind what was sent before
+	next := call(c, taken, "0 fail 3")
+	c.Until("the refusal", nil, func() bool { return c.Streams[next].Ended })
+	c.Until("the settings", c.Pay, func() bool { return len(c.Less) == 0 })
+	c.SetFirst(1 << 20)
+	c.Until("the rest", c.Pay, func() bool { return c.Streams[long].Ended && c.Streams[after].Ended })
+	if !is(c.Streams[long], "40000 now 1") || !is(c.Streams[after], "0 fail 2") || !is(c.Streams[next], "0 fail 3") {
+		t.Error("not the answers that were asked for")
+	}
+	last := call(c, passed, "200000 now 4") // its books are right again
+	c.Until("one more", c.Pay, func() bool { return c.Streams[last].Ended })
+	if !is(c.Streams[last], "200000 now 4") {
+		t.Error("not the last answer")
+	}
+	c.Pay()
+	c.Sync()
+	s.conns(t, func(conn *direct.Conn) {
+		if got, debt, held := conn.Books(); got != window || debt != 0 || held != 0 {
+			t.Errorf("in the end: window %d, debt %d, %d bytes held", got, debt, held)
+		}
+	})
+	owed := call(c, taken, "500 now 5")
+	c.Until("an answer", nil, func() bool { return c.Streams[owed].Ended })
+	s.conns(t, func(conn *direct.Conn) {
+		if got, debt, _ := conn.Books(); got != window-505 || debt != 505 {
+			t.Errorf("after an answer of 505 bytes: window %d, debt %d", got, debt)
+		}
+	})
+}
+
+// TestLongAnswer: one whose windows allow all of it goes on by itself.
+func TestLongAnswer(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 1<<24, 1<<24, 0)
+	for _, path := range []string{taken, passed} {
+		id := call(c, path, "3000000 now 1")
+		c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+		if !is(c.Streams[id], "3000000 now 1") {
+			t.Errorf("%s: %d bytes", path, len(c.Streams[id].Got))
+		}
+	}
+}
+
+// TestMetadata: each call has its own.
+func TestMetadata(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	for i, more := range [][]string{{"token", "a"}, {"token", "a"}, {"token", "b"}, {"tokem", "b"}, {}, {"token", "a", "token", "b"}, {"token", "a", "grpc-timeout", "3S"}, {"grpc-timeout", "3S", "token", "c"}} {
+		var got [2]string
+		for j, path := range []string{taken, passed} {
+			id := c.Open(false, fields(path, more...)...)
+			c.Must(c.Framer.WriteData(id, true, message("0 tell 1")))
+			c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+			got[j] = string(c.Streams[id].Got)
+		}
+		if got[0] != got[1] || len(got[0]) < 5 {
+			t.Errorf("call %d: %q, grpc-go says %q", i, got[0], got[1])
+		}
+	}
+}
+
+// TestLeave: the owner of a call hears when its client has left, once, and its answer goes nowhere.
+func TestLeave(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	first := call(c, taken, "5 wait 1")
+	call(c, taken, "5 wait 2")
+	one, two := s.find(t, c, "5 wait 1"), s.find(t, c, "5 wait 2")
+	c.Must(c.Framer.WriteRSTStream(first, http2.ErrCodeCancel))
+	<-one.gone
+	one.call.Done()
+	id := call(c, taken, "7 now 3")
+	c.Until("another answer", nil, func() bool { return c.Streams[id].Ended })
+	if len(c.Streams[first].Got) > 0 || two.left.Load() {
+		t.Error("the first was answered, or the second left")
+	}
+	c.Conn.Close()
+	<-two.gone
+	third := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	third.Away = true
+	call(third, taken, "5 close 4") // before it has an owner
+	<-s.find(t, third, "5 close 4").gone
+	two.call.Done()
+	for deadline := time.Now().Add(time.Minute); one.told.Load()+two.told.Load() < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("an answer was not asked for")
+		}
+	}
+}
+
+// TestDrain: a server that stops finishes what it has taken, and takes nothing more.
+func TestDrain(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	id := call(c, taken, "5 wait 1")
+	o := s.find(t, c, "5 wait 1")
+	drained := make(chan struct{})
+	go func() { s.l.Drain(); close(drained) }()
+	c.Until("grpc-go's turn", func() { call(c, taken, "5 now 2") }, func() bool { return s.passed.Load() > 0 })
+	select {
+	case <-drained:
+		t.Fatal("it did not wait")
+	default:
+	}
+	o.call.Done()
+	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+	<-drained
+	late := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	before := s.taken.Load()
+	other := call(late, taken, "5 now 1")
+	late.Until("the answer", nil, func() bool { return late.Streams[other].Ended })
+	late.Conn.Close()
+	if s.taken.Load() != before {
+		t.Error("a new connection's call was taken")
+	}
+	if !is(c.Streams[id], "5 wait 1") {
+		t.Errorf("%v", c.Streams[id])
+	}
+	go s.grpc.GracefulStop()
+	c.Until("the end", nil, func() bool { return c.Closed })
+}
+
+// TestMostStreams: a connection has so many calls at most.
+func TestMostStreams(t *testing.T) {
+	s := start(t, 0, 2)
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	for i := range 2 {
+		call(c, taken, fmt.Sprintf("5 wait %d", i))
+	}
+	id := call(c, taken, "5 now 3")
+	c.Until("the refusal", nil, func() bool { return c.Streams[id].Ended })
+	if c.Streams[id].Reset != http2.ErrCodeRefusedStream {
+		t.Errorf("%v", c.Streams[id])
+	}
+}
+
+// TestSmallTable: who has no room for a table of headers is served by grpc-go, which says so.
+func TestSmallTable(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	c.Must(c.Framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}))
+	c.Less = append(c.Less, 0)
+	id := call(c, taken, "5 now 1")
+	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+	if !is(c.Streams[id], "5 now 1") || s.taken.Load() > 0 {
+		t.Errorf("%v, %d taken", c.Streams[id], s.taken.Load())
+	}
+}
+
+// TestReadsNothing: a client that causes short frames and reads none is cut off.
+func TestReadsNothing(t *testing.T) {
+	s := start(t, 0, 2)
+	c := h2test.Dial(t, s.addr, 1<<30, 1<<30, 0)
+	call(c, taken, "5 wait 1")
+	o := s.find(t, c, "5 wait 1")
+	call(c, taken, "30000000 now 1")
+	for { // each of these is refused
+		block := c.Block(fields(taken)...)
+		if c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.Stream(taken), BlockFragment: block, EndHeaders: true}) != nil {
+			break
+		}
+	}
+	<-o.gone
+}
