@@ -274,10 +274,7 @@ func (n *intake) readNow(c *call) {
 // alone has a worker serve the call as one by itself.
 func (n *intake) alone(c *call) {
 	n.workers.run(func() {
-		ctx, cancel := context.WithCancel(c.rpc.ctx)
-		if !c.deadline.IsZero() {
-			ctx, cancel = context.WithDeadline(c.rpc.ctx, c.deadline)
-		}
+		ctx, cancel := c.context()
 		defer cancel()
 		c.mu.Lock()
 		c.cancel = cancel
@@ -291,6 +288,13 @@ func (n *intake) alone(c *call) {
 		defer c.together()()
 		n.finish(c, resp, err)
 	})
+}
+
+func (c *call) context() (context.Context, context.CancelFunc) {
+	if c.deadline.IsZero() {
+		return context.WithCancel(c.rpc.ctx)
+	}
+	return context.WithDeadline(c.rpc.ctx, c.deadline)
 }
 
 func (n *intake) serveAlone(ctx context.Context, c *call) (*Encoded, error) {

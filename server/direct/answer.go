@@ -71,7 +71,7 @@ func (c *Conn) sendOnce() (done bool) {
 	defer c.writing.Unlock()
 	err := c.batch()
 	c.mu.Lock()
-	done = !c.mu.again || !c.out.between()
+	done = !c.mu.again || !c.out.between() && c.mu.err == nil
 	c.mu.flushing = !done
 	c.mu.Unlock()
 	if err != nil {
@@ -96,13 +96,14 @@ func (c *Conn) send() error {
 	return nil
 }
 
-// batch writes a batch of what waits, if this is between two frames. It is called
-// under writing.
+// batch writes a batch of what waits, if this is between two frames; when the connection has
+// ended, it drops all. It is called under writing.
 func (c *Conn) batch() error {
-	if !c.out.between() {
+	c.mu.Lock()
+	if !c.out.between() && c.mu.err == nil {
+		c.mu.Unlock()
 		return nil
 	}
-	c.mu.Lock()
 	c.mu.again = false
 	ended := c.mu.ended
 	c.mu.ended, c.mu.spare = c.mu.spare, nil

@@ -116,7 +116,7 @@ func (c *Call) feed(p []byte, isLast bool, most int) (done bool, no *status.Stat
 		return true, status.New(codes.Internal, "grpc: compressed flag set with identity or empty encoding"), 0
 	case b[0] != 0:
 		return true, status.Newf(codes.Internal, "grpc: received unexpected payload format %d", b[0]), 0
-	case c.raw == nil:
+	case c.raw == nil, cap(b) > len(b)+len(b)/4: // who has the request may keep it for long
 		b = append(make([]byte, 0, len(b)), b...)
 	}
 	c.Request, c.raw = b[prefixBytes:prefixBytes+size:prefixBytes+size], nil

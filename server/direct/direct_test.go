@@ -215,12 +215,7 @@ func start(t *testing.T, tear int, streams uint32) *served {
 func startOn(t *testing.T, l net.Listener, tear int, streams uint32) *served {
 	s := &served{t: t, addr: l.Addr(), waiting: map[string]*owner{}, open: map[*direct.Conn]*direct.Conn{}}
 	s.now.Store(1)
-	s.l = &direct.Listener{Listener: tearing{l, tear, 1}, Options: &direct.Options{
-		Methods: []string{"/t.S/None", taken}, MaxRequest: mostRequest, MaxHeaders: mostHeaders, MaxStreams: streams, PingMin: pingMin,
-		Now:     func() time.Time { return time.Unix(s.now.Load(), 0) },
-		Context: func(net.Conn) context.Context { return context.Background() },
-		Begin:   s.begin,
-	}}
+	s.l = s.listen(tearing{l, tear, 1}, streams)
 	s.grpc = grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.MaxRecvMsgSize(mostRequest), grpc.MaxHeaderListSize(mostHeaders),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin}))
 	s.grpc.RegisterService(&grpc.ServiceDesc{ServiceName: "t.S", HandlerType: (*any)(nil),
@@ -231,6 +226,15 @@ func startOn(t *testing.T, l net.Listener, tear int, streams uint32) *served {
 	wait.Go(func() { s.grpc.Serve(tearing{s.l, tear, 2}) })
 	t.Cleanup(func() { s.grpc.Stop(); wait.Wait() })
 	return s
+}
+
+func (s *served) listen(l net.Listener, streams uint32) *direct.Listener {
+	return &direct.Listener{Listener: l, Options: &direct.Options{
+		Methods: []string{"/t.S/None", taken}, MaxRequest: mostRequest, MaxHeaders: mostHeaders, MaxStreams: streams, PingMin: pingMin,
+		Now:     func() time.Time { return time.Unix(s.now.Load(), 0) },
+		Context: func(net.Conn) context.Context { return context.Background() },
+		Begin:   s.begin,
+	}}
 }
 
 // echo answers each request of a stream.
@@ -312,7 +316,7 @@ func TestWindows(t *testing.T) {
 			for ; begun < calls/2; begun++ {
 				begin(begun)
 			}
-			killed := 0
+			killed, pings := 0, 0
 			c.Until("the answers", func() {
 				c.Pay()
 				for id := range open {
@@ -341,7 +345,9 @@ func TestWindows(t *testing.T) {
 					c.Grant(0, c.Owed)
 					c.Owed = 0
 				case 3:
-					c.Must(c.Framer.WritePing(false, [8]byte{1}))
+					if pings++; pings <= 3 { // grpc-go may take offence at more
+						c.Must(c.Framer.WritePing(false, [8]byte{1}))
+					}
 				}
 				return len(open) == 0 && begun == calls
 			})

@@ -25,7 +25,7 @@ func (c *Conn) next() error {
 	switch {
 	case errors.As(err, &bad):
 		c.reset(bad.StreamID)
-		c.control(func(b []byte) []byte { return appendReset(b, bad.StreamID, bad.Code) })
+		c.control(appendReset(nil, bad.StreamID, bad.Code))
 		return c.forward.WriteRSTStream(bad.StreamID, bad.Code) // as if the client had
 	case err != nil:
 		return err
@@ -137,7 +137,7 @@ func (c *Conn) data(f *http2.DataFrame) error {
 	}
 	// The connection's window opens again at once: a request is bounded by itself.
 	if c.unread += f.Length; c.unread >= windowBytes/4 {
-		c.control(func(b []byte) []byte { return appendWindow(b, 0, c.unread) })
+		c.control(appendWindow(nil, 0, c.unread))
 		c.unread = 0
 	}
 	return c.requestData(call, f.Data(), f.Length-uint32(len(f.Data())), f.StreamEnded())
@@ -158,7 +158,7 @@ func (c *Conn) requestData(call *Call, p []byte, padding uint32, isLast bool) er
 		more += padding
 	}
 	if more > 0 {
-		c.control(func(b []byte) []byte { return appendWindow(b, call.id, more) })
+		c.control(appendWindow(nil, call.id, more))
 	}
 	switch {
 	case refused != nil:
@@ -258,38 +258,39 @@ func (c *Conn) ping(f *http2.PingFrame) error {
 	c.mu.Lock()
 	ours := c.mu.sent || len(c.mu.calls) > 0 && now.Sub(c.pinged) >= c.o.PingMin
 	c.mu.sent = false
+	wait := ours && !c.mu.pongs
+	if ours {
+		c.mu.pongs = true
+		c.controlLocked(appendPong(nil, f.Data), false)
+	}
 	c.mu.Unlock()
 	c.pinged = now
-	if !ours {
-		return c.forward.WritePing(false, f.Data)
-	}
-	c.mu.Lock()
-	c.controlLocked(appendPong(nil, f.Data), false)
-	wait := !c.mu.pongs
-	c.mu.pongs = true
-	c.mu.Unlock()
 	if wait {
 		c.pongs.wait(c)
 	}
-	return nil
+	if ours {
+		return nil
+	}
+	return c.forward.WritePing(false, f.Data)
 }
 
 // control sends a short frame.
-func (c *Conn) control(add func([]byte) []byte) {
+func (c *Conn) control(frame []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.controlLocked(add(nil), true)
+	c.controlLocked(frame, true)
 }
 
 // maxControl bounds the short frames that wait: a client that causes more reads nothing.
 const maxControl = 64 << 10
 
-func (c *Conn) controlLocked(b []byte, now bool) {
+// controlLocked sends a short frame, now or with what comes next.
+func (c *Conn) controlLocked(frame []byte, now bool) {
 	if len(c.mu.control) > maxControl {
 		c.flooded = fmt.Errorf("%w: the client reads nothing", errIllegal)
 		return
 	}
-	c.mu.control = append(c.mu.control, b...)
+	c.mu.control = append(c.mu.control, frame...)
 	if now {
 		c.kickLocked()
 	}

@@ -1,11 +1,16 @@
 package direct_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/keelson-io/keelson/server/direct"
 	"github.com/keelson-io/keelson/server/h2test"
@@ -170,9 +175,57 @@ func TestLeave(t *testing.T) {
 	call(third, taken, "5 close 4") // before it has an owner
 	<-s.find(t, third, "5 close 4").gone
 	two.call.Done()
-	for deadline := time.Now().Add(time.Minute); one.told.Load()+two.told.Load() < 2; time.Sleep(time.Millisecond) {
+	await(t, "the questions for answers", func() bool { return one.told.Load()+two.told.Load() == 2 })
+}
+
+// TestEndsWithinFrame: a connection that ends in the middle of a frame of grpc-go's asks for the
+// answers, too: their owners account for them.
+func TestEndsWithinFrame(t *testing.T) {
+	near, far := net.Pipe()
+	s := &served{t: t, waiting: map[string]*owner{}, open: map[*direct.Conn]*direct.Conn{}}
+	l := s.listen(oneConn{far, make(chan struct{})}, 10)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	go func() { _, err := io.Copy(io.Discard, conn); ended <- err }()
+	go func() { _, err := io.Copy(io.Discard, near); ended <- err }()
+	fr := http2.NewFramer(near, nil)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	all := fields(taken)
+	for i := 0; i < len(all); i += 2 {
+		_ = enc.WriteField(hpack.HeaderField{Name: all[i], Value: all[i+1]})
+	}
+	_, err = near.Write([]byte(http2.ClientPreface))
+	err = errors.Join(err, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}), fr.WriteData(1, true, message("5 wait 1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o *owner
+	await(t, "the call", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		o = s.waiting["5 wait 1"]
+		return o != nil
+	})
+	if _, err := conn.Write([]byte{0, 0, 10, byte(http2.FrameData), 0, 0, 0, 0, 3, 'x'}); err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
+	<-o.gone
+	o.call.Done()
+	await(t, "the question", func() bool { return o.told.Load() == 1 })
+	<-ended
+	<-ended
+}
+
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("an answer was not asked for")
+			t.Fatalf("%s: not in time", what)
 		}
 	}
 }
