@@ -87,7 +87,6 @@ func (d *directCalls) beginAll(calls []*direct.Call) {
 		c := d.newCall(&busyMethods[w.Method])
 		c.wire = w
 		if w.Timeout > 0 {
-			c.deadline = b.now.Add(w.Timeout)
 			c.timer = d.s.clock.AfterFunc(w.Timeout, func() { c.leave(context.DeadlineExceeded) })
 		}
 		malformed := c.req.decode(w.Request)

@@ -44,22 +44,21 @@ type intake struct {
 
 // call is one call of an intake.
 type call struct {
-	n        *intake
-	id       uint64       // of a pipeline's
-	wire     *direct.Call // of a connection's
-	method   *busyMethod
-	req      request
-	rpc      rpcRun
-	passed   bool // rpc.pass was taken
-	who      auth.Principal
-	command  raft.Command
-	deadline time.Time   // zero: none
-	timer    clock.Timer // nil: there is none
+	n       *intake
+	id      uint64       // of a pipeline's
+	wire    *direct.Call // of a connection's
+	method  *busyMethod
+	req     request
+	rpc     rpcRun
+	passed  bool // rpc.pass was taken
+	who     auth.Principal
+	command raft.Command
+	timer   clock.Timer // of its deadline; nil: there is none
 
 	mu       sync.Mutex
-	proposed bool               // command was, from here
-	left     bool               // the client waits no more
-	cancel   context.CancelFunc // of a worker's; nil: there is none
+	proposed bool        // command was, from here
+	left     error       // why the client waits no more; nil: it waits
+	cancel   func(error) // of a worker's; nil: there is none
 
 	// Set by finish.
 	resp     *Encoded
@@ -150,7 +149,7 @@ func (n *intake) quick(b *batch, c *call) {
 			n.readNow(c)
 			return
 		}
-		if c.deadline.IsZero() {
+		if c.timer == nil {
 			b.reads = append(b.reads, c)
 			return
 		}
@@ -199,7 +198,7 @@ func (n *intake) finish(c *call, resp *Encoded, err error) {
 func (c *call) propose() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.left {
+	if c.left != nil {
 		return false
 	}
 	c.command.Waiter = c
@@ -228,11 +227,11 @@ func (c *call) Leave() { c.leave(context.Canceled) }
 func (c *call) leave(why error) {
 	n := c.n
 	c.mu.Lock()
-	c.left = true
+	c.left = why
 	proposed, cancel := c.proposed, c.cancel
 	c.mu.Unlock()
 	if cancel != nil {
-		cancel()
+		cancel(why)
 	}
 	if proposed && c.command.Abandon() {
 		n.s.metrics.log.ended(why)
@@ -274,27 +273,31 @@ func (n *intake) readNow(c *call) {
 // alone has a worker serve the call as one by itself.
 func (n *intake) alone(c *call) {
 	n.workers.run(func() {
-		ctx, cancel := c.context()
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(c.rpc.ctx)
+		defer cancel(nil)
 		c.mu.Lock()
 		c.cancel = cancel
-		if c.left {
-			cancel()
+		if c.left != nil {
+			cancel(c.left)
 		}
 		c.mu.Unlock()
 		trailer := &callTrailer{method: c.rpc.method}
-		resp, err := n.serveAlone(grpc.NewContextWithServerTransportStream(ctx, trailer), c)
+		resp, err := n.serveAlone(grpc.NewContextWithServerTransportStream(timed{ctx}, trailer), c)
 		c.pushback = trailer.pushback
 		defer c.together()()
 		n.finish(c, resp, err)
 	})
 }
 
-func (c *call) context() (context.Context, context.CancelFunc) {
-	if c.deadline.IsZero() {
-		return context.WithCancel(c.rpc.ctx)
+// timed is a context that ends as if it had a deadline, which the member's clock knows.
+type timed struct{ context.Context }
+
+// Err implements context.Context.
+func (c timed) Err() error {
+	if err := c.Context.Err(); err == nil || context.Cause(c.Context) != context.DeadlineExceeded {
+		return err
 	}
-	return context.WithDeadline(c.rpc.ctx, c.deadline)
+	return context.DeadlineExceeded
 }
 
 func (n *intake) serveAlone(ctx context.Context, c *call) (*Encoded, error) {

@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api/keelsonpb"
 )
@@ -146,6 +151,34 @@ func TestPipelineLeft(t *testing.T) {
 		waitFor(t, "the others to end", func() bool { return s.pending(t) == 0 && running(s) == 0 })
 		cancel()
 	}
+}
+
+// TestDirectLeft: calls below gRPC that their clients give up, or whose time is over, leave
+// nothing behind.
+func TestDirectLeft(t *testing.T) {
+	s := newHeld(t)
+	ctx, cancel := context.WithCancel(callContext(t))
+	timed, stop := context.WithTimeout(callContext(t), time.Hour) // of the member's clock
+	defer stop()
+	var wait sync.WaitGroup
+	for i := range 100 {
+		ctx := []context.Context{ctx, timed}[i%2]
+		wait.Go(func() {
+			_, err := s.kv.Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "k%d", i)})
+			want := []codes.Code{codes.Canceled, codes.Unavailable}[i%2]
+			if status.Code(err) != want || want == codes.Unavailable && !strings.Contains(err.Error(), "request timed out") {
+				t.Errorf("put %d: %v", i, err)
+			}
+		})
+	}
+	waitFor(t, "the commands", func() bool { return s.log.waiting() == 100 })
+	cancel()
+	waitFor(t, "half of them to be given up", func() bool { return s.pending(t) == 50 })
+	s.clock.Advance(2 * time.Hour)
+	waitFor(t, "the others to time out", func() bool { return s.pending(t) == 0 })
+	wait.Wait()
+	s.log.letGo()
+	waitFor(t, "the end", func() bool { return running(s) == 0 })
 }
 
 // running is how many requests have a slot.

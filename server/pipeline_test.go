@@ -196,38 +196,41 @@ func (s *told) counted(t *testing.T) map[string]float64 {
 	return out
 }
 
-// TestPipelineIsAsUnary: what a call answers, how it fails, what it counts and
-// what the audit log says of it do not depend on how it came.
-func TestPipelineIsAsUnary(t *testing.T) {
+// TestWays: what a call answers, how it fails, what it counts and what the audit log says of it
+// do not depend on how it came: through gRPC's server, below it, or in a pipeline.
+func TestWays(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("secure=%v", secure), func(t *testing.T) {
-			alone, piped := newTold(t, secure), newTold(t, secure)
+			alone, below, piped := newTold(t, secure), newTold(t, secure), newTold(t, secure)
 			p := openPiper(piped.ctx, t, piped.conn)
 			answers := map[uint64]keelsonpb.Answer{}
 			for i, c := range pipedCalls(t) {
 				name := busyMethods[c.method].name
-				var body requests
-				err := alone.conn.Invoke(alone.ctx, name, encodeBytes(c.body), &body, grpc.ForceCodecV2(Codec()))
+				var want, got requests
+				unary := alone.plain.Invoke(alone.ctx, name, encodeBytes(c.body), &want, grpc.ForceCodecV2(Codec()))
+				err := below.conn.Invoke(below.ctx, name, encodeBytes(c.body), &got, grpc.ForceCodecV2(Codec()))
+				if status.Convert(err).String() != status.Convert(unary).String() || string(got.body) != string(want.body) {
+					t.Errorf("call %d, %s below gRPC: %v %x, in it: %v %x", i, name, err, got.body, unary, want.body)
+				}
 				if err := p.send(p.message(c.method, c.body)); err != nil {
 					t.Fatal(err)
 				}
 				p.collect(answers)
-				got := answers[p.last]
-				if want := status.Convert(err); codes.Code(got.Code) != want.Code() || got.Message != want.Message() {
-					t.Errorf("call %d, %s: %v %q, unary: %v", i, name, codes.Code(got.Code), got.Message, err)
-				}
-				if string(got.Response) != string(body.body) {
-					t.Errorf("call %d, %s: answer %x, unary: %x", i, name, got.Response, body.body)
+				a, s := answers[p.last], status.Convert(unary)
+				if codes.Code(a.Code) != s.Code() || a.Message != s.Message() || string(a.Response) != string(want.body) {
+					t.Errorf("call %d, %s in a pipeline: %v %q %x, in gRPC: %v %x", i, name, codes.Code(a.Code), a.Message, a.Response, unary, want.body)
 				}
 			}
-			want, have := alone.counted(t), piped.counted(t)
-			for _, name := range slices.Sorted(maps.Keys(want)) {
-				if want[name] != have[name] {
-					t.Errorf("%s: %v, unary: %v", name, have[name], want[name])
+			want := alone.counted(t)
+			for way, have := range map[string]map[string]float64{"below gRPC": below.counted(t), "in a pipeline": piped.counted(t)} {
+				for _, name := range slices.Sorted(maps.Keys(want)) {
+					if want[name] != have[name] {
+						t.Errorf("%s %s: %v, in gRPC: %v", way, name, have[name], want[name])
+					}
 				}
-			}
-			if len(have) != len(want) || len(want) < 20 {
-				t.Errorf("%d counters and records, unary: %d", len(have), len(want))
+				if len(have) != len(want) || len(want) < 20 {
+					t.Errorf("%s: %d counters and records, in gRPC: %d", way, len(have), len(want))
+				}
 			}
 		})
 	}

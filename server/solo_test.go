@@ -188,6 +188,7 @@ type solo struct {
 	kv     pb.KVClient
 	lease  pb.LeaseClient
 	conn   *grpc.ClientConn
+	plain  *grpc.ClientConn // nothing lies below gRPC's server
 	engine *engine.Memory
 
 	damaged bool // the test broke the store
@@ -237,15 +238,26 @@ func newSolo(t testing.TB, change ...func(*Config)) *solo {
 	return s
 }
 
-// serve puts the gRPC server behind an in-memory listener.
+// serve puts the gRPC server behind in-memory listeners.
 func (s *solo) serve(t testing.TB) {
 	t.Helper()
-	listener := bufconn.Listen(1 << 20)
 	g := s.services()
+	s.plain = dialServer(t, g, func(l net.Listener) net.Listener { return l })
+	s.conn = dialServer(t, g, s.parts.direct.under)
+	s.kv, s.lease = pb.NewKVClient(s.conn), pb.NewLeaseClient(s.conn)
+	t.Cleanup(func() {
+		g.Stop()
+		s.parts.direct.stop()
+	})
+}
+
+func dialServer(t testing.TB, g *grpc.Server, under func(net.Listener) net.Listener) *grpc.ClientConn {
+	t.Helper()
+	listener := bufconn.Listen(1 << 20)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := g.Serve(listener); err != nil {
+		if err := g.Serve(under(listener)); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	}()
@@ -256,12 +268,12 @@ func (s *solo) serve(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.conn, s.kv, s.lease = conn, pb.NewKVClient(conn), pb.NewLeaseClient(conn)
 	t.Cleanup(func() {
 		conn.Close()
 		g.Stop()
 		<-done
 	})
+	return conn
 }
 
 // waitFor waits until cond holds, and fails after a while.
