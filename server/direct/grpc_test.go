@@ -2,17 +2,24 @@ package direct_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/server/h2test"
 )
@@ -163,3 +170,42 @@ func (l oneConn) Accept() (net.Conn, error) {
 }
 
 func (l oneConn) Addr() net.Addr { return l.LocalAddr() }
+
+// TestClient: gRPC's own client gets what it asks for, whoever answers, with the windows that it
+// finds out by itself.
+func TestClient(t *testing.T) {
+	s := start(t, 0, 1000)
+	conn, err := grpc.NewClient(s.addr.String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(bytesCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var wait sync.WaitGroup
+	for i := range 30 {
+		rng := rand.New(rand.NewPCG(uint64(i), 1))
+		wait.Go(func() {
+			for range 40 {
+				text := fmt.Sprintf("%d %s %d", rng.IntN([]int{10, 3000, 100_000, 700_000}[rng.IntN(4)]), []string{"now", "later"}[rng.IntN(2)], i)
+				ctx, leave := context.WithCancel(ctx)
+				gone := rng.IntN(20) == 0
+				if gone {
+					time.AfterFunc(time.Duration(rng.IntN(2000))*time.Microsecond, leave)
+				}
+				var got []byte
+				err := conn.Invoke(ctx, []string{taken, taken, passed}[rng.IntN(3)], []byte(text), &got)
+				leave()
+				want, _, _ := does([]byte(text))
+				if err == nil && !bytes.Equal(got, want) || err != nil && (!gone || status.Code(err) != codes.Canceled) {
+					t.Errorf("%s: %d bytes, %v", text, len(got), err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if s.taken.Load() == 0 || s.passed.Load() == 0 {
+		t.Errorf("%d calls were taken, %d passed", s.taken.Load(), s.passed.Load())
+	}
+}

@@ -122,6 +122,29 @@ func TestHeld(t *testing.T) {
 	})
 }
 
+// TestHeldLong: what was held goes on once there is room for all of it, without another word of
+// the client's.
+func TestHeldLong(t *testing.T) {
+	s := start(t, 0, 1000)
+	c := h2test.Dial(t, s.addr, 1<<24, 1_100_000, 0)
+	id := call(c, taken, "1080000 now 1")
+	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+	long := call(c, passed, "1000000 now 1")
+	c.Until("what there is room for", nil, func() bool { return len(c.Streams[long].Got) > 0 })
+	c.Until("grpc-go to wait", nil, func() (waits bool) {
+		s.conns(t, func(conn *direct.Conn) {
+			_, _, held := conn.Books()
+			waits = held > 256<<10
+		})
+		return waits
+	})
+	c.Pay()
+	c.Until("the rest", nil, func() bool { return c.Streams[long].Ended })
+	if !is(c.Streams[long], "1000000 now 1") {
+		t.Error("not the answer that was asked for")
+	}
+}
+
 // TestLongAnswer: one whose windows allow all of it goes on by itself.
 func TestLongAnswer(t *testing.T) {
 	s := start(t, 0, 1000)

@@ -40,21 +40,16 @@ const maxHeld = 256 << 10
 
 // Write implements net.Conn, for grpc-go.
 func (c *Conn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	for c.mu.held > maxHeld && c.mu.err == nil {
-		c.mu.changed.Wait()
-	}
-	err := c.mu.err
-	c.mu.Unlock()
-	if err != nil {
+	if err := c.enter(); err != nil {
 		return 0, err
 	}
-	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.room()
 	c.follow(p)
 	c.mu.Lock()
-	c.mu.held = len(c.out.held)
+	if c.mu.held = len(c.out.held); c.mu.held > 0 {
+		c.mu.again = true // what was held may have been kept by a frame that was not whole
+	}
 	c.mu.Unlock()
 	if err := c.put(); err != nil {
 		return 0, err
@@ -64,6 +59,27 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // batches are buffers for as long as somebody writes: a quiet connection has none.
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes+frameBytes+1<<10); return &b }}
+
+// enter takes writing once not too much is held. A frame that has begun goes on in any case: what
+// is held waits for its end.
+func (c *Conn) enter() error {
+	for {
+		c.writing.Lock()
+		c.mu.Lock()
+		if err := c.mu.err; err != nil {
+			c.mu.Unlock()
+			c.writing.Unlock()
+			return err
+		}
+		if c.mu.held <= maxHeld || !c.out.between() {
+			c.mu.Unlock()
+			return nil
+		}
+		c.writing.Unlock()
+		c.mu.changed.Wait()
+		c.mu.Unlock()
+	}
+}
 
 // room makes sure that out has a buffer.
 func (c *Conn) room() {
