@@ -9,7 +9,7 @@ BENCH=${BENCH:-.}
 SKIP=${SKIP:-keys=1000000|BenchmarkOpen|BenchmarkSnapshot|BenchmarkFlood|BenchmarkPaced}
 COUNT=${COUNT:-6}
 TIME=${TIME:-100ms}
-PKGS=${PKGS:-./api/keelsonpb ./topk ./mvcc ./raft ./raft/wal ./raft/transport ./server ./server/admission ./server/resource ./server/resource/object ./client}
+PKGS=${PKGS:-./api/keelsonpb ./topk ./mvcc ./raft ./raft/wal ./raft/transport ./server ./server/admission ./server/direct ./server/resource ./server/resource/object ./client}
 root=$(git rev-parse --show-toplevel)
 out=$root/bin/bench
 old=$(mktemp -d)

@@ -29,17 +29,30 @@ func (c *Conn) Gather() {
 	c.mu.gathering++
 }
 
-// Send sends what has gathered: a batch at once, more by and by.
+// Send sends what has gathered: a batch at once, more by and by. It does not wait for others that
+// send.
 func (c *Conn) Send() {
 	c.mu.Lock()
-	if c.mu.gathering--; c.mu.gathering > 0 || c.mu.flushing || !c.mu.again {
-		c.mu.Unlock()
+	c.mu.gathering--
+	waits := c.mu.gathering == 0 && c.mu.again
+	c.mu.Unlock()
+	if !waits {
 		return
 	}
-	c.mu.flushing = true
+	var err error
+	within := false
+	if c.writing.TryLock() {
+		err = c.batch()
+		within = !c.out.between()
+		c.writing.Unlock()
+	}
+	c.mu.Lock()
+	if c.mu.again && (!within || c.mu.err != nil) {
+		c.kickLocked()
+	}
 	c.mu.Unlock()
-	if !c.sendOnce() {
-		go c.flush()
+	if err != nil {
+		c.Close()
 	}
 }
 
