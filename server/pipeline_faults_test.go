@@ -181,6 +181,26 @@ func TestDirectLeft(t *testing.T) {
 	waitFor(t, "the end", func() bool { return running(s) == 0 })
 }
 
+// TestDirectTimedRead: a read that waits for proof ends by the member's clock, as one that is late.
+func TestDirectTimedRead(t *testing.T) {
+	s := newSolo(t)
+	s.log.mu.Lock()
+	s.log.mu.holdReads = true
+	s.log.mu.Unlock()
+	ctx, stop := context.WithTimeout(callContext(t), time.Hour)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.kv.Range(ctx, &pb.RangeRequest{Key: []byte("k")})
+		ended <- err
+	}()
+	waitFor(t, "the read", func() bool { return running(s) == 1 })
+	s.clock.Advance(2 * time.Hour)
+	if err := <-ended; status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 // running is how many requests have a slot.
 func running(s *solo) (n int) {
 	families, _ := s.metrics.registry.Gather()

@@ -30,19 +30,20 @@ type soloLog struct {
 	machine *applier
 	mu      struct {
 		sync.Mutex
-		index   api.Index
-		term    api.Term
-		leader  api.MemberID
-		self    api.MemberID
-		changed chan struct{}
-		fail    error               // what Propose and ReadBarrier return
-		refused int                 // proposals that met fail
-		last    map[uint8][]byte    // body of the last command of each kind
-		call    func([]byte) []byte // answers Call
-		before  func()              // called by Propose, before it applies the command
-		learner bool
-		hold    bool // ProposeAll keeps what it is given, until letGo
-		held    []*raft.Command
+		index     api.Index
+		term      api.Term
+		leader    api.MemberID
+		self      api.MemberID
+		changed   chan struct{}
+		fail      error               // what Propose and ReadBarrier return
+		refused   int                 // proposals that met fail
+		last      map[uint8][]byte    // body of the last command of each kind
+		call      func([]byte) []byte // answers Call
+		before    func()              // called by Propose, before it applies the command
+		learner   bool
+		hold      bool // ProposeAll keeps what it is given, until letGo
+		holdReads bool // read barriers wait for their callers to leave
+		held      []*raft.Command
 	}
 }
 
@@ -126,9 +127,13 @@ func (l *soloLog) replay(kind uint8, body []byte) *raft.Command {
 
 func (l *soloLog) ReadBarrier(ctx context.Context) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.mu.fail != nil {
-		return l.mu.fail
+	fail, hold := l.mu.fail, l.mu.holdReads
+	l.mu.Unlock()
+	if fail != nil {
+		return fail
+	}
+	if hold {
+		<-ctx.Done()
 	}
 	return ctx.Err()
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -266,6 +267,21 @@ func (l tearing) Accept() (net.Conn, error) {
 // fields are the headers of a plain call.
 func fields(path string, more ...string) []string {
 	return append([]string{":method", "POST", ":scheme", "http", ":path", path, ":authority", "x", "content-type", "application/grpc", "te", "trailers"}, more...)
+}
+
+// block is how a client of its own compresses headers.
+func block(enc *hpack.Encoder, out *bytes.Buffer, fields []string) []byte {
+	out.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // to memory
+	}
+	return bytes.Clone(out.Bytes())
+}
+
+// firstBlock is the first block of a connection.
+func firstBlock(fields []string) []byte {
+	var out bytes.Buffer
+	return block(hpack.NewEncoder(&out), &out, fields)
 }
 
 func message(text string) []byte {

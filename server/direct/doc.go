@@ -23,7 +23,7 @@
 //     maxControl of short ones, and at most MaxStreams calls.
 //   - A GOAWAY of grpc-go's names no stream as unseen that was taken.
 //
-// Files: conn.go (what grpc-go sees), inbound.go (frames that come), headers.go (which
-// calls are taken), call.go (a call and its owner), outbound.go (grpc-go's frames),
-// answer.go (those of calls), listener.go.
+// Files: listener.go and conn.go (what grpc-go sees), inbound.go (frames that come), headers.go
+// (which calls are taken), call.go (a call and its owner), outbound.go (grpc-go's frames),
+// answer.go and frame.go (those of calls), pongs.go (answers to pings).
 package direct

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/keelson-io/keelson/server/direct"
 	"github.com/keelson-io/keelson/server/h2test"
@@ -215,14 +214,8 @@ func TestEndsWithinFrame(t *testing.T) {
 	go func() { _, err := io.Copy(io.Discard, conn); ended <- err }()
 	go func() { _, err := io.Copy(io.Discard, near); ended <- err }()
 	fr := http2.NewFramer(near, nil)
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	all := fields(taken)
-	for i := 0; i < len(all); i += 2 {
-		_ = enc.WriteField(hpack.HeaderField{Name: all[i], Value: all[i+1]})
-	}
 	_, err = near.Write([]byte(http2.ClientPreface))
-	err = errors.Join(err, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}), fr.WriteData(1, true, message("5 wait 1")))
+	err = errors.Join(err, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: firstBlock(fields(taken)), EndHeaders: true}), fr.WriteData(1, true, message("5 wait 1")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +234,45 @@ func TestEndsWithinFrame(t *testing.T) {
 	o.call.Done()
 	await(t, "the question", func() bool { return o.told.Load() == 1 })
 	<-ended
+	<-ended
+}
+
+// TestHeldWithinFrame: a frame that has begun goes on although too much is held, which waits for
+// its end.
+func TestHeldWithinFrame(t *testing.T) {
+	near, far := net.Pipe()
+	s := &served{t: t}
+	conn, err := s.listen(oneConn{far, make(chan struct{})}, 10).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, near); ended <- err }()
+	const frame = 16 << 10
+	var b bytes.Buffer
+	fr := http2.NewFramer(&b, nil)
+	for b.Len() < 400<<10 { // the window is a part of that
+		_ = fr.WriteData(1, false, make([]byte, frame))
+	}
+	_ = fr.WritePing(false, [8]byte{})
+	all := b.Bytes()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(all[:len(all)-4]) // the ping has begun
+		if err == nil {
+			_, err = conn.Write(all[len(all)-4:])
+		}
+		wrote <- err
+	}()
+	select {
+	case err := <-wrote:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the rest of the frame waits")
+	}
+	conn.Close()
 	<-ended
 }
 
