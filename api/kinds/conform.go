@@ -3,6 +3,7 @@ package kinds
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -149,12 +150,37 @@ func (c *conformer) value(in *Message, f *Field, v any, typ string) (_ any, zero
 		return c.number(in, f, v, typ)
 	case Raw:
 		return v, false
+	case Bytes:
+		switch list, isList := v.([]any); {
+		case isList:
+			v = c.bytes(in, list)
+		case jsonKind(v) != "string":
+			c.mismatch(in, v, "[]uint8")
+		}
 	}
 	return c.text(f.Type, v)
 }
 
+// bytes is the text of bytes that came as a list of numbers, as Go reads them, too.
+func (c *conformer) bytes(in *Message, list []any) string {
+	out := make([]byte, len(list))
+	for i, e := range list {
+		switch n, err := strconv.ParseUint(fmt.Sprint(e), 10, 8); {
+		case e == nil:
+		case jsonKind(e) != "number":
+			c.mismatch(in, e, "uint8")
+		case err != nil:
+			c.misfit("number "+fmt.Sprint(e), in, "uint8")
+		default:
+			out[i] = byte(n)
+		}
+	}
+	return base64.StdEncoding.EncodeToString(out)
+}
+
 func (c *conformer) structure(in *Message, f *Field, v any, typ string) (_ any, zero bool) {
 	if f.Message.Union {
+		v = c.union(in, f.Message, v)
 		return v, v == nil
 	}
 	if v == nil {
@@ -166,6 +192,34 @@ func (c *conformer) structure(in *Message, f *Field, v any, typ string) (_ any, 
 		return v, false
 	}
 	return o, c.message(f.Message, o)
+}
+
+// union makes a value conform that is one of a union's members. The types of
+// Kubernetes take a value that is none of them for nothing, unless they stand for
+// true and false, too.
+func (c *conformer) union(in, m *Message, v any) any {
+	orBool := false
+	for i := range m.Fields {
+		f := &m.Fields[i]
+		orBool = orBool || f.Type == Bool
+		is := false
+		switch e := v.(type) {
+		case []any:
+			is = f.List && len(e) > 0
+		case map[string]any:
+			is = f.Type == Struct && !f.List
+		case bool:
+			is = f.Type == Bool
+		}
+		if is {
+			v, _, _ = c.field(in, f, v)
+			return v
+		}
+	}
+	if orBool {
+		c.wrong(errors.New("boolean or JSON schema expected"))
+	}
+	return nil
 }
 
 func (c *conformer) number(in *Message, f *Field, v any, typ string) (_ any, zero bool) {

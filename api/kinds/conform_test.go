@@ -21,6 +21,9 @@ func TestConform(t *testing.T) {
 		{kind: "Pod", in: `{"spec":{"priority":5000000000}}`, err: "json: cannot unmarshal number 5000000000 into Go struct field PodSpec.spec.priority of type int32"},
 		{kind: "Pod", in: `{"metadata":{"creationTimestamp":"now"}}`, err: `parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006"`},
 		{kind: "Secret", in: `{"data":{"a":"?"}}`, err: "illegal base64 data at input byte 0"},
+		{kind: "Secret", in: `{"data":{"a":[104,105,null]}}`, out: `{"metadata":{},"data":{"a":"aGkA"}}`},
+		{kind: "Secret", in: `{"data":{"a":[256]}}`, err: "json: cannot unmarshal number 256 into Go struct field Secret.data of type uint8"},
+		{kind: "Secret", in: `{"data":{"a":true}}`, err: "json: cannot unmarshal bool into Go struct field Secret.data of type []uint8"},
 		{kind: "Service", in: `{"spec":{"ports":[{"targetPort":true}]}}`, err: "json: cannot unmarshal bool into Go value of type string"},
 	} {
 		var in, want map[string]any

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +26,9 @@ func TestConform(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	refused := 0
-	for gvk, typ := range s.AllKnownTypes() {
+	types := s.AllKnownTypes()
+	for _, gvk := range slices.SortedFunc(maps.Keys(types), func(a, b schema.GroupVersionKind) int { return strings.Compare(a.String(), b.String()) }) {
+		typ := types[gvk]
 		m := kinds.Lookup(gvk.GroupVersion().String(), gvk.Kind)
 		if gvk.Version == "__internal" || !isKind(typ) || strings.HasPrefix(gvk.Group, "meta") || m == nil {
 			continue
@@ -47,18 +52,79 @@ func TestConform(t *testing.T) {
 	}
 }
 
+// TestConformUnions goes deeper into the types that stand for one of several, and
+// into bytes, which Go also reads from a list of numbers.
+func TestConformUnions(t *testing.T) {
+	schemas := `{"type":"object","items":{"type":"string","pattern":"","items":{"title":"a"}},"additionalProperties":{"enum":[1],"maxLength":3},
+		"dependencies":{"a":["b","c"],"b":{"type":"string","required":["a"]},"c":[]},
+		"properties":{"a":{"items":[{"type":"string"},{"additionalProperties":true,"items":[]}]},"b":{"additionalProperties":false,"additionalItems":{"items":{}}},"c":{"additionalProperties":{}}}}`
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, c := range []struct {
+		gvk  schema.GroupVersionKind
+		text string
+	}{
+		{schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}, `{"spec":{"versions":[{"schema":{"openAPIV3Schema":` + schemas + `}}]}}`},
+		{schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, `{"data":{"a":"YQ==","b":[1,2,255],"c":[],"d":[null,7]}}`},
+	} {
+		typ, m := mustType(t, c.gvk), kinds.Lookup(c.gvk.GroupVersion().String(), c.gvk.Kind)
+		if !conforms(t, c.gvk, typ, m, []byte(c.text)) {
+			t.Fatal(c.text, "is refused")
+		}
+		taken, refused := 0, 0
+		for range 3000 {
+			if conforms(t, c.gvk, typ, m, disturbed(r, []byte(c.text))) {
+				taken++
+			} else {
+				refused++
+			}
+		}
+		if taken < 1000 || refused < 10 {
+			t.Errorf("%v: %d taken, %d refused", c.gvk, taken, refused)
+		}
+	}
+}
+
+// TestConformErrors compares the texts of errors.
+func TestConformErrors(t *testing.T) {
+	for _, c := range []struct {
+		gvk    schema.GroupVersionKind
+		before string
+		values []string
+		after  string
+	}{
+		{schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}, `{"spec":{"versions":[{"schema":{"openAPIV3Schema":`,
+			[]string{`{"dependencies":{"a":[1]}}`, `{"items":{"type":5}}`, `{"items":[{"type":5}]}`, `{"items":[5]}`, `{"additionalProperties":5}`}, `}}]}}`},
+		{schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, `{"data":{"a":`,
+			[]string{`[256]`, `[-1]`, `[1.5]`, `[1.0]`, `["a"]`, `[[]]`, `[1e2]`, `{}`, `true`, `0`, `"?"`}, `}}`},
+	} {
+		for _, v := range c.values {
+			text := c.before + v + c.after
+			theirs := kjson.UnmarshalCaseSensitivePreserveInts([]byte(text), reflect.New(mustType(t, c.gvk)).Interface())
+			ours := kinds.Conform(kinds.Lookup(c.gvk.GroupVersion().String(), c.gvk.Kind), decoded(t, []byte(text)))
+			if theirs == nil || ours == nil || theirs.Error() != ours.Error() {
+				t.Errorf("%s\nours:   %v\ntheirs: %v", text, ours, theirs)
+			}
+		}
+	}
+}
+
+func decoded(t *testing.T, text []byte) (o map[string]any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 // conforms fails the test unless both sides make the same of an object; it reports
 // whether they took it.
 func conforms(t *testing.T, gvk schema.GroupVersionKind, typ reflect.Type, m *kinds.Message, text []byte) bool {
 	t.Helper()
 	theirs := reflect.New(typ).Interface()
 	theirErr := kjson.UnmarshalCaseSensitivePreserveInts(text, theirs)
-	var ours map[string]any
-	d := json.NewDecoder(strings.NewReader(string(text)))
-	d.UseNumber()
-	if err := d.Decode(&ours); err != nil {
-		t.Fatal(err)
-	}
+	ours := decoded(t, text)
 	ourErr := kinds.Conform(m, ours)
 	if (theirErr == nil) != (ourErr == nil) {
 		t.Errorf("%v: %s\nours:   %v\ntheirs: %v", gvk, text, ourErr, theirErr)
@@ -101,7 +167,8 @@ func disturbed(r *rand.Rand, text []byte) []byte {
 func disturb(r *rand.Rand, v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		for name, e := range v {
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			e := v[name]
 			if strings.HasPrefix(name, "$") || name == "raw" {
 				continue
 			}
