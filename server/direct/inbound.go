@@ -202,9 +202,10 @@ func (c *Conn) grant(id, inc uint32) (pass uint32) {
 	if id == 0 {
 		keep := min(n, c.mu.debt)
 		c.mu.debt -= keep
-		c.mu.window += n // one that grows too large is grpc-go's to refuse
-		c.mu.changed.Broadcast()
-		c.kickLocked()
+		c.mu.window += n                            // one that grows too large is grpc-go's to refuse
+		if c.mu.held > 0 || len(c.mu.sending) > 0 { // else a pong would go, by itself
+			c.kickLocked()
+		}
 		return uint32(n - keep)
 	}
 	call := c.mu.calls[id]

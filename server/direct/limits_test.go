@@ -74,6 +74,32 @@ func TestPings(t *testing.T) {
 	})
 }
 
+// TestPongTravels: clients of gRPC's grant something with each ping, and a pong waits for an answer
+// all the same.
+func TestPongTravels(t *testing.T) {
+	s := start(t, 0, 1000)
+	s.l.KeepPongs()
+	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	call(c, taken, "5 wait 1")
+	s.find(t, c, "5 wait 1")
+	for range 50 {
+		n := c.Pongs
+		c.Grant(0, 1)
+		c.Must(c.Framer.WritePing(false, [8]byte{1}))
+		c.Grant(0, 1)
+		c.SetFirst(65535)
+		c.Until("settings acknowledged", nil, func() bool { return len(c.Less) == 0 })
+		if c.Pongs != n {
+			t.Fatal("a pong came by itself")
+		}
+		id := call(c, taken, "5 now 1")
+		c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+		if c.Pongs != n+1 {
+			t.Fatalf("%d pongs have come with the answer", c.Pongs-n)
+		}
+	}
+}
+
 // TestHeld: what grpc-go sends because it does not know of answers waits, in order, and
 // stops nothing else.
 func TestHeld(t *testing.T) {

@@ -1,6 +1,7 @@
 package direct
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -13,20 +14,22 @@ const pongPause = 20 * time.Millisecond
 // calls cost; and a timer for each connection would cost as much.
 type pongs struct {
 	mu    sync.Mutex
-	timer *time.Timer // nil: there has been none yet
-	conns []*Conn     // the timer runs if there are any
+	pause time.Duration // 0: pongPause
+	timer *time.Timer   // nil: there has been none yet
+	conns []*Conn       // the timer runs if there are any
 }
 
 func (p *pongs) wait(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns = append(p.conns, c)
+	pause := cmp.Or(p.pause, pongPause)
 	switch {
 	case len(p.conns) > 1:
 	case p.timer == nil:
-		p.timer = time.AfterFunc(pongPause, p.send)
+		p.timer = time.AfterFunc(pause, p.send)
 	default:
-		p.timer.Reset(pongPause)
+		p.timer.Reset(pause)
 	}
 }
 
