@@ -109,11 +109,11 @@ func (c *Conn) send() error {
 	return nil
 }
 
-// batch writes a batch of what waits, if this is between two frames; when the connection has
-// ended, it drops all. It is called under writing.
+// batch writes a batch of what waits, if anything does and this is between two frames; when the
+// connection has ended, it drops all. It is called under writing.
 func (c *Conn) batch() error {
 	c.mu.Lock()
-	if !c.out.between() && c.mu.err == nil {
+	if !c.mu.again || !c.out.between() && c.mu.err == nil {
 		c.mu.Unlock()
 		return nil
 	}
