@@ -462,6 +462,18 @@ func (c *opened) send(p []byte, isBatch bool) (n int, err error) {
 	return n, err
 }
 
+// Vectored tells package direct whether WriteBuffers saves a copy.
+func (c *opened) Vectored() bool { return c.secure == nil }
+
+// WriteBuffers is WriteBatch of several buffers.
+func (c *opened) WriteBuffers(all *net.Buffers) (n int64, err error) {
+	for _, b := range *all {
+		c.client.load.paceSending(len(b))
+	}
+	defer func() { c.gate.traffic.sent.Add(uint64(n)) }()
+	return all.WriteTo(c.Conn)
+}
+
 // Close gives the connection's place to another one.
 func (c *opened) Close() error {
 	if c.cork != nil {

@@ -9,9 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// batchBytes is about what is gathered for one write.
-const batchBytes = 64 << 10
-
 // kickLocked has what waits sent soon.
 func (c *Conn) kickLocked() {
 	c.mu.again = true
@@ -149,10 +146,10 @@ func (c *Conn) fillLocked() {
 	o.buf = append(o.buf, c.mu.control...)
 	c.mu.control = c.mu.control[:0]
 	c.releaseLocked()
-	for len(c.mu.sending) > 0 && len(o.buf) < batchBytes {
-		before := len(o.buf)
+	for len(c.mu.sending) > 0 && !o.full() {
+		before := o.size()
 		c.mu.sending = c.roundLocked(c.mu.sending)
-		if len(o.buf) == before {
+		if o.size() == before {
 			break
 		}
 	}
@@ -163,7 +160,7 @@ func (c *Conn) fillLocked() {
 func (c *Conn) roundLocked(all []*Call) []*Call {
 	left := all[:0]
 	for i, call := range all {
-		if len(c.out.buf) >= batchBytes {
+		if c.out.full() {
 			return slices.Concat(all[i:], left) // these first, the next time
 		}
 		if c.stepLocked(call) {
@@ -205,34 +202,14 @@ func (c *Conn) stepLocked(call *Call) (more bool) {
 	call.window -= int64(n)
 	c.mu.window -= int64(n)
 	c.mu.debt += int64(n)
-	o.buf = call.appendPart(appendHead(o.buf, n, http2.FrameData, 0, call.id), n)
+	o.buf = appendHead(o.buf, n, http2.FrameData, 0, call.id)
+	o.part(call, n)
 	if call.left > 0 {
 		return true
 	}
 	o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, succeeded)
 	c.endLocked(call)
 	return false
-}
-
-// appendPart appends the next n bytes of the answer, and frees the buffers that are finished.
-func (c *Call) appendPart(b []byte, n int) []byte {
-	m := min(n, len(c.prefix))
-	b = append(b, c.prefix[:m]...)
-	c.prefix, n = c.prefix[m:], n-m
-	for all := c.answer.Message; len(all) > 0; all = all[1:] {
-		c.answer.Message = all
-		p := all[0].ReadOnlyData()[c.off:]
-		m = min(n, len(p))
-		b = append(b, p[:m]...)
-		if n -= m; m < len(p) {
-			c.off += m
-			return b
-		}
-		all[0].Free()
-		c.off = 0
-	}
-	c.answer.Message = nil
-	return b
 }
 
 // endLocked forgets a call that was answered.

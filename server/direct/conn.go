@@ -36,6 +36,7 @@ type Conn struct {
 	net.Conn
 	o      *Options
 	closed func() // with Close
+	lends  bool   // Conn is a vectored one
 
 	// The reader's.
 	in      *bufio.Reader
@@ -94,6 +95,8 @@ const (
 // newConn makes the connection's lower half.
 func newConn(conn net.Conn, o *Options, p *pongs) *Conn {
 	c := &Conn{Conn: conn, o: o, pongs: p, in: bufio.NewReaderSize(conn, readBytes)}
+	v, ok := conn.(vectored)
+	c.lends = ok && v.Vectored()
 	c.headers = newHeaders(o.Context(conn), o.MaxHeaders)
 	c.frames = http2.NewFramer(io.Discard, c.in)
 	c.frames.SetReuseFrames()

@@ -18,6 +18,7 @@
 //   - Windows: window is what the client still takes on the connection. grpc-go believes
 //     it has that and debt, what was sent from here and not yet granted again, less what is held of it.
 //     Its frames that do not fit are held, with those behind them, in order (outbound.go).
+//   - What is lent to a write stays as it is until it is written (gather.go).
 //   - Each call that was begun is answered once, by Done; Leave tells its owner that nobody listens.
 //   - Bounds: a call holds its request and its answer; a connection at most maxHeld of frames, and
 //     maxControl of short ones, and at most MaxStreams calls.
@@ -25,5 +26,6 @@
 //
 // Files: listener.go and conn.go (what grpc-go sees), inbound.go (frames that come), headers.go
 // (which calls are taken), call.go (a call and its owner), outbound.go (grpc-go's frames),
-// answer.go and frame.go (those of calls), pongs.go (answers to pings).
+// answer.go and frame.go (those of calls), gather.go (what one write sends), pongs.go (answers to
+// pings).
 package direct

@@ -172,13 +172,19 @@ func TestHeldLong(t *testing.T) {
 
 // TestLongAnswer: one whose windows allow all of it goes on by itself.
 func TestLongAnswer(t *testing.T) {
-	s := start(t, 0, 1000)
-	c := h2test.Dial(t, s.addr, 1<<24, 1<<24, 0)
-	for _, path := range []string{taken, passed} {
-		id := call(c, path, "3000000 now 1")
-		c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
-		if !is(c.Streams[id], "3000000 now 1") {
-			t.Errorf("%s: %d bytes", path, len(c.Streams[id].Got))
+	for _, tear := range []int{0, smallTear} {
+		s := start(t, tear, 1000)
+		c := h2test.Dial(t, s.addr, 1<<24, 1<<24, 0)
+		for _, path := range []string{taken, passed} {
+			id := call(c, path, "3000000 now 1")
+			c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
+			if !is(c.Streams[id], "3000000 now 1") {
+				t.Errorf("%s: %d bytes", path, len(c.Streams[id].Got))
+			}
+		}
+		c.Until("all buffers", nil, func() bool { return s.lent.Load() == 0 })
+		if n := s.vectors.Load(); (n > 0) != (tear == 0) {
+			t.Errorf("%d writes of several buffers", n)
 		}
 	}
 }

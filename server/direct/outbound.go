@@ -2,20 +2,19 @@ package direct
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"golang.org/x/net/http2"
 )
 
 // outbound is where grpc-go is in its frames.
 type outbound struct {
-	pooled *[]byte // nil: nobody writes
-	buf    []byte  // what is about to be written, at first in pooled
-	head   [headBytes]byte
-	have   int // of head
-	left   int // of the frame's payload
-	to     course
-	open   bool // within a header block that is being written
+	*gathered // what is about to be written; nil: nobody writes
+
+	head [headBytes]byte
+	have int // of head
+	left int // of the frame's payload
+	to   course
+	open bool // within a header block that is being written
 
 	held   []byte // whole frames, and perhaps the beginning of one
 	goAway []byte
@@ -57,9 +56,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return len(p), c.send() // what has waited for the end of a frame
 }
 
-// batches are buffers for as long as somebody writes: a quiet connection has none.
-var batches = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes+frameBytes+1<<10); return &b }}
-
 // enter takes writing once not too much is held. A frame that has begun goes on in any case: what
 // is held waits for its end.
 func (c *Conn) enter() error {
@@ -79,35 +75,6 @@ func (c *Conn) enter() error {
 		c.mu.changed.Wait()
 		c.mu.Unlock()
 	}
-}
-
-// room makes sure that out has a buffer.
-func (c *Conn) room() {
-	if c.out.pooled == nil {
-		c.out.pooled = batches.Get().(*[]byte)
-		c.out.buf = (*c.out.pooled)[:0]
-	}
-}
-
-// put writes what is in out.buf, and gives the buffer back.
-func (c *Conn) put() (err error) {
-	if len(c.out.buf) > 0 {
-		if _, err = c.through(c.out.buf); err != nil {
-			c.fail(err)
-		}
-	}
-	batches.Put(c.out.pooled) // one that has grown is not the pool's
-	c.out.pooled, c.out.buf = nil, nil
-	return err
-}
-
-// through writes a batch. A connection that gathers writes itself is told that this has been
-// done.
-func (c *Conn) through(b []byte) (int, error) {
-	if w, ok := c.Conn.(interface{ WriteBatch(b []byte) (int, error) }); ok {
-		return w.WriteBatch(b)
-	}
-	return c.Conn.Write(b)
 }
 
 // follow goes through what grpc-go writes.
