@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -337,5 +338,26 @@ func TestSameEndpoints(t *testing.T) {
 		if got := sameEndpoints(c.a, c.b); got != c.want {
 			t.Errorf("%q and %q: %v", c.a, c.b, got)
 		}
+	}
+}
+
+// TestWriteBuffers: buffers arrive in order and are counted, and only a connection without TLS
+// asks for them.
+func TestWriteBuffers(t *testing.T) {
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	o := &opened{Conn: near, gate: &gate{traffic: &traffic{}}, client: newClientAddr(near.RemoteAddr())}
+	got := make(chan string, 1)
+	go func() {
+		b := make([]byte, 11)
+		n, _ := io.ReadFull(far, b)
+		got <- string(b[:n])
+	}()
+	n, err := o.WriteBuffers(&net.Buffers{[]byte("one "), []byte("two "), []byte("six")})
+	if text := <-got; err != nil || n != 11 || text != "one two six" || o.gate.traffic.sent.Load() != 11 {
+		t.Errorf("%d bytes (%v), %q came, %d are counted", n, err, text, o.gate.traffic.sent.Load())
+	}
+	if !o.Vectored() || (&opened{secure: &tls.ConnectionState{}}).Vectored() {
+		t.Error("without TLS and with it:", o.Vectored())
 	}
 }

@@ -51,6 +51,7 @@ type served struct {
 
 	taken, passed atomic.Int64
 	vectors       atomic.Int64 // writes of several buffers
+	most          atomic.Int64 // bytes of one of them
 	lent          atomic.Int64 // buffers that have not come back
 	now           atomic.Int64
 	mu            sync.Mutex
@@ -146,23 +147,27 @@ func (p spoiler) Put(b *[]byte) {
 // vectors is a listener whose connections may send several buffers at once.
 type vectors struct {
 	net.Listener
-	sent *atomic.Int64
+	sent, most *atomic.Int64
 }
 
 func (l vectors) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	return vectored{conn, l.sent}, err
+	return vectored{conn, l.sent, l.most}, err
 }
 
 type vectored struct {
 	net.Conn
-	sent *atomic.Int64
+	sent, most *atomic.Int64
 }
 
 func (vectored) Vectored() bool { return true }
 func (c vectored) WriteBuffers(all *net.Buffers) (int64, error) {
 	c.sent.Add(1)
-	return all.WriteTo(c.Conn)
+	n, err := all.WriteTo(c.Conn)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); {
+		most = c.most.Load()
+	}
+	return n, err
 }
 
 func (s *served) begin(calls []*direct.Call) {
@@ -254,7 +259,7 @@ func startOn(t *testing.T, l net.Listener, tear int, streams uint32) *served {
 	s.now.Store(1)
 	var below net.Listener = tearing{l, tear, 1}
 	if tear != smallTear { // there, answers are copied
-		below = vectors{below, &s.vectors}
+		below = vectors{below, &s.vectors, &s.most}
 	}
 	s.l = s.listen(below, streams)
 	s.grpc = grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.MaxRecvMsgSize(mostRequest), grpc.MaxHeaderListSize(mostHeaders),

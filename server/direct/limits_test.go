@@ -186,6 +186,9 @@ func TestLongAnswer(t *testing.T) {
 		if n := s.vectors.Load(); (n > 0) != (tear == 0) {
 			t.Errorf("%d writes of several buffers", n)
 		}
+		if n := s.most.Load(); n > 1200<<10 {
+			t.Errorf("a write of %d bytes keeps others waiting", n)
+		}
 	}
 }
 
