@@ -124,7 +124,7 @@ func (o *owner) Answer() direct.Answer {
 	}
 	var m mem.BufferSlice
 	for b := o.body; len(b) > 0; { // in several buffers
-		n := min(len(b), 12_000)
+		n := min(len(b), 64<<10)
 		part := bytes.Clone(b[:n])
 		if !mem.IsBelowBufferPoolingThreshold(n) {
 			o.s.lent.Add(1)
