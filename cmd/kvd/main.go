@@ -21,7 +21,10 @@ import (
 	"github.com/keelson-io/keelson/tracing"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+func main() {
+	coarseTimers()
+	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
 
 // run is main with its world passed in. It returns the exit code.
 func run(args, environ []string, stdout, stderr io.Writer) int {

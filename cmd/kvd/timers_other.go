@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// coarseTimers is for Linux's timers.
+func coarseTimers() {}
