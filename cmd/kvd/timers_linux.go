@@ -10,25 +10,25 @@ import (
 )
 
 // A thread of Go's runtime looks every 20 µs, while anything runs, whether a goroutine
-// has been in a system call since it looked last, and has another thread go on in its
-// place. On few processors that is what a member waits for most: looking takes a sixth
-// of its time when it writes now and then, and syncs and writes that end soon are not
-// worth a change of threads. The kernel may let threads that sleep for a time oversleep
-// by their timer slack: with coarseSlack the thread looks a thousand times a second.
-// Go's own timers count in milliseconds when nothing runs.
+// has been in a system call since it looked last, and if so has another thread go on in
+// its place. That is a sixth of a member's processor time when writes come one by one,
+// and changes of threads for system calls that end soon. The kernel may wake who sleeps
+// for a time later, by the thread's timer slack: with coarseSlack that thread looks some
+// 500 times a second, and threads that look for work steal less from each other.
 //
-// The price: a timer may fire that much later, and on a machine whose processors are
-// all in slow system calls the next goroutine waits for one that much longer.
+// The price: a timer may fire that much later (Go's own count in milliseconds when
+// nothing runs), and where slow system calls hold all processors that Go uses, the next
+// goroutine waits that much longer for one.
 const (
 	usualSlack  = 50 * time.Microsecond // Linux's
-	coarseSlack = time.Millisecond
+	coarseSlack = 2 * time.Millisecond  // measured: docs/PERFORMANCE.md
 )
 
 // coarseTimers gives the process coarseSlack, unless somebody has chosen another one for
-// it (systemd: TimerSlackNSec=). The runtime's thread runs by now, and a thread's slack
-// can be set by itself or with privileges only, but a program has from its start what
-// the thread had that executed it: so kvd executes itself once more, in the same process.
-// Where that is not possible it stays as it is.
+// it (systemd: TimerSlackNSec=). A thread's slack is set by itself, or by who is privileged,
+// and the runtime's thread runs by now; but a program's first thread begins with that of
+// the thread which executed it, and hands it on. So kvd executes itself once more, in the
+// same process. Where that is not possible it stays as it is.
 func coarseTimers() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
