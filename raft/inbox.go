@@ -17,6 +17,8 @@ type inbox struct {
 		inboxItems
 		bytes   int  // of commands
 		stopped bool // nothing is taken any more
+		// A barrier is under way: who waits for the next one has the loop woken by its end.
+		reading bool
 
 		// What the core held of commands when it last looked here.
 		coreCount, coreBytes int
@@ -70,24 +72,39 @@ func (b *inbox) propose(cmds ...*Command) error {
 	return nil
 }
 
-// join adds a reader to the next barrier.
-func (b *inbox) join(born uint64) (*readBatch, error) {
+// join adds a reader to the next barrier, which calls then when it ends; nil: the
+// reader waits.
+func (b *inbox) join(born uint64, then func(error)) (*readBatch, error) {
 	b.mu.Lock()
 	if b.mu.stopped {
 		b.mu.Unlock()
 		return nil, ErrStopped
 	}
 	batch := b.mu.reads
-	first := batch == nil
-	if first {
+	wake := batch == nil && !b.mu.reading
+	if batch == nil {
 		batch = &readBatch{done: make(chan struct{}), born: born}
 		b.mu.reads = batch
 	}
+	if then != nil {
+		batch.then = append(batch.then, then)
+	}
 	b.mu.Unlock()
-	if first {
+	if wake {
 		b.signal()
 	}
 	return batch, nil
+}
+
+// readEnds says that no barrier is under way any more.
+func (b *inbox) readEnds() {
+	b.mu.Lock()
+	b.mu.reading = false
+	wake := b.mu.reads != nil
+	b.mu.Unlock()
+	if wake {
+		b.signal()
+	}
 }
 
 // put queues messages; ones that come after the end are dropped.
@@ -137,6 +154,7 @@ func (b *inbox) take(into *inboxItems, core *proposals, reads bool) {
 	into.reads = nil
 	if reads {
 		into.reads, b.mu.reads = b.mu.reads, nil
+		b.mu.reading = into.reads != nil
 	}
 	b.mu.coreCount, b.mu.coreBytes = core.count+len(into.commands), core.bytes+b.mu.bytes
 	b.mu.bytes = 0

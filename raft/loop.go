@@ -136,7 +136,7 @@ func (n *Node) carryOut(fx *effects) {
 		n.reading = nil
 		b.index = r.index
 		n.waits.add(b)
-		n.inbox.signal() // readers may have gathered for the next one
+		n.inbox.readEnds()
 	}
 	for _, f := range fx.finished {
 		f.command.finish(f.err)

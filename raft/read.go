@@ -8,11 +8,12 @@ import (
 )
 
 // readBatch is the readers that share one barrier. err is set before done is
-// closed.
+// closed, and then each of then is called.
 type readBatch struct {
 	done  chan struct{}
-	born  uint64 // tick of the first reader
-	index uint64 // to be applied; known once the leader has answered
+	then  []func(error) // nobody adds to it once the barrier has begun
+	born  uint64        // tick of the first reader
+	index uint64        // to be applied; known once the leader has answered
 	err   error
 }
 
@@ -20,11 +21,19 @@ type readBatch struct {
 // that any member had acknowledged before the call. It survives changes of
 // leader.
 func (n *Node) ReadBarrier(ctx context.Context) error {
-	b, err := n.inbox.join(n.ticks.Load())
+	b, err := n.inbox.join(n.ticks.Load(), nil)
 	if err != nil {
 		return err
 	}
 	return n.await(ctx, b)
+}
+
+// AfterBarrier calls fn, once, when ReadBarrier would return, with its error. It does not
+// wait for that; fn may be called within it, or by the node, and must not wait for either.
+func (n *Node) AfterBarrier(fn func(error)) {
+	if _, err := n.inbox.join(n.ticks.Load(), fn); err != nil {
+		fn(err)
+	}
 }
 
 func (n *Node) await(ctx context.Context, b *readBatch) error {
@@ -108,4 +117,7 @@ func (w *readWaits) keepLocked(keep func(b *readBatch) bool) {
 func (b *readBatch) end(err error) {
 	b.err = err
 	close(b.done)
+	for _, fn := range b.then {
+		fn(err)
+	}
 }

@@ -241,7 +241,7 @@ func (m *scripted) event(what string, args []string) {
 		}
 		m.waiting = append(m.waiting, c)
 	case "read":
-		b, err := n.inbox.join(n.ticks.Load())
+		b, err := n.inbox.join(n.ticks.Load(), nil)
 		if err != nil {
 			m.s.t.Fatal(err)
 		}

@@ -382,7 +382,7 @@ func (m *simMember) look() {
 func (s *sim) client() {
 	if m := s.members[s.ids[s.rng.IntN(len(s.ids))]]; m.node != nil {
 		if s.rng.IntN(3) == 0 {
-			if b, err := m.node.inbox.join(m.node.ticks.Load()); err == nil {
+			if b, err := m.node.inbox.join(m.node.ticks.Load(), nil); err == nil {
 				m.reads = append(m.reads, simRead{b, s.lastAcked})
 			}
 		}

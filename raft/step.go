@@ -141,12 +141,15 @@ func (s *Stepper) propose(ctx context.Context, cmd *Command) (any, error) {
 
 // ReadBarrier is Node.ReadBarrier.
 func (s *Stepper) ReadBarrier(ctx context.Context) error {
-	b, err := s.n.inbox.join(s.n.ticks.Load())
+	b, err := s.n.inbox.join(s.n.ticks.Load(), nil)
 	if err != nil {
 		return err
 	}
 	return s.await(ctx, b)
 }
+
+// AfterBarrier is Node.AfterBarrier.
+func (s *Stepper) AfterBarrier(fn func(error)) { s.n.AfterBarrier(fn) }
 
 func (s *Stepper) await(ctx context.Context, b *readBatch) error {
 	closed := func() bool {

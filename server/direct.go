@@ -17,16 +17,14 @@ import (
 // below gRPC's server.
 type directCalls struct {
 	intake
-	cancel    context.CancelFunc
 	options   direct.Options
 	listeners []*direct.Listener
 }
 
 func newDirectCalls(s *Server, i *interceptors) *directCalls {
-	ctx, cancel := context.WithCancel(context.Background())
-	d := &directCalls{cancel: cancel}
+	d := &directCalls{}
 	d.intake = intake{
-		s: s, i: i, ctx: ctx, workers: newWorkers(ctx.Done()),
+		s: s, i: i, workers: newWorkers(),
 		ended: func(c *call) { c.wire.Done() }, awaitRoom: func() {},
 	}
 	d.options = direct.Options{
@@ -69,8 +67,7 @@ func (d *directCalls) stop() {
 	if d == nil {
 		return
 	}
-	d.cancel()
-	d.workers.wait.Wait()
+	d.workers.stop()
 }
 
 // connContext is what the calls of a connection have in common, as gRPC's server has it.

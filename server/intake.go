@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/keelson-io/keelson/api/keelsonpb"
 	"github.com/keelson-io/keelson/auth"
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/planted"
 	"github.com/keelson-io/keelson/raft"
 	"github.com/keelson-io/keelson/server/direct"
 )
@@ -27,7 +29,8 @@ import (
 //	receiver   checks calls; writes that need not wait are proposed together, short reads that need
 //	           no proof are answered, the others share one read barrier
 //	workers    do what may have to wait, a call each, exactly as by itself
-//	raft       tells of the end of each write (call.Ended)
+//	raft       tells of the end of each write (call.Ended), and of the barrier, after which
+//	           a worker answers its reads
 //	sender     sends the answers of all calls that have ended, together
 //
 // So a call that meets no obstacle has no goroutine. One that meets any is given
@@ -36,7 +39,6 @@ import (
 type intake struct {
 	s         *Server
 	i         *interceptors
-	ctx       context.Context // of what its calls wait for together
 	workers   *workers
 	ended     func(c *call) // has the answer sent
 	awaitRoom func()        // waits while too many bytes of answers wait to be sent
@@ -57,6 +59,7 @@ type call struct {
 
 	mu       sync.Mutex
 	proposed bool        // command was, from here
+	waits    bool        // for a read barrier: who takes this back finishes the call
 	left     error       // why the client waits no more; nil: it waits
 	cancel   func(error) // of a worker's; nil: there is none
 
@@ -149,7 +152,7 @@ func (n *intake) quick(b *batch, c *call) {
 			n.readNow(c)
 			return
 		}
-		if c.timer == nil {
+		if c.wait() {
 			b.reads = append(b.reads, c)
 			return
 		}
@@ -169,7 +172,7 @@ func (n *intake) quick(b *batch, c *call) {
 // start has the calls of a batch done, and empties it.
 func (n *intake) start(b *batch) {
 	if reads := b.reads; len(reads) > 0 {
-		n.workers.run(func() { n.readAll(reads) })
+		n.readAfterBarrier(reads)
 	}
 	if len(b.commands) > 0 {
 		if err := n.s.node.ProposeAll(b.commands); err != nil {
@@ -228,7 +231,8 @@ func (c *call) leave(why error) {
 	n := c.n
 	c.mu.Lock()
 	c.left = why
-	proposed, cancel := c.proposed, c.cancel
+	proposed, waits, cancel := c.proposed, c.waits, c.cancel
+	c.waits = false
 	c.mu.Unlock()
 	if cancel != nil {
 		cancel(why)
@@ -237,20 +241,56 @@ func (c *call) leave(why error) {
 		n.s.metrics.log.ended(why)
 		n.finish(c, nil, rpcError(proposalError(why)))
 	}
+	if waits {
+		n.s.metrics.log.proved(why)
+		n.finish(c, nil, rpcError(why))
+	}
 }
 
-// readAll answers short reads, which share a read barrier. It ends by itself:
-// nobody ends it who has left.
+// wait marks that the call is about to wait for a read barrier. False: nobody waits for
+// the call any more.
+func (c *call) wait() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waits = c.left == nil
+	return c.waits
+}
+
+// waited reports whether the call still waits for a read barrier, and ends that.
+func (c *call) waited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waits := c.waits
+	c.waits = false
+	return waits
+}
+
+// readAfterBarrier has a worker answer short reads once what the member has published is new
+// enough for them. One that is left meanwhile ends at once.
+func (n *intake) readAfterBarrier(calls []*call) {
+	after := n.s.node.AfterBarrier
+	if planted.ReadWithoutIndex {
+		after = func(fn func(error)) { fn(nil) }
+	}
+	after(func(behind error) {
+		if behind == nil && n.workers.run(func() { n.readAll(calls) }) {
+			return
+		}
+		for _, c := range calls {
+			if c.waited() {
+				n.finish(c, nil, rpcError(cmp.Or(behind, context.Canceled)))
+			}
+		}
+	})
+}
+
+// readAll answers short reads.
 func (n *intake) readAll(calls []*call) {
-	behind := n.s.catchUp(n.ctx, calls[0].req.(*rangeRequest))
 	defer calls[0].together()()
 	for _, c := range calls {
-		if behind != nil {
-			n.finish(c, nil, rpcError(behind))
-			continue
+		if n.awaitRoom(); c.waited() {
+			n.readNow(c)
 		}
-		n.awaitRoom()
-		n.readNow(c)
 	}
 }
 
@@ -272,7 +312,7 @@ func (n *intake) readNow(c *call) {
 
 // alone has a worker serve the call as one by itself.
 func (n *intake) alone(c *call) {
-	n.workers.run(func() {
+	taken := n.workers.run(func() {
 		ctx, cancel := context.WithCancelCause(c.rpc.ctx)
 		defer cancel(nil)
 		c.mu.Lock()
@@ -287,6 +327,9 @@ func (n *intake) alone(c *call) {
 		defer c.together()()
 		n.finish(c, resp, err)
 	})
+	if !taken {
+		n.finish(c, nil, rpcError(context.Canceled))
+	}
 }
 
 // timed is a context that ends as if it had a deadline, which the member's clock knows.
@@ -344,22 +387,43 @@ const maxIdleWorkers = 64
 
 // workers do what may have to wait.
 type workers struct {
-	done <-chan struct{} // idle ones end
-	work chan func()     // to them
+	work chan func() // to idle ones
+	done chan struct{}
 	idle atomic.Int32
 	wait sync.WaitGroup
+
+	mu struct {
+		sync.RWMutex
+		stopped bool // no job begins any more
+	}
 }
 
-func newWorkers(done <-chan struct{}) *workers {
-	return &workers{done: done, work: make(chan func())}
+func newWorkers() *workers {
+	return &workers{work: make(chan func()), done: make(chan struct{})}
 }
 
-func (w *workers) run(job func()) {
+// run has a worker do the job. It does not wait; false: they have stopped.
+func (w *workers) run(job func()) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.mu.stopped {
+		return false
+	}
 	select {
 	case w.work <- job:
 	default:
 		w.wait.Go(func() { w.worker(job) })
 	}
+	return true
+}
+
+// stop waits for the jobs that have begun. It is called once.
+func (w *workers) stop() {
+	w.mu.Lock()
+	w.mu.stopped = true
+	w.mu.Unlock()
+	close(w.done)
+	w.wait.Wait()
 }
 
 // worker does jobs until there are more idle workers than are worth keeping: a

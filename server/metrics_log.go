@@ -79,15 +79,27 @@ func (l countedLog) ReadBarrier(ctx context.Context) error {
 	ctx, end := step(ctx, l.trace, "wait until this member has caught up")
 	err := l.replica.ReadBarrier(ctx)
 	end(err)
+	l.m.proved(err)
+	return err
+}
+
+func (l countedLog) AfterBarrier(fn func(error)) {
+	l.replica.AfterBarrier(func(err error) {
+		l.m.proved(err)
+		fn(err)
+	})
+}
+
+// proved counts a read barrier that has ended.
+func (m *logMetrics) proved(err error) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 	case errors.Is(err, api.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
-		l.m.readsSlow.Inc()
+		m.readsSlow.Inc()
 		fallthrough
 	default:
-		l.m.readsFailed.Inc()
+		m.readsFailed.Inc()
 	}
-	return err
 }
 
 // TransferLeaderTo passes through to a log that can.

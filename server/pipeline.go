@@ -29,7 +29,8 @@ import (
 type pipeline struct {
 	intake
 	stream grpc.ServerStream
-	cancel context.CancelFunc // of ctx, when nobody can hear of its calls
+	ctx    context.Context    // of its calls
+	cancel context.CancelFunc // when nobody can hear of them
 	wake   chan struct{}      // one token: something has ended, or everything
 
 	mu struct {
@@ -73,9 +74,9 @@ func (l *pipelines) serve(stream grpc.ServerStream) error {
 	// The stream's own context ends as soon as the member is to stop; calls that
 	// have begun go on.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stream.Context()))
-	p.cancel = cancel
-	p.intake = intake{s: l.s, i: l.i, ctx: ctx, workers: newWorkers(ctx.Done()), ended: p.finished, awaitRoom: p.room}
-	defer p.workers.wait.Wait()
+	p.ctx, p.cancel = ctx, cancel
+	p.intake = intake{s: l.s, i: l.i, workers: newWorkers(), ended: p.finished, awaitRoom: p.room}
+	defer p.workers.stop()
 	defer p.cancel()
 	p.mu.more = sync.NewCond(&p.mu)
 	p.mu.calls = map[uint64]*call{}

@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/api/keelsonpb"
 )
 
@@ -181,6 +183,90 @@ func TestDirectLeft(t *testing.T) {
 	waitFor(t, "the end", func() bool { return running(s) == 0 })
 }
 
+// TestReadsLeft: reads that wait for proof, and that their clients give up, by themselves or with
+// their stream or connection, leave nothing behind before there is proof, and are not answered
+// after it; the others are.
+func TestReadsLeft(t *testing.T) {
+	s := newSolo(t)
+	if _, err := s.kv.Put(callContext(t), &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []error{nil, api.ErrTimeout} {
+		s.log.mu.Lock()
+		s.log.mu.holdReads = true
+		s.log.mu.Unlock()
+		ctx, cancel := context.WithCancel(callContext(t))
+		get := &pb.RangeRequest{Key: []byte("k")}
+		stays, goes := openPiper(callContext(t), t, s.conn), openPiper(ctx, t, s.conn)
+		for _, p := range []*piper{stays, goes} {
+			if err := p.send(p.message(keelsonpb.Range, encode(t, get), encode(t, get))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var wait sync.WaitGroup
+		for i := range 4 {
+			ctx, want := ctx, codes.Canceled
+			if i%2 == 0 {
+				ctx, want = callContext(t), status.Code(rpcError(end))
+			}
+			wait.Go(func() {
+				if _, err := s.kv.Range(ctx, get); status.Code(err) != want {
+					t.Errorf("read %d: %v, want %v", i, err, want)
+				}
+			})
+		}
+		waitFor(t, "the reads", func() bool { return running(s) == 8 })
+		if err := stays.send(keelsonpb.AppendEnded(nil, 1)); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		waitFor(t, "five of them to be given up", func() bool { return running(s) == 3 })
+		s.log.letReadsGo(end)
+		wait.Wait()
+		answers := map[uint64]keelsonpb.Answer{}
+		stays.collect(answers)
+		if got := answers[1].Code; codes.Code(got) != codes.Canceled {
+			t.Errorf("the call that was given up ended with %v", codes.Code(got))
+		}
+		if got := answers[2].Code; codes.Code(got) != status.Code(rpcError(end)) {
+			t.Errorf("the other one ended with %v", codes.Code(got))
+		}
+		waitFor(t, "the end", func() bool { return running(s) == 0 })
+		s.log.mu.Lock()
+		s.log.mu.holdReads = false
+		s.log.mu.Unlock()
+	}
+	if resp, err := s.kv.Range(callContext(t), &pb.RangeRequest{Key: []byte("k")}); err != nil || len(resp.Kvs) != 1 {
+		t.Errorf("a read after that: %v, %v", resp, err)
+	}
+}
+
+// TestReadsOutliveWorkers: when there are no workers any more, calls end all the same.
+func TestReadsOutliveWorkers(t *testing.T) {
+	s := newSolo(t)
+	s.log.mu.Lock()
+	s.log.mu.holdReads = true
+	s.log.mu.Unlock()
+	ended := make(chan *call, 2)
+	n := intake{s: s.Server, workers: newWorkers(), ended: func(c *call) { ended <- c }, awaitRoom: func() {}}
+	c, left := n.newCall(&busyMethods[keelsonpb.Range]), n.newCall(&busyMethods[keelsonpb.Range])
+	if left.leave(context.Canceled); left.wait() {
+		t.Error("a call that was given up before waits")
+	}
+	if !c.wait() {
+		t.Fatal("somebody has left")
+	}
+	n.readAfterBarrier([]*call{c})
+	n.workers.stop()
+	s.log.letReadsGo(nil)
+	n.alone(left)
+	for _, want := range []*call{c, left} {
+		if c := <-ended; c != want || status.Code(c.err) != codes.Canceled {
+			t.Errorf("it ended with %v", c.err)
+		}
+	}
+}
+
 // TestDirectTimedRead: a read that waits for proof ends by the member's clock, as one that is late.
 func TestDirectTimedRead(t *testing.T) {
 	s := newSolo(t)
@@ -198,6 +284,9 @@ func TestDirectTimedRead(t *testing.T) {
 	s.clock.Advance(2 * time.Hour)
 	if err := <-ended; status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("it ended with %v", err)
+	}
+	if slow := testutil.ToFloat64(s.metrics.log.readsSlow); slow != 1 {
+		t.Errorf("%v slow reads are counted", slow)
 	}
 }
 

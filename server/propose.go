@@ -52,6 +52,8 @@ type replica interface {
 	Propose(ctx context.Context, kind uint8, principal string, body []byte) (any, error)
 	// ProposeAll takes commands that have a Waiter: all, or none with an error.
 	ProposeAll(cmds []*raft.Command) error
+	// AfterBarrier calls fn, which does not wait, when ReadBarrier would return.
+	AfterBarrier(fn func(error))
 	// Call asks the leader (to 0) or another member.
 	Call(ctx context.Context, to api.MemberID, kind uint8, payload []byte) ([]byte, error)
 }

@@ -42,8 +42,9 @@ type soloLog struct {
 		before    func()              // called by Propose, before it applies the command
 		learner   bool
 		hold      bool // ProposeAll keeps what it is given, until letGo
-		holdReads bool // read barriers wait for their callers to leave
+		holdReads bool // read barriers wait for their callers to leave, AfterBarrier until letReadsGo
 		held      []*raft.Command
+		readers   []func(error)
 	}
 }
 
@@ -123,6 +124,29 @@ func (l *soloLog) replay(kind uint8, body []byte) *raft.Command {
 	c := &raft.Command{Kind: kind, Body: body}
 	l.applyLocked(c)
 	return c
+}
+
+func (l *soloLog) AfterBarrier(fn func(error)) {
+	l.mu.Lock()
+	fail, hold := l.mu.fail, l.mu.holdReads
+	if hold && fail == nil {
+		l.mu.readers = append(l.mu.readers, fn)
+	}
+	l.mu.Unlock()
+	if fail != nil || !hold {
+		fn(fail)
+	}
+}
+
+// letReadsGo ends the barriers that AfterBarrier has begun.
+func (l *soloLog) letReadsGo(err error) {
+	l.mu.Lock()
+	readers := l.mu.readers
+	l.mu.readers = nil
+	l.mu.Unlock()
+	for _, fn := range readers {
+		fn(err)
+	}
 }
 
 func (l *soloLog) ReadBarrier(ctx context.Context) error {

@@ -64,9 +64,13 @@ func getRow(serializable bool) Row {
 }
 
 // listed opens a connection a client to one member, so that the memory of that
-// member can be watched.
-func listed(t *target, clients int) (*cluster.Member, []*grpc.ClientConn, error) {
-	m := t.cluster.Members[0]
+// member can be watched. It is a follower, as most members are: reads at the leader
+// cost both stores other messages.
+func listed(ctx context.Context, t *target, clients int) (*cluster.Member, []*grpc.ClientConn, error) {
+	m, err := follower(ctx, t.cluster)
+	if err != nil {
+		return nil, nil, err
+	}
 	var conns []*grpc.ClientConn
 	for range clients {
 		conn, err := m.Dial()
@@ -103,7 +107,7 @@ func listRow() Row {
 		},
 		Setup: fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			m, conns, err := listed(t, 4)
+			m, conns, err := listed(ctx, t, 4)
 			if err != nil {
 				return nil, err
 			}
@@ -132,7 +136,7 @@ func pageRow() Row {
 		Metrics: []Metric{{Name: "rate", Unit: "/s", Higher: true, Goal: 3}, {Name: "cpu", Unit: "µs/op", Floor: 1}, {Name: "p50", Unit: "ms"}},
 		Setup:   fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			_, conns, err := listed(t, 4)
+			_, conns, err := listed(ctx, t, 4)
 			if err != nil {
 				return nil, err
 			}
@@ -155,7 +159,7 @@ func countRow() Row {
 		Metrics: []Metric{{Name: "rate", Unit: "/s", Higher: true, Goal: 8}, {Name: "cpu", Unit: "µs/op"}, {Name: "p50", Unit: "ms"}},
 		Setup:   fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			_, conns, err := listed(t, 4)
+			_, conns, err := listed(ctx, t, 4)
 			if err != nil {
 				return nil, err
 			}
@@ -179,7 +183,7 @@ func writersRow() Row {
 		Metrics: []Metric{{Name: "p99", Unit: "ms", Goal: 4.2}, {Name: "p50", Unit: "ms"}, rateMetric},
 		Setup:   fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
-			_, conns, err := listed(t, 2)
+			_, conns, err := listed(ctx, t, 2)
 			if err != nil {
 				return nil, err
 			}
