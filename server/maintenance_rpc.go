@@ -101,9 +101,18 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 		if v.node.Status().Leader == to {
 			continue
 		}
+		settled := v.upkeep.s.clock.NewTimer(v.upkeep.s.cfg.ElectionTimeout)
+		late := false
 		select {
 		case <-changed:
+		case <-settled.C():
+			l := v.node.Status().Leader
+			late = l != 0 && l != v.id && l != to // elected for good: only that one can pass it on
 		case <-ctx.Done():
+			late = true
+		}
+		settled.Stop()
+		if late {
 			return nil, api.ErrTimeoutLeaderTransfer
 		}
 	}

@@ -147,6 +147,41 @@ func TestHashesAgree(t *testing.T) {
 	})
 }
 
+// TestMoveLeaderLost: another member than the one that should is elected. Its caller hears
+// of it when that one has led for a while, or that all is well when it passed leadership on.
+func TestMoveLeaderLost(t *testing.T) {
+	const to, wins = 7, 8
+	for _, passedOn := range []bool{false, true} {
+		s := newSolo(t)
+		s.members.current.Store(s.members.current.Load().with(Member{ID: to}))
+		s.log.mu.wins = wins
+		ended := make(chan error, 1)
+		go func() {
+			_, err := pb.NewMaintenanceClient(s.conn).MoveLeader(callContext(t), &pb.MoveLeaderRequest{TargetID: to})
+			ended <- err
+		}()
+		waitFor(t, "the other one to lead", func() bool { return s.log.Status().Leader == wins })
+		if passedOn {
+			s.log.elect(to)
+			if err := <-ended; err != nil {
+				t.Errorf("passed on: %v", err)
+			}
+			continue
+		}
+		var err error
+		waitFor(t, "the answer", func() bool {
+			s.clock.Advance(s.cfg.ElectionTimeout)
+			select {
+			case err = <-ended:
+				return true
+			default:
+				return false
+			}
+		})
+		refused(t, "after a lost election", err, api.ErrTimeoutLeaderTransfer)
+	}
+}
+
 func TestMoveLeaderRefusals(t *testing.T) {
 	c := newTestCluster(3)
 	var members []*testMember

@@ -33,6 +33,7 @@ type soloLog struct {
 		index     api.Index
 		term      api.Term
 		leader    api.MemberID
+		wins      api.MemberID // who is elected when leadership is transferred
 		self      api.MemberID
 		changed   chan struct{}
 		fail      error               // what Propose and ReadBarrier return
@@ -182,6 +183,15 @@ func (l *soloLog) elect(leader api.MemberID) {
 	l.mu.term++
 	close(l.mu.changed)
 	l.mu.changed = make(chan struct{})
+}
+
+// TransferLeaderTo loses: another member is elected.
+func (l *soloLog) TransferLeaderTo(_ context.Context, _ api.MemberID) error {
+	if l.Status().Leader != soloMember {
+		return api.ErrNotLeader
+	}
+	l.elect(l.mu.wins)
+	return nil
 }
 
 func (l *soloLog) setFailure(err error) {

@@ -11,6 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/status"
+
+	"github.com/keelson-io/keelson/api"
 )
 
 func (a *app) compactCommand() *cobra.Command {
@@ -78,6 +81,9 @@ func (a *app) alarms(ctx context.Context, did string, disarm bool) error {
 	return a.show(r)
 }
 
+// moveLeaderTries is how often leadership is passed on, by whoever has it then.
+const moveLeaderTries = 3
+
 func (a *app) moveLeaderCommand() *cobra.Command {
 	return verb("move-leader ID", "Make another member lead", "  kvctl move-leader 8e9e05c52164694d", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error {
@@ -85,17 +91,25 @@ func (a *app) moveLeaderCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := a.leaderFirst(ctx, a.endpoints)
-			if err != nil {
-				return err
-			}
-			leader := list[0]
-			err = a.on(ctx, []string{leader.Endpoint}, "move the leadership", func(ctx context.Context, r *remote) error {
-				_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
-				return err
-			})
-			if err != nil {
-				return err
+			var leader endpointStatus
+			for try := 1; ; try++ {
+				list, err := a.leaderFirst(ctx, a.endpoints)
+				if err != nil {
+					return err
+				}
+				leader = list[0]
+				lost := false // another member was elected, which can be asked
+				err = a.on(ctx, []string{leader.Endpoint}, "move the leadership", func(ctx context.Context, r *remote) error {
+					_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
+					lost = status.Convert(err).Message() == api.ErrTimeoutLeaderTransfer.Text && ctx.Err() == nil
+					return err
+				})
+				if err == nil {
+					break
+				}
+				if !lost || try == moveLeaderTries {
+					return err
+				}
 			}
 			return a.show(result{value: map[string]string{"from": fmt.Sprintf("%x", leader.Status.Leader), "to": args[0]}, simple: func(w io.Writer) {
 				fmt.Fprintf(w, "Leadership transferred from %x to %x\n", leader.Status.Leader, id)
