@@ -104,17 +104,7 @@ func TestNoLeader(t *testing.T) {
 	default:
 	}
 	for range cap(ended) {
-		var err error
-		waitFor(t, "the stream to be cut", func() bool {
-			s.clock.Advance(s.cfg.ElectionTimeout)
-			select {
-			case err = <-ended:
-				return true
-			default:
-				return false
-			}
-		})
-		if status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "etcdserver: no leader" {
+		if err := s.inTime(t, ended); status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "etcdserver: no leader" {
 			t.Errorf("an open stream ends with %v", err)
 		}
 	}

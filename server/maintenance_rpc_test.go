@@ -168,17 +168,7 @@ func TestMoveLeaderLost(t *testing.T) {
 			}
 			continue
 		}
-		var err error
-		waitFor(t, "the answer", func() bool {
-			s.clock.Advance(s.cfg.ElectionTimeout)
-			select {
-			case err = <-ended:
-				return true
-			default:
-				return false
-			}
-		})
-		refused(t, "after a lost election", err, api.ErrTimeoutLeaderTransfer)
+		refused(t, "after a lost election", s.inTime(t, ended), api.ErrTimeoutLeaderTransfer)
 	}
 }
 

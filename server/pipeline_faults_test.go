@@ -192,9 +192,7 @@ func TestReadsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, end := range []error{nil, api.ErrTimeout} {
-		s.log.mu.Lock()
-		s.log.mu.holdReads = true
-		s.log.mu.Unlock()
+		s.log.holdReads(true)
 		ctx, cancel := context.WithCancel(callContext(t))
 		get := &pb.RangeRequest{Key: []byte("k")}
 		stays, goes := openPiper(callContext(t), t, s.conn), openPiper(ctx, t, s.conn)
@@ -232,9 +230,7 @@ func TestReadsLeft(t *testing.T) {
 			t.Errorf("the other one ended with %v", codes.Code(got))
 		}
 		waitFor(t, "the end", func() bool { return running(s) == 0 })
-		s.log.mu.Lock()
-		s.log.mu.holdReads = false
-		s.log.mu.Unlock()
+		s.log.holdReads(false)
 	}
 	if resp, err := s.kv.Range(callContext(t), &pb.RangeRequest{Key: []byte("k")}); err != nil || len(resp.Kvs) != 1 {
 		t.Errorf("a read after that: %v, %v", resp, err)
@@ -244,9 +240,7 @@ func TestReadsLeft(t *testing.T) {
 // TestReadsOutliveWorkers: when there are no workers any more, calls end all the same.
 func TestReadsOutliveWorkers(t *testing.T) {
 	s := newSolo(t)
-	s.log.mu.Lock()
-	s.log.mu.holdReads = true
-	s.log.mu.Unlock()
+	s.log.holdReads(true)
 	ended := make(chan *call, 2)
 	n := intake{s: s.Server, workers: newWorkers(), ended: func(c *call) { ended <- c }, awaitRoom: func() {}}
 	c, left := n.newCall(&busyMethods[keelsonpb.Range]), n.newCall(&busyMethods[keelsonpb.Range])
@@ -270,9 +264,7 @@ func TestReadsOutliveWorkers(t *testing.T) {
 // TestDirectTimedRead: a read that waits for proof ends by the member's clock, as one that is late.
 func TestDirectTimedRead(t *testing.T) {
 	s := newSolo(t)
-	s.log.mu.Lock()
-	s.log.mu.holdReads = true
-	s.log.mu.Unlock()
+	s.log.holdReads(true)
 	ctx, stop := context.WithTimeout(callContext(t), time.Hour)
 	defer stop()
 	ended := make(chan error, 1)

@@ -139,6 +139,13 @@ func (l *soloLog) AfterBarrier(fn func(error)) {
 	}
 }
 
+// holdReads has the read barriers that begin from now on wait, or not.
+func (l *soloLog) holdReads(hold bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.holdReads = hold
+}
+
 // letReadsGo ends the barriers that AfterBarrier has begun.
 func (l *soloLog) letReadsGo(err error) {
 	l.mu.Lock()
@@ -276,6 +283,21 @@ func newSolo(t testing.TB, change ...func(*Config)) *solo {
 	})
 	waitFor(t, "the lessor to follow the leader", func() bool { return s.lessor.term() == 1 })
 	return s
+}
+
+// inTime waits for an end while the member's time passes.
+func (s *solo) inTime(t testing.TB, ended <-chan error) (err error) {
+	t.Helper()
+	waitFor(t, "the end", func() bool {
+		s.clock.Advance(s.cfg.ElectionTimeout)
+		select {
+		case err = <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	return err
 }
 
 // serve puts the gRPC server behind in-memory listeners.

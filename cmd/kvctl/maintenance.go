@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/status"
 
 	"github.com/keelson-io/keelson/api"
 )
@@ -91,30 +90,35 @@ func (a *app) moveLeaderCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var leader endpointStatus
-			for try := 1; ; try++ {
-				list, err := a.leaderFirst(ctx, a.endpoints)
-				if err != nil {
-					return err
-				}
-				leader = list[0]
-				lost := false // another member was elected, which can be asked
-				err = a.on(ctx, []string{leader.Endpoint}, "move the leadership", func(ctx context.Context, r *remote) error {
-					_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: id})
-					lost = status.Convert(err).Message() == api.ErrTimeoutLeaderTransfer.Text && ctx.Err() == nil
-					return err
-				})
-				if err == nil {
-					break
-				}
-				if !lost || try == moveLeaderTries {
-					return err
-				}
+			leader, err := a.moveLeader(ctx, id)
+			if err != nil {
+				return err
 			}
 			return a.show(result{value: map[string]string{"from": fmt.Sprintf("%x", leader.Status.Leader), "to": args[0]}, simple: func(w io.Writer) {
 				fmt.Fprintf(w, "Leadership transferred from %x to %x\n", leader.Status.Leader, id)
 			}})
 		})
+}
+
+// moveLeader asks whoever leads to pass leadership on, and returns who did. When another member
+// was elected meanwhile, that one is asked.
+func (a *app) moveLeader(ctx context.Context, to uint64) (leader endpointStatus, err error) {
+	for try := 1; ; try++ {
+		list, err := a.leaderFirst(ctx, a.endpoints)
+		if err != nil {
+			return leader, err
+		}
+		lost := false
+		leader = list[0]
+		err = a.on(ctx, []string{leader.Endpoint}, "move the leadership", func(ctx context.Context, r *remote) error {
+			_, err := r.admin().MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: to})
+			lost = errors.Is(err, api.ErrTimeoutLeaderTransfer) && ctx.Err() == nil
+			return err
+		})
+		if !lost || try == moveLeaderTries {
+			return leader, err
+		}
+	}
 }
 
 // leaderFirst returns the states of all endpoints, the leader's first. It looks
