@@ -125,6 +125,7 @@ var spawners = map[string]string{
 	"raft/transport/transfer.go":   "one sender, and one receiver, for each snapshot on its way",
 	"scripts/cluster.go":           "one waiter for each member it started",
 	"server/direct/answer.go":      "the sending of what a connection's calls have ended with; it ends when they pause",
+	"server/direct/stream.go":      "one handler for each stream, joined when the client port ends, and the end of its time",
 	"server/gateway_conn.go":       "one server side for each RPC of the JSON gateway; it ends with the HTTP request",
 	"server/h2test/client.go":      "the reader of a test's connection, which ends with it",
 	"server/intake.go":             "the workers of calls that may have to wait; joined when their pipeline, or the client port, ends",

@@ -82,7 +82,7 @@ func benchEvent(rev api.Revision, key string) *Event {
 func drain(streams []*WatchStream) (events int) {
 	for _, s := range streams {
 		for {
-			d, ok := s.pop()
+			d, ok := s.Taken()
 			if !ok {
 				if wait, err := s.refill(); wait || err != nil {
 					break

@@ -227,7 +227,7 @@ func (r *recorder) run(ctx context.Context) {
 // step reads what there is now.
 func (r *recorder) step() {
 	for {
-		if d, ok := r.stream.pop(); ok {
+		if d, ok := r.stream.Taken(); ok {
 			r.note(d)
 			continue
 		}

@@ -23,7 +23,7 @@ type outgoing struct {
 // read; the stream is of no use then.
 func (s *WatchStream) Next(ctx context.Context) (Delivery, error) {
 	for {
-		if d, ok := s.pop(); ok {
+		if d, ok := s.Taken(); ok {
 			return d, nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -47,7 +47,7 @@ func (s *WatchStream) Next(ctx context.Context) (Delivery, error) {
 // Poll is Next without the wait: ok is false when there is nothing to tell yet.
 func (s *WatchStream) Poll() (d Delivery, ok bool, err error) {
 	for {
-		if d, ok := s.pop(); ok {
+		if d, ok := s.Taken(); ok {
 			return d, true, nil
 		}
 		if wait, err := s.refill(); wait || err != nil {
@@ -56,8 +56,9 @@ func (s *WatchStream) Poll() (d Delivery, ok bool, err error) {
 	}
 }
 
-// pop delivers from what was taken already.
-func (s *WatchStream) pop() (Delivery, bool) {
+// Taken returns what must be told next of what Next or Poll have found with the last one. It
+// takes no lock and reads no history.
+func (s *WatchStream) Taken() (Delivery, bool) {
 	for s.head < len(s.out) {
 		o := &s.out[s.head]
 		if o.batch == nil {

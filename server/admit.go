@@ -91,3 +91,5 @@ type cutStream struct {
 }
 
 func (s cutStream) Context() context.Context { return s.ctx }
+
+func (s cutStream) unwrap() grpc.ServerStream { return s.ServerStream }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -21,7 +22,7 @@ type directCalls struct {
 	listeners []*direct.Listener
 }
 
-func newDirectCalls(s *Server, i *interceptors) *directCalls {
+func newDirectCalls(s *Server, i *interceptors, streams ...streamMethod) *directCalls {
 	d := &directCalls{}
 	d.intake = intake{
 		s: s, i: i, workers: newWorkers(),
@@ -39,7 +40,44 @@ func newDirectCalls(s *Server, i *interceptors) *directCalls {
 	for _, m := range busyMethods {
 		d.options.Methods = append(d.options.Methods, m.name)
 	}
+	for _, m := range streams {
+		d.options.Streams = append(d.options.Streams, m.name)
+	}
+	d.options.Codec = Codec()
+	d.options.Serve = func(stream *direct.Stream) error {
+		m := streams[stream.Method]
+		info := &grpc.StreamServerInfo{FullMethod: m.name, IsClientStream: true, IsServerStream: true}
+		return i.stream(m.server, stream, info, func(server any, ss grpc.ServerStream) error {
+			return s.admitStream(server, ss, info, m.handler)
+		})
+	}
 	return d
+}
+
+// streamMethod is a method with a stream of messages each way.
+type streamMethod struct {
+	name    string
+	server  any
+	handler grpc.StreamHandler
+}
+
+// streamOf is the only method of a service.
+func streamOf(d *grpc.ServiceDesc, server any) streamMethod {
+	return streamMethod{"/" + d.ServiceName + "/" + d.Streams[0].StreamName, server, d.Streams[0].Handler}
+}
+
+// directOf is what is below a stream, if that is not gRPC's server.
+func directOf(stream grpc.ServerStream) *direct.Stream {
+	for {
+		switch s := stream.(type) {
+		case *direct.Stream:
+			return s
+		case interface{ unwrap() grpc.ServerStream }:
+			stream = s.unwrap()
+		default:
+			return nil
+		}
+	}
 }
 
 // under puts itself below a listener's gRPC server.
@@ -66,6 +104,9 @@ func (d *directCalls) drain() {
 func (d *directCalls) stop() {
 	if d == nil {
 		return
+	}
+	for _, l := range d.listeners {
+		l.Wait()
 	}
 	d.workers.stop()
 }

@@ -139,6 +139,8 @@ type countedStream struct {
 	method *methodMetrics
 }
 
+func (s *countedStream) unwrap() grpc.ServerStream { return s.ServerStream }
+
 func (s *countedStream) SendMsg(m any) error {
 	s.method.sent.Inc()
 	return s.ServerStream.SendMsg(m)

@@ -395,7 +395,7 @@ func (w *SteppedWatches) Poll() ([]*pb.WatchResponse, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	if err := w.sender.send(d); err != nil {
+	if err := w.sender.send(d, w.WatchStream); err != nil {
 		return nil, err
 	}
 	out := w.got.answers

@@ -108,7 +108,7 @@ func (s *watchServer) serve(stream grpc.ServerStream) error {
 		if err != nil {
 			return watchEnd(ctx, err)
 		}
-		if err := sender.send(d); err != nil {
+		if err := sender.send(d, watches); err != nil {
 			return watchEnd(ctx, err)
 		}
 	}

@@ -26,21 +26,24 @@ type watchSender struct {
 	server *watchServer
 	stream grpc.ServerStream
 
-	header    []byte // field 1 as it was sent last
+	term      api.Term // for headers; asked once for all that is sent together
+	header    []byte   // field 1 as it was sent last
 	headerRev api.Revision
 	headerAt  api.Term
 
 	batch   *mvcc.Batch // sent last: watches of one group get it one after the other
 	buffers mem.BufferSlice
 
-	room []byte // cut into prefixes; a message is small, an allocation is not
-	free []watchMessage
+	copies bool   // the stream copies short parts: they may be used again
+	room   []byte // cut into prefixes; a message is small, an allocation is not
+	free   []watchMessage
 }
 
-// watchMessage is an answer on its way; slots saves an allocation.
+// watchMessage is an answer on its way; prefix and slots save allocations.
 type watchMessage struct {
 	Encoded
-	slots [2]mem.Buffer
+	prefix mem.SliceBuffer
+	slots  [2]mem.Buffer
 }
 
 // Sizes of what is allocated at once. A message keeps its whole block in memory
@@ -52,14 +55,33 @@ const (
 )
 
 func newWatchSender(s *watchServer, stream grpc.ServerStream) *watchSender {
-	return &watchSender{server: s, stream: stream}
+	return &watchSender{server: s, stream: stream, copies: directOf(stream) != nil}
 }
 
-func (w *watchSender) send(d mvcc.Delivery) error {
+// send sends a delivery, and those that were taken with it, at once if the stream can.
+func (w *watchSender) send(d mvcc.Delivery, watches *mvcc.WatchStream) error {
+	if d := directOf(w.stream); d != nil {
+		d.Gather()
+		defer d.Send()
+	}
+	w.term = w.server.cfg.Backend.Term()
+	events := 0
+	defer func() { w.server.cfg.Sent(events) }()
+	for more := true; more; d, more = watches.Taken() {
+		if d.Kind == mvcc.DeliverEvents {
+			events += len(d.Batch.Events)
+		}
+		if err := w.sendOne(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watchSender) sendOne(d mvcc.Delivery) error {
 	if d.Kind != mvcc.DeliverEvents {
 		return w.stream.SendMsg(encodeBytes(w.control(d)))
 	}
-	w.server.cfg.Sent(len(d.Batch.Events))
 	if d.Fragment && len(d.Batch.Events) > 1 {
 		if prefix := len(w.prefix(d, false)); prefix+d.Batch.Size() >= w.server.cfg.FragmentBytes {
 			return w.sendFragments(d)
@@ -80,8 +102,11 @@ func (w *watchSender) message(prefix []byte, rest mem.BufferSlice) *Encoded {
 		w.free = make([]watchMessage, messageBlock)
 	}
 	m := &w.free[0]
-	w.free = w.free[1:]
-	m.Buffers = append(m.slots[:0], mem.SliceBuffer(prefix))
+	if !w.copies {
+		w.free = w.free[1:]
+	}
+	m.prefix = prefix
+	m.Buffers = append(m.slots[:0], &m.prefix)
 	m.Buffers = append(m.Buffers, rest...)
 	return &m.Encoded
 }
@@ -94,7 +119,9 @@ func (w *watchSender) prefix(d mvcc.Delivery, fragment bool) []byte {
 	b := append(w.room[:0:maxPrefix], w.headerFor(d.Revision)...)
 	b = appendInt(b, fieldWatchID, d.ID)
 	b = appendBool(b, fieldWatchFragment, fragment)
-	w.room = w.room[len(b):]
+	if !w.copies {
+		w.room = w.room[len(b):]
+	}
 	return b[:len(b):len(b)]
 }
 
@@ -143,14 +170,13 @@ func (w *watchSender) control(d mvcc.Delivery) []byte {
 // headerFor returns the header of an answer; most follow one of the same
 // revision.
 func (w *watchSender) headerFor(rev api.Revision) []byte {
-	term := w.server.cfg.Backend.Term()
-	if w.header == nil || w.headerRev != rev || w.headerAt != term {
+	if w.header == nil || w.headerRev != rev || w.headerAt != w.term {
 		b, mark := openMessage(w.header[:0], fieldHeader)
 		b = appendUint(b, fieldHeaderCluster, uint64(w.server.cfg.Cluster))
 		b = appendUint(b, fieldHeaderMember, uint64(w.server.cfg.Member))
 		b = appendUint(b, fieldHeaderRevision, uint64(rev))
-		b = appendUint(b, fieldHeaderTerm, uint64(term))
-		w.header, w.headerRev, w.headerAt = closeMessage(b, mark), rev, term
+		b = appendUint(b, fieldHeaderTerm, uint64(w.term))
+		w.header, w.headerRev, w.headerAt = closeMessage(b, mark), rev, w.term
 	}
 	return w.header
 }

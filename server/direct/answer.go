@@ -179,9 +179,11 @@ func (c *Conn) stepLocked(call *Call) (more bool) {
 	case call.gone:
 		a.Message.Free()
 		return false
+	case call.stream != nil:
+		return c.streamLocked(call)
 	case a.Status != nil && a.Status.Code() != codes.OK:
 		a.Message.Free()
-		o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, call.kind.refused(a.Status, a.Trailer))
+		o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, call.kind.ends(false, a.Status, a.Trailer))
 		c.endLocked(call)
 		return false
 	case !call.begun:
@@ -192,24 +194,32 @@ func (c *Conn) stepLocked(call *Call) (more bool) {
 		call.prefix = call.bytes[:]
 		o.buf = appendBlock(o.buf, 0, call.id, call.kind.answered)
 	}
-	n := int(min(int64(call.left), frameBytes, call.window, c.mu.window))
-	if n <= 0 {
-		call.parked = call.window <= 0
+	if !c.dataLocked(call) {
 		return !call.parked
 	}
-	c.mu.sent = true
-	call.left -= n
-	call.window -= int64(n)
-	c.mu.window -= int64(n)
-	c.mu.debt += int64(n)
-	o.buf = appendHead(o.buf, n, http2.FrameData, 0, call.id)
-	o.part(call, n)
 	if call.left > 0 {
 		return true
 	}
 	o.buf = appendBlock(o.buf, http2.FlagHeadersEndStream, call.id, succeeded)
 	c.endLocked(call)
 	return false
+}
+
+// dataLocked sends a frame of what a call has left, if the windows allow.
+func (c *Conn) dataLocked(call *Call) bool {
+	n := int(min(int64(call.left), frameBytes, call.window, c.mu.window))
+	if n <= 0 {
+		call.parked = call.window <= 0
+		return false
+	}
+	c.mu.sent = true
+	call.left -= n
+	call.window -= int64(n)
+	c.mu.window -= int64(n)
+	c.mu.debt += int64(n)
+	c.out.buf = appendHead(c.out.buf, n, http2.FrameData, 0, call.id)
+	c.out.part(call, n)
+	return true
 }
 
 // endLocked forgets a call that was answered.

@@ -28,8 +28,9 @@ type Call struct {
 
 	// Under conn.mu.
 	owner  Owner
-	gone   bool // nobody listens
-	closed bool // the client has said all
+	gone   bool    // nobody listens
+	stream *Stream // nil: one message each way
+	closed bool    // the client has said all
 	window int64
 	parked bool // waits for its window
 
@@ -97,30 +98,41 @@ func (c *Call) feed(p []byte, isLast bool, most int) (done bool, no *status.Stat
 		c.raw = append(c.raw, p...)
 		b = c.raw
 	}
-	if len(b) < prefixBytes {
-		c.keep(p)
-		return isLast, ended(isLast, len(b)), 0
-	}
-	size := int(binary.BigEndian.Uint32(b[1:]))
+	size, whole, no := framed(b, most)
 	switch {
-	case size > most:
-		return true, status.Newf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, most), 0
-	case len(b) < prefixBytes+size:
+	case no != nil:
+		return true, no, 0
+	case !whole:
 		c.keep(p)
-		if !c.granted && !isLast {
+		if len(b) >= prefixBytes && !c.granted && !isLast {
 			c.granted = true
-			more = uint32(prefixBytes + size - len(b))
+			more = uint32(size - len(b))
 		}
 		return isLast, ended(isLast, len(b)), more
-	case b[0] == 1:
-		return true, status.New(codes.Internal, "grpc: compressed flag set with identity or empty encoding"), 0
-	case b[0] != 0:
-		return true, status.Newf(codes.Internal, "grpc: received unexpected payload format %d", b[0]), 0
 	case c.raw == nil, cap(b) > len(b)+len(b)/4: // who has the request may keep it for long
 		b = append(make([]byte, 0, len(b)), b...)
 	}
-	c.Request, c.raw = b[prefixBytes:prefixBytes+size:prefixBytes+size], nil
+	c.Request, c.raw = b[prefixBytes:size:size], nil
 	return true, nil, 0
+}
+
+// framed looks at a message that b begins with: its size with the prefix, if that is known, and whether it is whole.
+func framed(b []byte, most int) (size int, whole bool, no *status.Status) {
+	if len(b) < prefixBytes {
+		return prefixBytes, false, nil
+	}
+	size = int(binary.BigEndian.Uint32(b[1:]))
+	switch {
+	case size > most:
+		return 0, false, status.Newf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, most)
+	case len(b) < prefixBytes+size:
+	case b[0] == 1:
+		return 0, false, status.New(codes.Internal, "grpc: compressed flag set with identity or empty encoding")
+	case b[0] != 0:
+		return 0, false, status.Newf(codes.Internal, "grpc: received unexpected payload format %d", b[0])
+	}
+	size += prefixBytes
+	return size, len(b) >= size, nil
 }
 
 // keep keeps the first bytes of a request; later ones are in raw already.

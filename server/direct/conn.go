@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/encoding"
 )
 
 // Options say what is taken, and from whom.
 type Options struct {
-	Methods    []string // full names
+	Methods    []string // full names, of those with one message each way
+	Streams    []string // and of those with streams of messages
 	MaxRequest int      // bytes of a message
 	MaxHeaders uint32   // bytes of a block
 	MaxStreams uint32   // calls of a connection
@@ -29,6 +31,9 @@ type Options struct {
 	// Begin begins calls that have come together. Whoever takes one calls its Own, and later its Done,
 	// which may be within Begin. Begin does not wait for them.
 	Begin func(calls []*Call)
+	// Serve serves a stream; its error says how that ends. Codec is for its messages.
+	Serve func(*Stream) error
+	Codec encoding.CodecV2
 }
 
 // Conn is a connection as grpc-go sees it.
@@ -52,7 +57,8 @@ type Conn struct {
 	pinged  time.Time
 	flooded error // nil: the client reads
 
-	pongs *pongs
+	pongs   *pongs
+	streams *sync.WaitGroup // their handlers
 
 	writing sync.Mutex // orders what reaches Conn
 	out     outbound   // under writing
@@ -70,7 +76,8 @@ type Conn struct {
 		initial int64 // the window of a new stream
 		window  int64 // of the connection
 		debt    int64
-		held    int // bytes of grpc-go's that wait in out
+		own     int64 // what a client may send on a new stream
+		held    int   // bytes of grpc-go's that wait in out
 
 		ended   []*Call // answers to be fetched
 		sending []*Call // answers that go on, in turn
@@ -93,8 +100,8 @@ const (
 )
 
 // newConn makes the connection's lower half.
-func newConn(conn net.Conn, o *Options, p *pongs) *Conn {
-	c := &Conn{Conn: conn, o: o, pongs: p, in: bufio.NewReaderSize(conn, readBytes)}
+func newConn(conn net.Conn, o *Options, l *Listener) *Conn {
+	c := &Conn{Conn: conn, o: o, pongs: &l.pongs, streams: &l.streams, in: bufio.NewReaderSize(conn, readBytes)}
 	v, ok := conn.(vectored)
 	c.lends = ok && v.Vectored()
 	c.headers = newHeaders(o.Context(conn), o.MaxHeaders)
@@ -104,7 +111,7 @@ func newConn(conn net.Conn, o *Options, p *pongs) *Conn {
 	c.forward = http2.NewFramer(&c.pass, nil)
 	c.mu.changed.L = &c.mu.Mutex
 	c.mu.calls = map[uint32]*Call{}
-	c.mu.initial, c.mu.window = windowBytes, windowBytes
+	c.mu.initial, c.mu.window, c.mu.own = windowBytes, windowBytes, windowBytes
 	return c
 }
 
@@ -160,6 +167,10 @@ func (c *Conn) fail(err error) {
 		call.gone = true
 		if call.owner != nil {
 			left = append(left, call.owner)
+		}
+		if call.parked {
+			call.parked = false
+			c.mu.sending = append(c.mu.sending, call) // to be dropped
 		}
 		delete(c.mu.calls, id)
 	}

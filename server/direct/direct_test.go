@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -28,11 +29,12 @@ import (
 	"github.com/keelson-io/keelson/server/h2test"
 )
 
-// Two methods that do the same: one is taken, grpc-go serves the other, and a stream.
+// Two methods that do the same: one is taken, grpc-go serves the other; and two with streams.
 const (
-	taken  = "/t.S/Taken"
-	passed = "/t.S/Passed"
-	stream = "/t.S/Stream"
+	taken        = "/t.S/Taken"
+	passed       = "/t.S/Passed"
+	takenStream  = "/t.S/TakenStream"
+	passedStream = "/t.S/PassedStream"
 )
 
 const (
@@ -50,10 +52,13 @@ type served struct {
 	l    *direct.Listener
 
 	taken, passed atomic.Int64
-	vectors       atomic.Int64 // writes of several buffers
+	left, late    atomic.Int64 // streams whose handlers have ended, and those that waited for their time
+	writes        atomic.Int64
+	vectors       atomic.Int64 // those of several buffers
 	most          atomic.Int64 // bytes of one of them
 	lent          atomic.Int64 // buffers that have not come back
 	now           atomic.Int64
+	release       chan struct{} // of handlers that linger
 	mu            sync.Mutex
 	open          map[*direct.Conn]*direct.Conn
 	waiting       map[string]*owner // of calls that wait for Leave, by request
@@ -64,10 +69,20 @@ type bytesCodec struct{}
 
 func (bytesCodec) Name() string { return "proto" }
 func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
+	switch v := v.(type) {
+	case []byte:
+		return mem.BufferSlice{mem.SliceBuffer(v)}, nil
+	case mem.BufferSlice:
+		return v, nil
+	}
+	return nil, errors.New("no bytes")
 }
 func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
+	b := data.Materialize()
+	if bytes.HasPrefix(b, []byte("odd")) {
+		return errors.New("odd")
+	}
+	*v.(*[]byte) = b
 	return nil
 }
 
@@ -147,25 +162,30 @@ func (p spoiler) Put(b *[]byte) {
 // vectors is a listener whose connections may send several buffers at once.
 type vectors struct {
 	net.Listener
-	sent, most *atomic.Int64
+	s *served
 }
 
 func (l vectors) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	return vectored{conn, l.sent, l.most}, err
+	return vectored{conn, l.s}, err
 }
 
 type vectored struct {
 	net.Conn
-	sent, most *atomic.Int64
+	s *served
 }
 
 func (vectored) Vectored() bool { return true }
+func (c vectored) Write(p []byte) (int, error) {
+	c.s.writes.Add(1)
+	return c.Conn.Write(p)
+}
 func (c vectored) WriteBuffers(all *net.Buffers) (int64, error) {
-	c.sent.Add(1)
+	c.s.writes.Add(1)
+	c.s.vectors.Add(1)
 	n, err := all.WriteTo(c.Conn)
-	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); {
-		most = c.most.Load()
+	for most := c.s.most.Load(); n > most && !c.s.most.CompareAndSwap(most, n); {
+		most = c.s.most.Load()
 	}
 	return n, err
 }
@@ -245,28 +265,28 @@ func (s *served) method(name string) grpc.MethodDesc {
 // start starts a server. tear is the longest piece of what is torn, 0: nothing is.
 const smallTear = 300
 
-func start(t *testing.T, tear int, streams uint32) *served {
+func start(t *testing.T, tear int, streams uint32, more ...grpc.ServerOption) *served {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startOn(t, l, tear, streams)
+	return startOn(t, l, tear, streams, more...)
 }
 
-func startOn(t *testing.T, l net.Listener, tear int, streams uint32) *served {
-	s := &served{t: t, addr: l.Addr(), waiting: map[string]*owner{}, open: map[*direct.Conn]*direct.Conn{}}
+func startOn(t *testing.T, l net.Listener, tear int, streams uint32, more ...grpc.ServerOption) *served {
+	s := &served{t: t, addr: l.Addr(), release: make(chan struct{}), waiting: map[string]*owner{}, open: map[*direct.Conn]*direct.Conn{}}
 	s.now.Store(1)
 	var below net.Listener = tearing{l, tear, 1}
 	if tear != smallTear { // there, answers are copied
-		below = vectors{below, &s.vectors, &s.most}
+		below = vectors{below, s}
 	}
 	s.l = s.listen(below, streams)
-	s.grpc = grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.MaxRecvMsgSize(mostRequest), grpc.MaxHeaderListSize(mostHeaders),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin}))
+	s.grpc = grpc.NewServer(append(more, grpc.ForceServerCodecV2(bytesCodec{}), grpc.MaxRecvMsgSize(mostRequest), grpc.MaxHeaderListSize(mostHeaders),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin}))...)
 	s.grpc.RegisterService(&grpc.ServiceDesc{ServiceName: "t.S", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{s.method("Taken"), s.method("Passed")},
-		Streams: []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, ClientStreams: true, Handler: s.echo}},
+		Streams: []grpc.StreamDesc{s.stream("TakenStream"), s.stream("PassedStream")},
 	}, s)
 	var wait sync.WaitGroup
 	wait.Go(func() { s.grpc.Serve(tearing{s.l, tear, 2}) })
@@ -280,21 +300,10 @@ func (s *served) listen(l net.Listener, streams uint32) *direct.Listener {
 		Now:     func() time.Time { return time.Unix(s.now.Load(), 0) },
 		Context: func(net.Conn) context.Context { return context.Background() },
 		Begin:   s.begin,
+		Streams: []string{"/t.S/NoStream", takenStream},
+		Serve:   s.serve,
+		Codec:   bytesCodec{},
 	}}
-}
-
-// echo answers each request of a stream.
-func (s *served) echo(_ any, ss grpc.ServerStream) error {
-	for {
-		var req []byte
-		if err := ss.RecvMsg(&req); err != nil {
-			return nil
-		}
-		body, _, _ := does(req)
-		if err := ss.SendMsg(body); err != nil {
-			return err
-		}
-	}
 }
 
 // tearing tears what passes below and above.
@@ -369,8 +378,8 @@ func TestWindows(t *testing.T) {
 			open, asked := map[uint32]bool{}, map[uint32]string{}
 			const calls = 30
 			begin := func(i int) {
-				text := fmt.Sprintf("%d %s %d", []int{0, 3, 1000, 40_000, 150_000}[rng.IntN(5)], []string{"now", "later", "fail"}[i%3], i)
-				id := call(c, []string{taken, taken, passed}[rng.IntN(3)], text)
+				text := fmt.Sprintf("%d %s %d", []int{0, 3, 1000, 5000, 40_000, 150_000}[rng.IntN(6)], []string{"now", "later", "fail"}[i%3], i)
+				id := call(c, []string{taken, taken, passed, takenStream, takenStream, passedStream}[rng.IntN(6)], text)
 				open[id], asked[id] = true, text
 			}
 			begun := 0

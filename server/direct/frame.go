@@ -77,21 +77,36 @@ func encode(pairs ...string) []byte {
 	return b.Bytes()
 }
 
-// refused is the answer of a call that failed.
-func (k *kind) refused(s *status.Status, trailer metadata.MD) []byte {
-	pairs := []string{":status", "200", "content-type", k.name,
-		"grpc-status", strconv.Itoa(int(s.Code())), "grpc-message", escape(s.Message())}
+// begins is the block before the messages of a stream.
+func (k *kind) begins(header metadata.MD) []byte {
+	if len(header) == 0 {
+		return k.answered
+	}
+	return encode(appendMD([]string{":status", "200", "content-type", k.name}, header)...)
+}
+
+// ends is the block after all messages, or instead of any.
+func (k *kind) ends(begun bool, s *status.Status, trailer metadata.MD) []byte {
+	var pairs []string
+	if !begun {
+		pairs = []string{":status", "200", "content-type", k.name}
+	}
+	pairs = append(pairs, "grpc-status", strconv.Itoa(int(s.Code())), "grpc-message", escape(s.Message()))
 	if p := s.Proto(); len(p.GetDetails()) > 0 {
 		if text, err := proto.Marshal(p); err == nil {
 			pairs = append(pairs, "grpc-status-details-bin", base64.RawStdEncoding.EncodeToString(text))
 		}
 	}
-	for name, values := range trailer {
+	return encode(appendMD(pairs, trailer)...)
+}
+
+func appendMD(pairs []string, md metadata.MD) []string {
+	for name, values := range md {
 		for _, v := range values {
 			pairs = append(pairs, name, v)
 		}
 	}
-	return encode(pairs...)
+	return pairs
 }
 
 // escape writes a message as gRPC's headers have it.

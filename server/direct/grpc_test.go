@@ -131,6 +131,11 @@ func FuzzFrames(f *testing.F) {
 	_ = fr.WritePing(false, [8]byte{})
 	_ = fr.WriteRSTStream(1, http2.ErrCodeCancel)
 	f.Add(b.Bytes())
+	b.Reset()
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: firstBlock(fields(takenStream)), EndHeaders: true})
+	_ = fr.WriteData(1, false, append(message("300 now 1"), message("70000 gather 1")...))
+	_ = fr.WriteData(1, true, message("5 fail 1"))
+	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, frames []byte) {
 		near, far := net.Pipe() // there are too few ports
 		s := startOn(t, oneConn{far, make(chan struct{})}, 0, 10)

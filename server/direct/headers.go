@@ -96,9 +96,9 @@ const (
 )
 
 // call reads the block as a call. False: grpc-go has to say what it is.
-func (h *headers) call(methods []string) (c *Call, ok bool) {
+func (h *headers) call(methods, streams []string) (c *Call, isStream, ok bool) {
 	if h.size > h.most {
-		return nil, false
+		return nil, false, false
 	}
 	c = &Call{}
 	same := len(h.fields) == len(h.last.fields)
@@ -109,7 +109,7 @@ func (h *headers) call(methods []string) (c *Call, ok bool) {
 			path = f.Value
 		case fieldTimeout:
 			if c.Timeout, ok = parseTimeout(f.Value); !ok {
-				return nil, false
+				return nil, false, false
 			}
 		default:
 			same = same && f.Value == h.last.fields[i].Value
@@ -117,13 +117,13 @@ func (h *headers) call(methods []string) (c *Call, ok bool) {
 		same = same && f.Name == h.last.fields[i].Name
 	}
 	if c.Method = slices.Index(methods, path); c.Method < 0 {
-		return nil, false
+		c.Method, isStream = slices.Index(streams, path), true
 	}
-	if !same && !h.learn() {
-		return nil, false
+	if c.Method < 0 || !same && !h.learn() {
+		return nil, false, false
 	}
 	c.Context, c.kind = h.last.ctx, h.last.kind
-	return c, true
+	return c, isStream, true
 }
 
 // learn makes the block the shape of the calls to come, if it is a plain one.

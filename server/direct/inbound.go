@@ -107,7 +107,7 @@ func (c *Conn) fragment(b []byte, isLast bool) error {
 
 // take makes a call of the block, if it is one.
 func (c *Conn) take(id uint32) bool {
-	call, ok := c.headers.call(c.o.Methods)
+	call, isStream, ok := c.headers.call(c.o.Methods, c.o.Streams)
 	if !ok {
 		return false
 	}
@@ -124,6 +124,9 @@ func (c *Conn) take(id uint32) bool {
 	}
 	call.window = c.mu.initial
 	c.mu.calls[id] = call
+	if isStream {
+		c.openLocked(call)
+	}
 	return true
 }
 
@@ -145,6 +148,10 @@ func (c *Conn) data(f *http2.DataFrame) error {
 
 // requestData takes a part of a request, and so much padding.
 func (c *Conn) requestData(call *Call, p []byte, padding uint32, isLast bool) error {
+	if call.stream != nil {
+		c.streamData(call, p, padding, isLast)
+		return nil
+	}
 	if isLast {
 		c.mu.Lock()
 		call.closed = true

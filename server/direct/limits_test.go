@@ -121,6 +121,9 @@ func TestHeld(t *testing.T) {
 	next := call(c, taken, "0 fail 3")
 	c.Until("the refusal", nil, func() bool { return c.Streams[next].Ended })
 	c.Until("the settings", c.Pay, func() bool { return len(c.Less) == 0 })
+	if got := len(c.Streams[long].Got); got != 40_005 {
+		t.Errorf("the settings have overtaken what was held: %d bytes came", got)
+	}
 	c.SetFirst(1 << 20)
 	c.Until("the rest", c.Pay, func() bool { return c.Streams[long].Ended && c.Streams[after].Ended })
 	if !is(c.Streams[long], "40000 now 1") || !is(c.Streams[after], "0 fail 2") || !is(c.Streams[next], "0 fail 3") {

@@ -10,10 +10,11 @@ type Listener struct {
 	net.Listener
 	Options *Options
 
-	pongs pongs
-	mu    sync.Mutex
-	open  map[*Conn]struct{}
-	quiet bool // Drain was called
+	pongs   pongs
+	streams sync.WaitGroup
+	mu      sync.Mutex
+	open    map[*Conn]struct{}
+	quiet   bool // Drain was called
 }
 
 // Accept implements net.Listener.
@@ -22,7 +23,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(conn, l.Options, &l.pongs)
+	c := newConn(conn, l.Options, l)
 	c.closed = func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -37,6 +38,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 	c.mu.idle = l.quiet
 	return c, nil
 }
+
+// Wait waits for the handlers of streams, whose connections have ended.
+func (l *Listener) Wait() { l.streams.Wait() }
 
 // Drain lets grpc-go have the calls to come, and waits until those that were taken have been
 // answered, or their connections have ended.

@@ -16,8 +16,8 @@ type outbound struct {
 	to   course
 	open bool // within a header block that is being written
 
-	held   []byte // whole frames, and perhaps the beginning of one
-	goAway []byte
+	held  []byte // whole frames, and perhaps the beginning of one
+	frame []byte // that is to be whole
 }
 
 const headBytes = 9 // of a frame
@@ -28,7 +28,7 @@ type course uint8
 const (
 	through course = iota
 	hold
-	rewrite // a GOAWAY
+	whole // is looked at when all of it is there
 )
 
 // between reports whether a frame may be written now.
@@ -113,12 +113,12 @@ func (c *Conn) frameBegins() {
 			c.mu.window -= int64(o.left)
 		}
 		c.mu.Unlock()
-	case http2.FrameHeaders, http2.FrameRSTStream, http2.FrameSettings: // settings acknowledge smaller windows
+	case http2.FrameHeaders, http2.FrameRSTStream:
 		if o.to = through; len(o.held) > 0 {
 			o.to = hold
 		}
-	case http2.FrameGoAway:
-		o.to = rewrite
+	case http2.FrameGoAway, http2.FrameSettings:
+		o.to = whole
 	default:
 		o.to = through
 	}
@@ -137,26 +137,32 @@ func (o *outbound) add(p []byte) {
 		o.buf = append(o.buf, p...)
 	case hold:
 		o.held = append(o.held, p...)
-	case rewrite:
-		o.goAway = append(o.goAway, p...)
+	case whole:
+		o.frame = append(o.frame, p...)
 	}
 }
 
-// frameEnds lets a GOAWAY go, which must not name as unseen what was taken: clients call it again
-// elsewhere.
+// frameEnds lets a frame go that had to be whole.
 func (c *Conn) frameEnds() {
 	o := &c.out
-	if o.to != rewrite {
+	if o.to != whole {
 		return
 	}
-	if len(o.goAway) >= headBytes+4 {
+	o.to = through
+	payload := o.frame[headBytes:]
+	if http2.FrameType(o.frame[3]) == http2.FrameSettings {
+		if c.ownWindow(payload); len(o.held) > 0 { // it may acknowledge smaller windows
+			o.to = hold
+		}
+	} else if len(payload) >= 4 {
+		// Nothing that was taken is unseen: clients would call it again elsewhere.
 		c.mu.Lock()
-		last := binary.BigEndian.Uint32(o.goAway[headBytes:])
-		binary.BigEndian.PutUint32(o.goAway[headBytes:], max(last, c.mu.newest))
+		last := binary.BigEndian.Uint32(payload)
+		binary.BigEndian.PutUint32(payload, max(last, c.mu.newest))
 		c.mu.Unlock()
 	}
-	o.buf = append(o.buf, o.goAway...)
-	o.goAway, o.to = nil, through
+	o.add(o.frame)
+	o.frame, o.to = nil, through
 }
 
 // releaseLocked lets go what was held, as far as the window allows.
