@@ -35,9 +35,9 @@ func ServeEmpty(addr string) error {
 	return s.Serve(l)
 }
 
-// Ceiling measures the empty server in a process of its own: this program, called
+// Ceiling measures the empty server with so many clients, in a process of its own: this program, called
 // with the given arguments and the address.
-func Ceiling(ctx context.Context, d time.Duration, args ...string) (map[string]float64, error) {
+func Ceiling(ctx context.Context, d time.Duration, clients int, args ...string) (map[string]float64, error) {
 	port, err := porttest.Claim()
 	if err != nil {
 		return nil, err
@@ -70,5 +70,5 @@ func Ceiling(ctx context.Context, d time.Duration, args ...string) (map[string]f
 		u, _ := cluster.ProcessUsage(cmd.Process.Pid)
 		return u.CPU
 	}
-	return latencies(drive(ctx, 1000, d, cpu, t.put("empty")))
+	return latencies(drive(ctx, clients, d, cpu, t.put("empty")))
 }

@@ -39,7 +39,7 @@ func (r *Report) drawBars(w io.Writer) error {
 	for _, row := range r.Rows {
 		for _, m := range row.Metrics {
 			if m.Goal > 0 && m.Factor > 0 {
-				bars = append(bars, plotBar{fmt.Sprintf("%s: %s", row.Title, m.Name), m, r.ceilingOf(row, m)})
+				bars = append(bars, plotBar{fmt.Sprintf("%s: %s", row.Title, m.Name), m, row.ceilingOf(m)})
 			}
 		}
 	}
@@ -70,14 +70,10 @@ type plotBar struct {
 	ceiling float64 // the factor of a server that does nothing; 0: not known
 }
 
-// ceilingRow is what the empty server is measured with: as many clients on as many
-// connections.
-const ceilingRow = "put"
-
-func (r *Report) ceilingOf(row RowReport, m MetricReport) float64 {
-	c := r.Ceiling[m.Name]
+func (row RowReport) ceilingOf(m MetricReport) float64 {
+	c := row.Ceiling[m.Name]
 	switch {
-	case row.Name != ceilingRow || c == 0 || m.Left == 0:
+	case c == 0 || m.Left == 0:
 		return 0
 	case m.Higher:
 		return c / m.Left

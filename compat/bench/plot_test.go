@@ -11,8 +11,8 @@ import (
 // TestPlot: what is drawn is a well-formed picture of the figures with a goal, also
 // from a report that was read again.
 func TestPlot(t *testing.T) {
-	rep := &Report{Left: "etcd", Right: "kvd & co", Ceiling: map[string]float64{"rate": 9}, Rows: []RowReport{
-		{Name: "put", Title: "put <1,000>", Metrics: []MetricReport{
+	rep := &Report{Left: "etcd", Right: "kvd & co", Rows: []RowReport{
+		{Name: "put", Title: "put <1,000>", Ceiling: map[string]float64{"rate": 9}, Metrics: []MetricReport{
 			{Metric: Metric{Name: "rate", Goal: 2}, Left: 1, Right: 3, Factor: 3},
 			{Metric: Metric{Name: "p50"}, Left: 1, Right: 7, Factor: 7},
 			{Metric: Metric{Name: "cpu", Goal: 2}, Left: 1, Right: 1, Factor: 0.4},

@@ -27,7 +27,6 @@ type Report struct {
 	Left, Right string
 	Rounds      int
 	Duration    string
-	Ceiling     map[string]float64 `json:",omitempty"`
 	Rows        []RowReport
 }
 
@@ -36,6 +35,7 @@ type RowReport struct {
 	Name, Title string
 	Error       string `json:",omitempty"`
 	From        Origin
+	Ceiling     map[string]float64 `json:",omitempty"` // a server's that answers nothing, by metric
 	Metrics     []MetricReport
 }
 
@@ -52,12 +52,8 @@ func (r *Report) Update(later *Report) {
 			rows = append(rows, measured)
 		}
 	}
-	ceiling := later.Ceiling
-	if ceiling == nil {
-		ceiling = r.Ceiling
-	}
 	*r = *later
-	r.Rows, r.Ceiling = rows, ceiling
+	r.Rows = rows
 }
 
 // MetricReport is one figure of both stores: the medians of the rounds, all
@@ -157,14 +153,18 @@ func figure(v float64) string {
 
 // lines are the cells of the table.
 func (r *Report) lines() [][]string {
-	out := [][]string{{"row", "figure", r.Left, r.Right, "factor", ""}}
+	out := [][]string{{"row", "figure", r.Left, r.Right, "factor", "", "ceiling"}}
 	for _, row := range r.Rows {
 		title := row.Title
 		if row.Error != "" {
-			out = append(out, []string{title, "FAILED", "", "", "", row.Error})
+			out = append(out, []string{title, "FAILED", "", "", "", row.Error, ""})
 		}
 		for _, m := range row.Metrics {
-			out = append(out, []string{title, m.Name + " " + m.Unit, figure(m.Left), figure(m.Right), fmt.Sprintf("%.2f×", m.Factor), m.verdict()})
+			ceiling := ""
+			if c, ok := row.Ceiling[m.Name]; ok {
+				ceiling = figure(c)
+			}
+			out = append(out, []string{title, m.Name + " " + m.Unit, figure(m.Left), figure(m.Right), fmt.Sprintf("%.2f×", m.Factor), m.verdict(), ceiling})
 			title = ""
 		}
 	}
@@ -172,11 +172,9 @@ func (r *Report) lines() [][]string {
 }
 
 func (r *Report) head() string {
-	s := fmt.Sprintf("%s beside %s: %s; medians of alternating rounds of %s\n", r.Left, r.Right, r.Machine, r.Duration)
-	if c := r.Ceiling; c != nil {
-		s += fmt.Sprintf("ceiling, a gRPC server that answers nothing, 1,000 clients on 100 connections: %s/s, %s µs of CPU a call\n", figure(c["rate"]), figure(c["cpu"]))
-	}
-	return s + "factor: how many times better the right store is, whichever way better lies\n"
+	return fmt.Sprintf("%s beside %s: %s; medians of alternating rounds of %s\n", r.Left, r.Right, r.Machine, r.Duration) +
+		"factor: how many times better the right store is, whichever way better lies\n" +
+		"ceiling: a gRPC server of one process that answers nothing, called by as many clients\n"
 }
 
 // Table prints the report for a terminal.
@@ -196,7 +194,7 @@ func (r *Report) Markdown(w io.Writer) {
 	for i, l := range r.lines() {
 		fmt.Fprintf(w, "| %s |\n", strings.Join(l, " | "))
 		if i == 0 {
-			fmt.Fprintln(w, "|---|---|--:|--:|--:|---|")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|---|--:|")
 		}
 	}
 	fmt.Fprint(w, "\n| measured | commit | rounds | command | rows |\n|---|---|--:|---|---|\n")

@@ -21,6 +21,9 @@ type Metric struct {
 type Row struct {
 	Name, Title string
 	Metrics     []Metric
+	// Clients make one call after the other: so many do it to a server that answers nothing, too,
+	// for the row's ceiling. 0: the row has none.
+	Clients int
 	// Own says that the row starts clusters of its own, and measures once a round.
 	Own bool
 	// Apart says that the row is measured only when it is named: it needs many

@@ -47,7 +47,7 @@ func getRow(serializable bool) Row {
 		name, title = "get-serializable", "get, serializable"
 	}
 	return Row{
-		Name: name, Title: title + ", 64 clients",
+		Name: name, Title: title + ", 64 clients", Clients: 64,
 		Metrics: []Metric{{Name: "cpu", Unit: "µs/op", Goal: 2}, rateMetric, {Name: "p50", Unit: "ms"}, {Name: "p99", Unit: "ms"}},
 		Setup:   fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {
@@ -155,7 +155,7 @@ func pageRow() Row {
 
 func countRow() Row {
 	return Row{
-		Name: "count", Title: "count of 10,000 keys, 4 clients",
+		Name: "count", Title: "count of 10,000 keys, 4 clients", Clients: 4,
 		Metrics: []Metric{{Name: "rate", Unit: "/s", Higher: true, Goal: 8}, {Name: "cpu", Unit: "µs/op"}, {Name: "p50", Unit: "ms"}},
 		Setup:   fillObjects,
 		Round: func(ctx context.Context, t *target, d time.Duration) (map[string]float64, error) {

@@ -25,7 +25,7 @@ var rateMetric = Metric{Name: "rate", Unit: "/s", Higher: true}
 
 func putRow() Row {
 	return Row{
-		Name: "put", Title: "put, 1,000 clients on 100 connections",
+		Name: "put", Title: "put, 1,000 clients on 100 connections", Clients: 1000,
 		Metrics: []Metric{
 			{Name: "rate", Unit: "/s", Higher: true, Goal: 2.2, Floor: 1.5},
 			{Name: "cpu", Unit: "µs/op", Goal: 2.9},
@@ -52,7 +52,7 @@ func latencies(o outcome, err error) (map[string]float64, error) {
 
 func putOneRow() Row {
 	return Row{
-		Name: "put-one", Title: "put, one client at the leader",
+		Name: "put-one", Title: "put, one client at the leader", Clients: 1,
 		Metrics: []Metric{
 			{Name: "rate", Unit: "/s", Higher: true, Goal: 2, Floor: 1.5},
 			{Name: "p50", Unit: "ms", Goal: 1.8}, {Name: "p99", Unit: "ms"},
@@ -71,7 +71,7 @@ func putOneRow() Row {
 func casRow() Row {
 	const clients = 500
 	return Row{
-		Name: "cas", Title: "Kubernetes-shaped CAS transaction, 1 KB, 500 clients",
+		Name: "cas", Title: "Kubernetes-shaped CAS transaction, 1 KB, 500 clients", Clients: 500,
 		Metrics: []Metric{
 			{Name: "rate", Unit: "/s", Higher: true, Goal: 2.2, Floor: 1.5},
 			{Name: "cpu", Unit: "µs/op", Goal: 2.9},

@@ -20,7 +20,7 @@ type Config struct {
 	Commit      string        // of what is measured, and the command that does: for the report
 	Command     string
 	Progress    func(string)
-	Ceiling     func(context.Context, time.Duration) (map[string]float64, error)
+	Ceiling     func(ctx context.Context, d time.Duration, clients int) (map[string]float64, error)
 }
 
 // Run measures the rows, alternating between the stores, and gives the report. A
@@ -46,12 +46,6 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 			return rep, err
 		}
 	}
-	if shared && cfg.Ceiling != nil {
-		cfg.Progress("ceiling")
-		if rep.Ceiling, err = cfg.Ceiling(ctx, cfg.Duration); err != nil {
-			return rep, fmt.Errorf("empty server: %w", err)
-		}
-	}
 	for _, row := range rows {
 		cfg.Progress(row.Name)
 		rr := measure(ctx, cfg, row, targets)
@@ -67,6 +61,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 func measure(ctx context.Context, cfg Config, row Row, targets [2]*target) RowReport {
 	rr := RowReport{Name: row.Name, Title: row.Title}
+	if row.Clients > 0 && cfg.Ceiling != nil {
+		var err error
+		if rr.Ceiling, err = cfg.Ceiling(ctx, cfg.Duration, row.Clients); err != nil {
+			rr.Error = fmt.Sprintf("empty server: %v", err)
+			return rr
+		}
+	}
 	rounds := cfg.Rounds
 	if row.Own {
 		rounds = 1 // it measures several times itself, or takes long

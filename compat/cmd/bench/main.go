@@ -190,8 +190,8 @@ func prepared(cfg bench.Config, left, right string, f func(bench.Config) error) 
 	}
 	defer os.RemoveAll(cfg.Dir)
 	cfg.Progress = func(s string) { fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05"), s) }
-	cfg.Ceiling = func(ctx context.Context, d time.Duration) (map[string]float64, error) {
-		return bench.Ceiling(ctx, d, "-serve-empty")
+	cfg.Ceiling = func(ctx context.Context, d time.Duration, clients int) (map[string]float64, error) {
+		return bench.Ceiling(ctx, d, clients, "-serve-empty")
 	}
 	return f(cfg)
 }
