@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -44,7 +43,7 @@ type Conn struct {
 	lends  bool   // Conn is a vectored one
 
 	// The reader's.
-	in      *bufio.Reader
+	in      *input
 	frames  *http2.Framer // of in
 	headers *headers
 	block   block         // whose headers are coming
@@ -93,7 +92,6 @@ type Conn struct {
 }
 
 const (
-	readBytes   = 32 << 10
 	frameBytes  = 16 << 10 // the longest payload that everybody takes
 	windowBytes = 65535    // of a new connection, and of its streams until a setting says more
 	maxWindow   = math.MaxInt32
@@ -101,7 +99,7 @@ const (
 
 // newConn makes the connection's lower half.
 func newConn(conn net.Conn, o *Options, l *Listener) *Conn {
-	c := &Conn{Conn: conn, o: o, pongs: &l.pongs, streams: &l.streams, in: bufio.NewReaderSize(conn, readBytes)}
+	c := &Conn{Conn: conn, o: o, pongs: &l.pongs, streams: &l.streams, in: newInput(conn)}
 	v, ok := conn.(vectored)
 	c.lends = ok && v.Vectored()
 	c.headers = newHeaders(o.Context(conn), o.MaxHeaders)

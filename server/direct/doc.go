@@ -25,7 +25,7 @@
 //     most maxHeld of frames, and maxControl of short ones, and at most MaxStreams calls.
 //   - A GOAWAY of grpc-go's names no stream as unseen that was taken.
 //
-// Files: listener.go and conn.go (what grpc-go sees), inbound.go (frames that come), headers.go
+// Files: listener.go and conn.go (what grpc-go sees), input.go and inbound.go (frames that come), headers.go
 // (which calls are taken), call.go (a call and its owner), stream.go (one with more messages),
 // outbound.go (grpc-go's frames),
 // answer.go and frame.go (those of calls), gather.go (what one write sends), pongs.go (answers to
