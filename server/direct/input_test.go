@@ -9,12 +9,16 @@ import (
 
 // bursts gives at most one of them with each read.
 type bursts struct {
-	all  [][]byte
-	most int // that somebody had room for
+	all   [][]byte
+	most  int // that somebody had room for
+	small int // reads with the small buffer
 }
 
 func (b *bursts) Read(p []byte) (int, error) {
 	b.most = max(b.most, len(p))
+	if len(p) == smallInput {
+		b.small++
+	}
 	if len(b.all) == 0 {
 		return 0, io.EOF
 	}
@@ -67,10 +71,10 @@ func TestInput(t *testing.T) {
 			}
 		}
 		burst(3 * largeInput)
-		b.most = 0
+		b.most, b.small = 0, 0
 		read()
-		if b.most != largeInput {
-			t.Errorf("a busy connection has room for %d bytes", b.most)
+		if b.most != largeInput || b.small != 1 {
+			t.Errorf("a busy connection has room for %d bytes, and for few %d times", b.most, b.small)
 		}
 		for range fewReads {
 			burst(100)
