@@ -7,6 +7,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc"
+	"github.com/keelson-io/keelson/server/direct"
 )
 
 // Fields of etcdserverpb.WatchResponse; events, number 11, come from mvcc with
@@ -25,6 +26,7 @@ const (
 type watchSender struct {
 	server *watchServer
 	stream grpc.ServerStream
+	direct *direct.Stream // stream, if it is one: it sends together what is sent at once, and copies short parts
 
 	term      api.Term // for headers; asked once for all that is sent together
 	header    []byte   // field 1 as it was sent last
@@ -34,9 +36,8 @@ type watchSender struct {
 	batch   *mvcc.Batch // sent last: watches of one group get it one after the other
 	buffers mem.BufferSlice
 
-	copies bool   // the stream copies short parts: they may be used again
-	room   []byte // cut into prefixes; a message is small, an allocation is not
-	free   []watchMessage
+	room []byte // cut into prefixes; a message is small, an allocation is not
+	free []watchMessage
 }
 
 // watchMessage is an answer on its way; prefix and slots save allocations.
@@ -55,14 +56,14 @@ const (
 )
 
 func newWatchSender(s *watchServer, stream grpc.ServerStream) *watchSender {
-	return &watchSender{server: s, stream: stream, copies: directOf(stream) != nil}
+	return &watchSender{server: s, stream: stream, direct: directOf(stream)}
 }
 
-// send sends a delivery, and those that were taken with it, at once if the stream can.
+// send sends a delivery, and those that were taken with it.
 func (w *watchSender) send(d mvcc.Delivery, watches *mvcc.WatchStream) error {
-	if d := directOf(w.stream); d != nil {
-		d.Gather()
-		defer d.Send()
+	if w.direct != nil {
+		w.direct.Gather()
+		defer w.direct.Send()
 	}
 	w.term = w.server.cfg.Backend.Term()
 	events := 0
@@ -102,7 +103,7 @@ func (w *watchSender) message(prefix []byte, rest mem.BufferSlice) *Encoded {
 		w.free = make([]watchMessage, messageBlock)
 	}
 	m := &w.free[0]
-	if !w.copies {
+	if w.direct == nil {
 		w.free = w.free[1:]
 	}
 	m.prefix = prefix
@@ -119,7 +120,7 @@ func (w *watchSender) prefix(d mvcc.Delivery, fragment bool) []byte {
 	b := append(w.room[:0:maxPrefix], w.headerFor(d.Revision)...)
 	b = appendInt(b, fieldWatchID, d.ID)
 	b = appendBool(b, fieldWatchFragment, fragment)
-	if !w.copies {
+	if w.direct == nil {
 		w.room = w.room[len(b):]
 	}
 	return b[:len(b):len(b)]

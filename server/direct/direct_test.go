@@ -52,7 +52,8 @@ type served struct {
 	l    *direct.Listener
 
 	taken, passed atomic.Int64
-	left, late    atomic.Int64 // streams whose handlers have ended, and those that waited for their time
+	lingers       atomic.Int64 // handlers that wait for release
+	left, late    atomic.Int64 // streams whose handlers have ended, and those whose time was over
 	writes        atomic.Int64
 	vectors       atomic.Int64 // those of several buffers
 	most          atomic.Int64 // bytes of one of them
