@@ -71,7 +71,7 @@ func putOneRow() Row {
 func casRow() Row {
 	const clients = 500
 	return Row{
-		Name: "cas", Title: "Kubernetes-shaped CAS transaction, 1 KB, 500 clients", Clients: 500,
+		Name: "cas", Title: "Kubernetes-shaped CAS transaction, 1 KB, 500 clients", Clients: clients,
 		Metrics: []Metric{
 			{Name: "rate", Unit: "/s", Higher: true, Goal: 2.2, Floor: 1.5},
 			{Name: "cpu", Unit: "µs/op", Goal: 2.9},

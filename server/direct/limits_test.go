@@ -323,20 +323,27 @@ func await(t *testing.T, what string, done func() bool) {
 	}
 }
 
+// draining lets grpc-go have what comes, and waits until that is so. What was taken before goes on.
+func (s *served) draining(c *h2test.Client, path string) (drained <-chan struct{}) {
+	s.t.Helper()
+	done := make(chan struct{})
+	go func() { s.l.Drain(); close(done) }()
+	c.Until("grpc-go's turn", func() { call(c, path, "5 now 2") }, func() bool { return s.passed.Load() > 0 })
+	select {
+	case <-done:
+		s.t.Fatal("it did not wait")
+	default:
+	}
+	return done
+}
+
 // TestDrain: a server that stops finishes what it has taken, and takes nothing more.
 func TestDrain(t *testing.T) {
 	s := start(t, 0, 1000)
 	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
 	id := call(c, taken, "5 wait 1")
 	o := s.find(t, c, "5 wait 1")
-	drained := make(chan struct{})
-	go func() { s.l.Drain(); close(drained) }()
-	c.Until("grpc-go's turn", func() { call(c, taken, "5 now 2") }, func() bool { return s.passed.Load() > 0 })
-	select {
-	case <-drained:
-		t.Fatal("it did not wait")
-	default:
-	}
+	drained := s.draining(c, taken)
 	o.call.Done()
 	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
 	<-drained
