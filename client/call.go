@@ -214,7 +214,8 @@ func (t *trial) share(ctx context.Context) (context.Context, context.CancelFunc)
 func outgoing(ctx context.Context, token string, needsLeader bool) context.Context {
 	var pairs []string
 	if needsLeader {
-		// A member without a leader then refuses at once, before it does anything.
+		// A member without a leader then refuses before it does anything: calls at once, streams
+		// when it has had none for a while.
 		pairs = append(pairs, "hasleader", "true")
 	}
 	if token != "" {

@@ -68,16 +68,24 @@ const snapshotMethod = "/etcdserverpb.Maintenance/Snapshot"
 
 // admitStream stands before every streaming RPC. The stream's context ends when
 // the member stops and, if its client asked for a leader, when there has been
-// none for a while. Handlers must heed it even while a message is being
-// received; RecvMsg knows the client's context only.
+// none for a while; where none is known yet, the stream waits for one as long.
+// Handlers must heed the context even while a message is being received; RecvMsg
+// knows the client's context only.
 func (s *Server) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if info.FullMethod != snapshotMethod && s.node.Status().Learner {
 		return api.ErrNotSupportedForLearner
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	defer s.led.add(&openStream{cut: cancel, led: needsLeader(stream.Context())})()
-	err := next(srv, cutStream{stream, ctx})
+	o := &openStream{cut: cancel, led: needsLeader(stream.Context())}
+	defer s.led.add(o)()
+	if o.led {
+		s.awaitLeader(ctx, o)
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = next(srv, cutStream{stream, ctx})
+	}
 	if refusal, ok := context.Cause(ctx).(*api.Error); ok {
 		return refusal
 	}

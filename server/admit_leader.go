@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keelson-io/keelson/api"
 )
@@ -14,6 +15,9 @@ const noLeaderTimeouts = 3
 
 // streams are the open streaming RPCs.
 type streams struct {
+	// leaderless says that there has been no leader for so long.
+	leaderless atomic.Bool
+
 	mu struct {
 		sync.Mutex
 		open map[*openStream]struct{}
@@ -63,10 +67,34 @@ func (s *Server) watchLeader(ctx context.Context) {
 	every(ctx, s.clock, s.cfg.ElectionTimeout, func(context.Context) {
 		if s.node.Status().Leader != 0 {
 			missing = 0
+			s.led.leaderless.Store(false)
 			return
 		}
 		if missing++; missing >= noLeaderTimeouts {
+			s.led.leaderless.Store(true) // before the cut: who waits is cut, who comes sees it
 			s.led.cutAll(true)
 		}
 	})
+}
+
+// awaitLeader waits until a leader is known or the open stream's context ends. etcd
+// refuses a stream that demands a leader and is opened during an election, and its
+// client's watch does not come back from that. Here such a stream has the time that one
+// has that was open before; only where that time is over it is refused at once.
+func (s *Server) awaitLeader(ctx context.Context, o *openStream) {
+	for {
+		changed := s.node.LeaderChanges()
+		if s.node.Status().Leader != 0 {
+			return
+		}
+		if s.led.leaderless.Load() {
+			o.cut(api.ErrNoLeader)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -51,18 +52,29 @@ func second[R any](_ R, err error) error { return err }
 // watch opens a watch of key k.
 func (s *solo) watch(ctx context.Context, t testing.TB) pb.Watch_WatchClient {
 	t.Helper()
-	w, err := pb.NewWatchClient(s.conn).Watch(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	create := &pb.WatchCreateRequest{Key: []byte("k")}
-	if err := w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
-		t.Fatal(err)
-	}
+	w := askWatch(ctx, t, s.conn)
 	if _, err := w.Recv(); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// askWatch asks for a watch of key k. If that was refused already, Recv says why.
+func askWatch(ctx context.Context, t testing.TB, conn *grpc.ClientConn) pb.Watch_WatchClient {
+	t.Helper()
+	w, err := pb.NewWatchClient(conn).Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := &pb.WatchCreateRequest{Key: []byte("k")}
+	if err := w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func isNoLeader(err error) bool {
+	return status.Code(err) == codes.Unavailable && status.Convert(err).Message() == "etcdserver: no leader"
 }
 
 func TestNoLeader(t *testing.T) {
@@ -80,21 +92,16 @@ func TestNoLeader(t *testing.T) {
 	for name, err := range map[string]error{
 		"put":   second(s.kv.Put(ctx, &pb.PutRequest{Key: []byte("k")})),
 		"range": second(s.kv.Range(ctx, &pb.RangeRequest{Key: []byte("k"), Serializable: true})),
-		"watch": func() error {
-			w, err := pb.NewWatchClient(s.conn).Watch(ctx)
-			if err == nil {
-				_, err = w.Recv()
-			}
-			return err
-		}(),
 	} {
-		if status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "etcdserver: no leader" {
+		if !isNoLeader(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	ended := make(chan error, 2)
+	late := askWatch(ctx, t, s.conn)
+	ended := make(chan error, 3)
 	go func() { ended <- second(watch.Recv()) }()
 	go func() { ended <- second(keepAlive.Recv()) }()
+	go func() { ended <- second(late.Recv()) }()
 	for range noLeaderTimeouts - 1 {
 		s.clock.Advance(s.cfg.ElectionTimeout)
 	}
@@ -104,14 +111,61 @@ func TestNoLeader(t *testing.T) {
 	default:
 	}
 	for range cap(ended) {
-		if err := s.inTime(t, ended); status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "etcdserver: no leader" {
+		if err := s.inTime(t, ended); !isNoLeader(err) {
 			t.Errorf("an open stream ends with %v", err)
 		}
+	}
+	if _, err := askWatch(ctx, t, s.conn).Recv(); !isNoLeader(err) { // without more time
+		t.Errorf("a stream that is opened after that: %v", err)
 	}
 	s.log.elect(soloMember)
 	s.put(t, "k", 0)
 	if resp, err := indifferent.Recv(); err != nil || len(resp.Events) != 1 {
 		t.Errorf("a stream that asked for no leader: %v, %v", resp, err)
+	}
+	s.watch(ctx, t) // although nobody has looked for the leader since
+}
+
+// TestStreamAwaitsLeader: what demands a leader and is opened during an election is
+// served after it, also where there was none for long before.
+func TestStreamAwaitsLeader(t *testing.T) {
+	s := newSolo(t)
+	ctx := metadata.AppendToOutgoingContext(callContext(t), "hasleader", "true")
+	for _, leader := range []api.MemberID{0, soloMember} {
+		s.log.elect(leader)
+		waitFor(t, "enough looks", func() bool {
+			s.clock.Advance(s.cfg.ElectionTimeout)
+			return s.led.leaderless.Load() == (leader == 0)
+		})
+	}
+	s.log.elect(0)
+	watches := []pb.Watch_WatchClient{askWatch(ctx, t, s.conn), askWatch(ctx, t, s.plain)}
+	waitFor(t, "the streams", func() bool {
+		s.led.mu.Lock()
+		defer s.led.mu.Unlock()
+		return len(s.led.mu.open) == len(watches)
+	})
+	s.log.elect(soloMember)
+	for _, w := range watches {
+		if resp, err := w.Recv(); err != nil || !resp.Created {
+			t.Errorf("opened before the leader came: %v, %v", resp, err)
+		}
+	}
+}
+
+// TestStoppedAwaitingLeader: a member that stops does not wait for a leader.
+func TestStoppedAwaitingLeader(t *testing.T) {
+	s := newSolo(t)
+	s.log.elect(0)
+	w := askWatch(metadata.AppendToOutgoingContext(callContext(t), "hasleader", "true"), t, s.conn)
+	ended := make(chan error, 1)
+	go func() { ended <- second(w.Recv()) }()
+	waitFor(t, "the end", func() bool {
+		s.led.cutAll(false) // again and again, until the stream has come
+		return len(ended) == 1
+	})
+	if err := <-ended; status.Convert(err).Message() != api.ErrStopped.Text {
+		t.Errorf("the stream ends with %v", err)
 	}
 }
 

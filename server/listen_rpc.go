@@ -124,7 +124,8 @@ func (i *interceptors) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	begin := i.metrics.clock.Now()
 	err := i.metrics.countClient(ss.Context(), streamRPC)
 	if err == nil {
-		err = i.refuse(ss.Context(), i.node.Status(), info.FullMethod == snapshotMethod, needsLeader(ss.Context()), info.FullMethod, nil)
+		// One that needs a leader waits for it, see admitStream.
+		err = i.refuse(ss.Context(), i.node.Status(), info.FullMethod == snapshotMethod, false, info.FullMethod, nil)
 	}
 	if err == nil {
 		err = handler(srv, &countedStream{ss, method})
