@@ -22,7 +22,7 @@ const (
 	incomingPrefix = "incoming-"
 	// syncEvery spreads the sync of a snapshot, so that the log's own syncs on
 	// the same disk wait for little. The receiver rests after as much (transfer.go).
-	syncEvery = 1 << 20
+	syncEvery = chunkBytes
 	// syncHurried takes its place while nobody writes.
 	syncHurried = 16 << 20
 	// spareBytes stays free beside a received snapshot, for the log to go on.
@@ -67,9 +67,12 @@ type receiver struct {
 	size   int64
 	at     int64
 	synced int64
-	digest hash.Hash
-	msg    *raftpb.Message
-	meta   SnapshotMeta
+	// hurried says that the chunk before came in a hurry: it was a large one. The last
+	// of a snapshot may not look like it.
+	hurried bool
+	digest  hash.Hash
+	msg     *raftpb.Message
+	meta    SnapshotMeta
 }
 
 func (d *snapshotDir) receive(id identity) *receiver {
@@ -132,7 +135,7 @@ func (r *receiver) chunk(p part) error {
 	r.digest.Write(p.data)
 	r.at += int64(len(p.data))
 	every := int64(syncEvery)
-	if hurried(len(p.data)) {
+	if r.hurried = len(p.data) > chunkBytes; r.hurried {
 		every = syncHurried
 	}
 	if r.at-r.synced < every {

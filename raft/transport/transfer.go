@@ -50,10 +50,6 @@ func (h *hurry) size() int {
 	return hurriedBytes
 }
 
-// hurried reports whether a chunk of so many bytes came in a hurry. The last one of a
-// snapshot may not look like it.
-func hurried(n int) bool { return n > chunkBytes }
-
 // pacer lets the receiver of a snapshot rest after each portion, which it syncs,
 // for as long as that took. So processors, network and disks stay with those who
 // wait for them: HTTP/2 holds the sender back, too. The transfer takes twice as long,
@@ -65,11 +61,11 @@ type pacer struct {
 }
 
 // took rests when a portion is full, or until ctx ends.
-func (p *pacer) took(ctx context.Context, n int) {
+func (p *pacer) took(ctx context.Context, n int, hurried bool) {
 	if p.portion += n; p.portion < syncEvery {
 		return
 	}
-	if hurried(n) {
+	if hurried {
 		p.last, p.portion = p.clock.Now(), 0
 		return
 	}
@@ -249,6 +245,6 @@ func (t *GRPC) takeParts(r *receiver, stream grpc.ServerStream, progress chan<- 
 		case progress <- struct{}{}:
 		default: // the supervisor has not seen the last one yet
 		}
-		pace.took(stream.Context(), n)
+		pace.took(stream.Context(), n, r.hurried)
 	}
 }
