@@ -313,7 +313,7 @@ func TestSnapshotFileErrors(t *testing.T) {
 }
 
 // The golden list of a received snapshot: the digest is checked before the last
-// sync, and both file and directory are durable before anybody hears of it.
+// sync, a portion has its own, and both file and directory are durable before anybody hears of it.
 func TestSnapshotFileCalls(t *testing.T) {
 	fault := vfs.NewFault(vfs.NewMem(1))
 	d, err := openSnapshotDir(fault, "/snap")
@@ -331,7 +331,7 @@ func TestSnapshotFileCalls(t *testing.T) {
 	file := "incoming-0000000000000003-0000000000000046-1-1"
 	want := []string{
 		"free snap", "create " + file, "preallocate " + file + " 262145",
-		"write " + file + " 0+262144", "write " + file + " 262144+1",
+		"write " + file + " 0+262144", "sync " + file, "write " + file + " 262144+1",
 		"sync " + file, "close " + file, "syncdir snap",
 	}
 	if !slices.Equal(got, want) {
