@@ -110,7 +110,7 @@ func Repair(ctx context.Context, cfg Config, damage *DamagedError) (transport.Tr
 func (c *Config) others() (peers []transport.Peer) {
 	for _, p := range c.Peers {
 		if p.ID != c.ID {
-			peers = append(peers, transport.Peer{ID: p.ID, URLs: p.URLs})
+			peers = append(peers, transport.Peer{ID: p.ID, URLs: p.URLs, Incarnation: p.Incarnation})
 		}
 	}
 	return peers

@@ -115,9 +115,10 @@ type StateMachine interface {
 
 // Peer is a member of the cluster, this one included.
 type Peer struct {
-	ID      api.MemberID
-	URLs    []string
-	Learner bool
+	ID          api.MemberID
+	URLs        []string
+	Incarnation uint64 // the transport's, see transport.Peer
+	Learner     bool
 	// Context goes into the entry that adds the member at bootstrap, and so to
 	// the state machine as ConfChange.Context. Equal on all members.
 	Context []byte
@@ -129,7 +130,7 @@ type Config struct {
 	Cluster api.ClusterID
 
 	// Peers is the membership at bootstrap; later only the transport's first
-	// list of addresses. Bootstrap: when the log is empty, begin it with entries
+	// list of peers. Bootstrap: when the log is empty, begin it with entries
 	// that add Peers; all members of a new cluster do so with equal Peers.
 	// A member that joins a running cluster has Bootstrap false.
 	Peers     []Peer

@@ -230,7 +230,7 @@ func (s *Server) nodeConfig(t transport.Transport) (raft.Config, error) {
 		if err != nil {
 			return raft.Config{}, err
 		}
-		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Learner: m.Learner, Context: row})
+		peers = append(peers, raft.Peer{ID: m.ID, URLs: m.PeerURLs, Incarnation: m.Incarnation, Learner: m.Learner, Context: row})
 	}
 	alone, err := json.Marshal(&memberChange{Member: Member{ID: s.id}, Promote: true})
 	if err != nil {

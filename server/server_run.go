@@ -40,7 +40,6 @@ func (s *Server) Run(ctx context.Context) error {
 			s.fail(err)
 		}
 	})
-	s.setPeers() // with the marks of their directories
 	wait.Go(func() { s.lessor.follow(background) })
 	wait.Go(func() { s.lessor.run(background) })
 	wait.Go(func() { s.watchLeader(background) })

@@ -162,7 +162,6 @@ func (m *Stepped) open(t transport.Transport) (err error) {
 		return err
 	}
 	s.lead(m.Node)
-	s.setPeers() // with the marks of their directories
 	s.lessor.await = awaitParked(w.Park)
 	s.wait = m.awaitChange
 	v := s.view()
