@@ -59,6 +59,21 @@ func TestGRPCForgottenMember(t *testing.T) {
 	b.await(t, 1, "up 1")
 }
 
+// TestGRPCHearsNobodyBeforeItsPeers: until it has its peers, and with them the marks of
+// their directories, a member takes nobody for who he says he is.
+func TestGRPCHearsNobodyBeforeItsPeers(t *testing.T) {
+	a, b := startMember(t, 1, memberOptions{incarnation: 10, peerless: true}), startMember(t, 2, memberOptions{incarnation: 21})
+	b.SetPeers([]Peer{a.peer()})
+	b.awaitLog(t, "the member is starting")
+	known := b.peer()
+	known.Incarnation = 20
+	a.SetPeers([]Peer{known})
+	b.await(t, 1, "refused by 1: "+ErrForgotten.Error())
+	if a.count("up")+b.count("up") != 0 {
+		t.Errorf("they met:\n%s\n%s", a.recorder, b.recorder)
+	}
+}
+
 // TestGRPCRefusedAfterRestart: a removal is known from the store, not only from
 // a peer that disappears.
 func TestGRPCRefusedAfterRestart(t *testing.T) {

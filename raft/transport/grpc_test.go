@@ -47,6 +47,7 @@ type memberOptions struct {
 	files    string  // a real directory for snapshots, instead of memory
 	network  string
 
+	peerless    bool // it is not told its peers, not even that there are none
 	incarnation uint64
 	announce    func(context.Context) ([]byte, error)
 }
@@ -99,6 +100,9 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 	}
 	if err := m.Start(h); err != nil {
 		t.Fatal(err)
+	}
+	if !opt.peerless {
+		m.SetPeers(nil)
 	}
 	t.Cleanup(func() {
 		m.Close()

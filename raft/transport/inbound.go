@@ -97,10 +97,17 @@ func (t *GRPC) admit(ctx context.Context) (identity, Handler, error) {
 		return id, nil, err
 	}
 	h := t.handler.Load()
-	if h == nil {
+	if h == nil || !t.knowsPeers() { // without them, one that has lost its directory looks like itself
 		return id, nil, status.Error(codes.Unavailable, "the member is starting")
 	}
 	return id, *h, nil
+}
+
+// knowsPeers reports whether SetPeers was called.
+func (t *GRPC) knowsPeers() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.incarnations != nil
 }
 
 func (t *GRPC) isRemoved(id api.MemberID) bool {
