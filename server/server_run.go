@@ -185,6 +185,9 @@ func (s *Server) introduce(ctx context.Context) error {
 	}
 	if !s.members.published(self) {
 		if err := s.publish(ctx, self); err != nil {
+			if errors.Is(err, ErrForgotten) { // the log itself says so
+				s.fail(err)
+			}
 			return err
 		}
 	}

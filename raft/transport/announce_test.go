@@ -59,6 +59,30 @@ func TestGRPCForgottenMember(t *testing.T) {
 	b.await(t, 1, "up 1")
 }
 
+// TestGRPCForgottenLater: when a member learns by which directory the cluster knows
+// another one, it hears it no more if that one has another.
+func TestGRPCForgottenLater(t *testing.T) {
+	a, b := startMember(t, 1, memberOptions{incarnation: 10}), startMember(t, 2, memberOptions{incarnation: 21})
+	a.SetPeers([]Peer{b.peer()})
+	b.SetPeers([]Peer{a.peer()})
+	b.await(t, 1, "up 1")
+	b.Send(1, []*raftpb.Message{heartbeat(2, 1, 7)})
+	a.await(t, 1, "message MsgHeartbeat from 2")
+	known := b.peer()
+	known.Incarnation = 20
+	a.SetPeers([]Peer{known})
+	b.await(t, 1, "refused by 1: "+ErrForgotten.Error())
+	// A handshake of before may only now come to its stream.
+	late := &inboundStream{mark: 21, done: make(chan struct{}), ended: make(chan struct{})}
+	if err := a.replaceInbound(inboundKey{2, control}, late); !errors.Is(err, ErrForgotten) {
+		t.Errorf("a stream that was let in before: %v", err)
+	}
+	a.Refuse(2)
+	if err := a.replaceInbound(inboundKey{2, control}, &inboundStream{mark: 20, done: make(chan struct{})}); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a stream of a member that was removed meanwhile: %v", err)
+	}
+}
+
 // TestGRPCHearsNobodyBeforeItsPeers: until it has its peers, and with them the marks of
 // their directories, a member takes nobody for who he says he is.
 func TestGRPCHearsNobodyBeforeItsPeers(t *testing.T) {

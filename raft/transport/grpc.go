@@ -190,6 +190,7 @@ func (t *GRPC) SetPeers(peers []Peer) {
 			delete(t.mu.links, id)
 		}
 	}
+	t.endRefusedLocked()
 }
 
 // Refuse implements Transport.
@@ -204,9 +205,14 @@ func (t *GRPC) Refuse(ids ...api.MemberID) {
 			delete(t.mu.links, id)
 		}
 	}
+	t.endRefusedLocked()
+}
+
+// endRefusedLocked ends the streams of members that are not heard any more.
+func (t *GRPC) endRefusedLocked() {
 	for key, in := range t.mu.inbound {
-		if t.mu.removed[key.from] {
-			in.end(ErrRemoved)
+		if err := t.refusalLocked(key.from, in.mark); err != nil {
+			in.end(err)
 		}
 	}
 }

@@ -93,22 +93,35 @@ func (t *GRPC) introduce(from api.MemberID, urls []string) {
 	l.begin()
 }
 
-// checkIncarnation refuses a member that comes with another data directory than
-// the cluster knows it by. Such a member has forgotten its log and its votes:
-// heard as its old self, it could elect a leader that lacks acknowledged writes.
-func (t *GRPC) checkIncarnation(md metadata.MD, from api.MemberID) error {
-	t.mu.Lock()
-	known := t.mu.incarnations[from]
-	t.mu.Unlock()
-	if known == 0 {
-		return nil // it has not told the cluster yet
-	}
+// markOf returns the mark of a data directory in a handshake; 0 is nobody's.
+func markOf(md metadata.MD) uint64 {
 	if v := md.Get(keyIncarnation); len(v) == 1 {
-		if n, err := strconv.ParseUint(v[0], 16, 64); err == nil && n == known {
-			return nil
+		if n, err := strconv.ParseUint(v[0], 16, 64); err == nil {
+			return n
 		}
 	}
-	return ErrForgotten
+	return 0
+}
+
+// refusalLocked says why a member whose data directory has that mark is not heard:
+// it was removed, or comes with another directory than the cluster knows it by. Such a
+// member has forgotten its log and its votes: heard as its old self, it could elect
+// a leader that lacks acknowledged writes.
+func (t *GRPC) refusalLocked(from api.MemberID, mark uint64) error {
+	known := t.mu.incarnations[from] // 0: it has not told the cluster yet
+	switch {
+	case t.mu.removed[from]:
+		return ErrRemoved
+	case known != 0 && known != mark:
+		return ErrForgotten
+	}
+	return nil
+}
+
+func (t *GRPC) refusal(from api.MemberID, mark uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refusalLocked(from, mark)
 }
 
 func (id identity) metadata() metadata.MD {

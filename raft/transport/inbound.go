@@ -87,11 +87,8 @@ func (t *GRPC) admit(ctx context.Context) (identity, Handler, error) {
 	if err == nil {
 		err = id.check(t.cfg.Cluster, t.cfg.ID)
 	}
-	if err == nil && t.isRemoved(id.from) {
-		err = ErrRemoved
-	}
 	if err == nil {
-		err = t.checkIncarnation(md, id.from)
+		err = t.refusal(id.from, markOf(md))
 	}
 	if err != nil {
 		return id, nil, err
@@ -108,12 +105,6 @@ func (t *GRPC) knowsPeers() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mu.incarnations != nil
-}
-
-func (t *GRPC) isRemoved(id api.MemberID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.mu.removed[id]
 }
 
 // admitStream is admit for streams: it answers a good handshake with this
@@ -164,6 +155,7 @@ type inboundKey struct {
 
 // inboundStream is a stream on which a peer sends one class.
 type inboundStream struct {
+	mark  uint64        // of the peer's data directory
 	done  chan struct{} // closed when its receiver has ended
 	once  sync.Once
 	ended chan struct{} // closed to end it
@@ -188,7 +180,8 @@ func (t *GRPC) serveClass(c class, stream grpc.ServerStream) error {
 		return err
 	}
 	key := inboundKey{id.from, c}
-	in := &inboundStream{done: make(chan struct{}), ended: make(chan struct{})}
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	in := &inboundStream{mark: markOf(md), done: make(chan struct{}), ended: make(chan struct{})}
 	if err := t.replaceInbound(key, in); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -222,6 +215,11 @@ func (t *GRPC) serveClass(c class, stream grpc.ServerStream) error {
 // or the order within the class would break.
 func (t *GRPC) replaceInbound(key inboundKey, in *inboundStream) error {
 	t.mu.Lock()
+	if err := t.refusalLocked(key.from, in.mark); err != nil { // since the handshake
+		t.mu.Unlock()
+		close(in.done)
+		return err
+	}
 	old := t.mu.inbound[key]
 	t.mu.inbound[key] = in
 	l, closed := t.mu.links[key.from], t.mu.closed

@@ -239,7 +239,7 @@ func (l *link) accepted(stream grpc.ClientStream) error {
 	if err := id.check(l.t.cfg.Cluster, l.t.cfg.ID); err != nil {
 		return err
 	}
-	if l.t.checkIncarnation(header, l.peer) != nil {
+	if l.t.refusal(l.peer, markOf(header)) != nil {
 		return errStranger // the peer's loss, not ours
 	}
 	return nil
