@@ -106,10 +106,7 @@ func soundLeader(ctx context.Context, t *testing.T, members []*testMember, bad *
 	t.Helper()
 	now := leader(t, members...)
 	for now == bad {
-		r := &pb.MoveLeaderRequest{TargetID: uint64(members[0].id)}
-		if _, err := pb.NewMaintenanceClient(bad.conn).MoveLeader(ctx, r); err != nil {
-			t.Fatal(err)
-		}
+		askToLead(ctx, t, bad, members[0])
 		now = leader(t, members...)
 	}
 	return now

@@ -39,10 +39,10 @@ type testCluster struct {
 	disks   map[string]*vfs.Mem
 	engines map[string]*engine.Memory // what is durable of each member's database
 	change  func(*Config)
-	wrap    func(engine.Engine) engine.Engine // of each engine that is opened; nil: none
-	told    func([]transport.Peer)            // of each list of peers that a transport is given; nil: nobody
-	lives   atomic.Uint64                     // a seed of its own for each start: proposals are told apart by it
-	joins   map[string]bool                   // members that were added to the running cluster
+	wrap    func(engine.Engine) engine.Engine             // of each engine that is opened; nil: none
+	wired   func(transport.Transport) transport.Transport // what a member speaks through; nil: as it is
+	lives   atomic.Uint64                                 // a seed of its own for each start: proposals are told apart by it
+	joins   map[string]bool                               // members that were added to the running cluster
 	mu      struct {
 		sync.Mutex
 		running map[string]*Server
@@ -132,25 +132,14 @@ func (c *testCluster) world(name string) world {
 	return world{
 		transport: func(s *Server, _ *home) (transport.Transport, error) {
 			t := c.net.Node(s.id).Store(s.cfg.FS, s.cfg.snapDir())
-			if c.told == nil {
+			if c.wired == nil {
 				return t, nil
 			}
-			return toldTransport{t, c.told}, nil
+			return c.wired(t), nil
 		},
 		ask:    c.ask,
 		steady: 50 * time.Millisecond,
 	}
-}
-
-// toldTransport shows which peers a member speaks with.
-type toldTransport struct {
-	transport.Transport
-	told func([]transport.Peer)
-}
-
-func (t toldTransport) SetPeers(peers []transport.Peer) {
-	t.told(peers)
-	t.Transport.SetPeers(peers)
 }
 
 // wrapped is the engine that a member sees.

@@ -6,10 +6,16 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/mvcc/engine"
+	"github.com/keelson-io/keelson/raft/transport"
+	"github.com/keelson-io/keelson/raft/vfs"
 )
 
 // TestIdsAreEtcds compares with ids that etcd itself has printed: those of a
@@ -131,5 +137,119 @@ func TestParseURLs(t *testing.T) {
 		if _, err := ParseURLs(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}
+	}
+}
+
+// toldTransport shows which peers a member speaks with.
+type toldTransport struct {
+	transport.Transport
+	told func([]transport.Peer)
+}
+
+func (t toldTransport) SetPeers(peers []transport.Peer) {
+	t.told(peers)
+	t.Transport.SetPeers(peers)
+}
+
+// TestRestartKnowsDirectories: a member that starts again knows by which directory the
+// cluster knows each of the others, whenever one of them comes: it would take one that
+// has lost its own, and its votes with it, for what it was.
+func TestRestartKnowsDirectories(t *testing.T) {
+	c := newTestCluster(3)
+	var members []*testMember
+	for _, name := range c.names {
+		members = append(members, c.start(t, name))
+	}
+	again := members[2]
+	waitFor(t, "all to have told of their directories", func() bool {
+		return !slices.ContainsFunc(again.members.list(), func(m Member) bool { return m.Incarnation == 0 })
+	})
+	known := again.members.current.Load()
+	again.end(t)
+	told := make(chan []transport.Peer, 100)
+	c.wired = func(t transport.Transport) transport.Transport {
+		return toldTransport{t, func(peers []transport.Peer) { told <- peers }}
+	}
+	again = c.start(t, again.cfg.Name)
+	leader(t, append(members[:2:2], again)...)
+	waitFor(t, "a list of peers", func() bool { return len(told) > 0 })
+	for len(told) > 0 {
+		for _, p := range <-told {
+			if m, _ := known.find(p.ID); p.Incarnation != m.Incarnation {
+				t.Errorf("peer %v has directory %x, want %x", p.ID, p.Incarnation, m.Incarnation)
+			}
+		}
+	}
+}
+
+// TestForgottenSaysTheLog: a member that has lost its directory and is let in all the
+// same, by others that do not know of it yet, stops when it has read the log.
+func TestForgottenSaysTheLog(t *testing.T) {
+	c := newTestCluster(3)
+	var members []*testMember
+	for _, name := range c.names {
+		members = append(members, c.start(t, name))
+	}
+	lost := members[2]
+	waitFor(t, "its directory to be known", func() bool {
+		m, _ := members[0].members.find(lost.id)
+		return m.Incarnation != 0
+	})
+	for _, m := range members { // a leader that goes on takes it for what it was
+		m.end(t)
+	}
+	name := lost.cfg.Name
+	c.disks[name], c.engines[name] = vfs.NewMem(9), engine.NewMemory()
+	for _, other := range c.names[:2] {
+		c.start(t, other)
+	}
+	again := c.start(t, name)
+	if again.id != lost.id {
+		t.Fatalf("it is %s, was %s", again.id, lost.id)
+	}
+	if err := again.ended(t); !errors.Is(err, ErrForgotten) {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// deafTransport sends one member no entries.
+type deafTransport struct {
+	transport.Transport
+	deaf *atomic.Uint64
+}
+
+func (t deafTransport) Send(to api.MemberID, msgs []*raftpb.Message) {
+	if uint64(to) == t.deaf.Load() {
+		msgs = slices.DeleteFunc(slices.Clone(msgs), func(m *raftpb.Message) bool { return m.GetType() == raftpb.MsgApp })
+	}
+	t.Transport.Send(to, msgs)
+}
+
+// TestRemovedAnswers: a member that is asked to remove itself, and is gone before its log
+// says so, answers when the others do.
+func TestRemovedAnswers(t *testing.T) {
+	c := newTestCluster(3)
+	var deaf atomic.Uint64
+	c.wired = func(t transport.Transport) transport.Transport { return deafTransport{t, &deaf} }
+	var members []*testMember
+	for _, name := range c.names {
+		members = append(members, c.start(t, name))
+	}
+	lead := leader(t, members...)
+	m := members[0]
+	if m == lead {
+		m = members[1]
+	}
+	waitFor(t, "connections", func() bool { return m.parts.members.mayRemove(m.id) == nil })
+	deaf.Store(uint64(m.id))
+	resp, err := m.admin().MemberRemove(callContext(t), &pb.MemberRemoveRequest{ID: uint64(m.id)})
+	if err != nil || len(resp.Members) != 2 || slices.ContainsFunc(resp.Members, func(left *pb.Member) bool { return left.ID == uint64(m.id) }) {
+		t.Errorf("it answered %v, %v", resp, err)
+	}
+	if m.members.removed(m.id) {
+		t.Error("its log told it")
+	}
+	if err := m.ended(t); !errors.Is(err, ErrRemoved) {
+		t.Errorf("it ended with %v", err)
 	}
 }

@@ -48,7 +48,8 @@ type reconfiguration struct {
 	// promoted counts a promotion that was tried.
 	promoted func(error)
 	// steady is how long a connection must have lasted to count.
-	steady time.Duration
+	steady  time.Duration
+	removed context.Context // ends when this member stops because it was removed
 	// wait waits for a channel, but not for ever; false: the member is gone.
 	wait func(ctx context.Context, changed <-chan struct{}, d time.Duration) bool
 }
@@ -60,7 +61,7 @@ func (s *Server) reconfiguration() *reconfiguration {
 		steady = healthInterval
 	}
 	return &reconfiguration{
-		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.wait,
+		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.wait, removed: s.removed,
 	}
 }
 
@@ -106,7 +107,24 @@ func (c *reconfiguration) remove(ctx context.Context, id api.MemberID) ([]Member
 		return nil, err
 	}
 	c.unseat(ctx, id)
+	if id == c.id {
+		return c.removeSelf(ctx)
+	}
 	return c.propose(ctx, raft.ConfRemove, id, nil)
+}
+
+// removeSelf removes this member. The log may go on without it before it has read there
+// that it is gone; then the others tell it.
+func (c *reconfiguration) removeSelf(ctx context.Context) ([]Member, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.removed, cancel)()
+	list, err := c.propose(ctx, raft.ConfRemove, c.id, nil)
+	if err != nil && c.removed.Err() != nil {
+		left := slices.DeleteFunc(slices.Clone(c.members.list()), func(m Member) bool { return m.ID == c.id })
+		return left, nil
+	}
+	return list, err
 }
 
 func (c *reconfiguration) mayRemove(id api.MemberID) error {

@@ -169,7 +169,7 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 		return // logged by the transport; nothing that ends a member
 	}
 	if reason == ErrRemoved && s.parts.leaving.refused(peer) {
-		s.clock.AfterFunc(stopAfterRemoval, func() { s.fail(fmt.Errorf("%w (member %s)", ErrRemoved, s.id)) })
+		s.clock.AfterFunc(stopAfterRemoval, func() { s.leave(fmt.Errorf("%w (member %s)", ErrRemoved, s.id)) })
 		return
 	}
 	// Who was removed learns of no change after that: those that it waits for may be gone
@@ -179,7 +179,15 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 		// A learner never misses its leader: that it is refused by it must do.
 		leader := s.node.Status().Leader
 		if leader == 0 || leader == peer || silent && s.parts.leaving.silent(s.parts.transport.ActiveSince) {
-			s.fail(fmt.Errorf("%w (member %s, says member %s)", reason, s.id, peer))
+			s.leave(fmt.Errorf("%w (member %s, says member %s)", reason, s.id, peer))
 		}
 	})
+}
+
+// leave ends a member that does not belong to the cluster.
+func (s *Server) leave(reason error) {
+	if errors.Is(reason, ErrRemoved) {
+		s.endRemoved()
+	}
+	s.fail(reason)
 }
