@@ -178,8 +178,13 @@ func refusal(err error) (metadata.MD, error) {
 
 // refused returns the typed refusal that the server sent, or err as it is.
 func refused(err error, trailer metadata.MD) error {
-	if v := trailer.Get(keyRefusal); err != nil && len(v) == 1 && refusals[v[0]] != nil {
-		return fmt.Errorf("%w (%s)", refusals[v[0]], status.Convert(err).Message())
+	v := trailer.Get(keyRefusal)
+	if err == nil || len(v) != 1 || refusals[v[0]] == nil {
+		return err
 	}
-	return err
+	why := refusals[v[0]]
+	if text := status.Convert(err).Message(); text != why.Error() {
+		return fmt.Errorf("%w (%s)", why, text)
+	}
+	return why
 }
