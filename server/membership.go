@@ -49,7 +49,7 @@ type reconfiguration struct {
 	promoted func(error)
 	// steady is how long a connection must have lasted to count.
 	steady  time.Duration
-	removed context.Context // ends when this member stops because it was removed
+	leaving *leaving
 	// wait waits for a channel, but not for ever; false: the member is gone.
 	wait func(ctx context.Context, changed <-chan struct{}, d time.Duration) bool
 }
@@ -61,7 +61,7 @@ func (s *Server) reconfiguration() *reconfiguration {
 		steady = healthInterval
 	}
 	return &reconfiguration{
-		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.wait, removed: s.removed,
+		view: s.view(), node: p.node, log: s.log, since: p.transport.ActiveSince, steady: steady, promoted: s.metrics.promotion, wait: s.wait, leaving: &s.parts.leaving,
 	}
 }
 
@@ -116,11 +116,9 @@ func (c *reconfiguration) remove(ctx context.Context, id api.MemberID) ([]Member
 // removeSelf removes this member. The log may go on without it before it has read there
 // that it is gone; then the others tell it.
 func (c *reconfiguration) removeSelf(ctx context.Context) ([]Member, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.removed, cancel)()
+	ctx, gone := c.leaving.watch(ctx)
 	list, err := c.propose(ctx, raft.ConfRemove, c.id, nil)
-	if err != nil && c.removed.Err() != nil {
+	if gone() && err != nil {
 		left := slices.DeleteFunc(slices.Clone(c.members.list()), func(m Member) bool { return m.ID == c.id })
 		return left, nil
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,9 @@ type leaving struct {
 	self     bool                  // this member was removed
 	waiting  map[api.MemberID]bool // then, the voters that have not refused it
 	patience int                   // how many of them need not
+
+	over  bool                         // this member stops because it was removed
+	asked map[*context.CancelFunc]bool // who asked it to remove itself, and waits
 }
 
 // membersChanged makes the transport follow the applied membership. Apply
@@ -72,6 +76,39 @@ func (l *leaving) begin(now *memberSet) {
 		l.waiting[m.ID] = true
 	}
 	l.patience = len(l.waiting) - quorum(len(l.waiting))
+}
+
+// watch returns a context that ends also when this member stops because it was removed,
+// and what must be called once it is not needed: it reports whether that has happened. There
+// is no goroutine in it, as a simulation has none.
+func (l *leaving) watch(ctx context.Context) (_ context.Context, gone func() bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		cancel()
+	}
+	if l.asked == nil {
+		l.asked = map[*context.CancelFunc]bool{}
+	}
+	l.asked[&cancel] = true
+	return ctx, func() bool {
+		cancel()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.asked, &cancel)
+		return l.over
+	}
+}
+
+// end tells who waits for this member's removal that it was removed.
+func (l *leaving) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	for cancel := range l.asked {
+		(*cancel)()
+	}
 }
 
 // refused notes that a peer knows of this member's removal, and reports whether
@@ -187,7 +224,7 @@ func (s *Server) refusedBy(peer api.MemberID, err error) {
 // leave ends a member that does not belong to the cluster.
 func (s *Server) leave(reason error) {
 	if errors.Is(reason, ErrRemoved) {
-		s.endRemoved()
+		s.parts.leaving.end()
 	}
 	s.fail(reason)
 }

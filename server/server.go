@@ -52,9 +52,6 @@ type Server struct {
 
 	unserved chan struct{} // closed when no client is served any more
 
-	removed    context.Context // ends when this member stops because it was removed
-	endRemoved context.CancelFunc
-
 	parts parts // what Run starts and stops
 }
 
@@ -68,7 +65,6 @@ func newServer(cfg Config, id api.MemberID, cluster api.ClusterID, m *members) *
 
 		unserved: make(chan struct{}),
 	}
-	s.removed, s.endRemoved = context.WithCancel(context.Background())
 	s.ids.state.Store(cfg.Seed ^ uint64(id))
 	s.load = newOverload(&s.cfg, s.Store)
 	s.answers = newAnswers(cfg.Clock, s.load.gate)

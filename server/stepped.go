@@ -165,7 +165,7 @@ func (m *Stepped) open(t transport.Transport) (err error) {
 	s.lessor.await = awaitParked(w.Park)
 	s.wait = m.awaitChange
 	v := s.view()
-	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval, promoted: s.metrics.promotion, wait: s.wait}
+	change := &reconfiguration{view: v, node: m.Node, log: s.log, since: s.parts.transport.ActiveSince, steady: healthInterval, promoted: s.metrics.promotion, wait: s.wait, leaving: &s.parts.leaving}
 	node.Handle(callMember, change.answer)
 	m.services = []service{
 		{&kvService, s}, {&leaseService, s}, {&authService, s},
