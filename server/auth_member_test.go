@@ -26,10 +26,7 @@ func startSecured(t *testing.T) (*testCluster, []*testMember) {
 	t.Helper()
 	c := newTestCluster(3)
 	c.change = cheapHashes
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	leader(t, members...)
 	setUsers(callContext(t), t, pb.NewAuthClient(members[0].conn))
 	return c, members

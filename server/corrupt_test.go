@@ -211,10 +211,7 @@ func TestSoundMembersPass(t *testing.T) {
 		cfg.Maintenance.CorruptCheckTime, cfg.Maintenance.CompactHashCheckTime = 20*time.Millisecond, 20*time.Millisecond
 		cfg.Maintenance.RollingHashCheckTime = 20 * time.Millisecond
 	}
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	leader(t, members...)
 	begin := time.Now()

@@ -78,10 +78,7 @@ func newest(members []*testMember) (rev api.Revision) {
 
 func TestHashesAgree(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	leader(t, members...)
 	for i := range 60 {
@@ -174,10 +171,7 @@ func TestMoveLeaderLost(t *testing.T) {
 
 func TestMoveLeaderRefusals(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	old := leader(t, members...)
 	client := pb.NewMaintenanceClient(old.conn)
@@ -206,10 +200,7 @@ func TestMoveLeaderRefusals(t *testing.T) {
 // TestDefragmentRPC writes while every member rewrites its file.
 func TestDefragmentRPC(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	leader(t, members...)
 	stop, wrote := make(chan struct{}), make(chan int)

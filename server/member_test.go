@@ -213,6 +213,15 @@ func (c *testCluster) start(t testing.TB, name string) *testMember {
 	return m
 }
 
+// startAll starts the members in the order of their names.
+func (c *testCluster) startAll(t testing.TB) (members []*testMember) {
+	t.Helper()
+	for _, name := range c.names {
+		members = append(members, c.start(t, name))
+	}
+	return members
+}
+
 // end stops the member and checks its store.
 func (m *testMember) end(t testing.TB) {
 	t.Helper()
@@ -295,10 +304,7 @@ func leader(t testing.TB, members ...*testMember) *testMember {
 
 func TestThreeMembers(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	first := leader(t, members...)
 	if _, err := pb.NewLeaseClient(members[0].conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: 5, TTL: 600}); err != nil {
@@ -365,10 +371,7 @@ func askLeases(ctx context.Context, t *testing.T, m *testMember) {
 func TestSnapshotReplacesTheStore(t *testing.T) {
 	c := newTestCluster(3)
 	c.change = func(cfg *Config) { cfg.LogRetentionBytes = 1 << 10 }
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	first := leader(t, members...)
 	behind := members[0]

@@ -156,10 +156,7 @@ func (t toldTransport) SetPeers(peers []transport.Peer) {
 // has lost its own, and its votes with it, for what it was.
 func TestRestartKnowsDirectories(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	again := members[2]
 	waitFor(t, "all to have told of their directories", func() bool {
 		return !slices.ContainsFunc(again.members.list(), func(m Member) bool { return m.Incarnation == 0 })
@@ -186,10 +183,7 @@ func TestRestartKnowsDirectories(t *testing.T) {
 // same, by others that do not know of it yet, stops when it has read the log.
 func TestForgottenSaysTheLog(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	lost := members[2]
 	waitFor(t, "its directory to be known", func() bool {
 		m, _ := members[0].members.find(lost.id)
@@ -231,10 +225,7 @@ func TestRemovedAnswers(t *testing.T) {
 	c := newTestCluster(3)
 	var deaf atomic.Uint64
 	c.wired = func(t transport.Transport) transport.Transport { return deafTransport{t, &deaf} }
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	lead := leader(t, members...)
 	m := members[0]
 	if m == lead {

@@ -216,10 +216,7 @@ func TestMembersChangeUnderLoad(t *testing.T) {
 // TestMemberRefusals has etcd's texts in etcd's order of checks.
 func TestMemberRefusals(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	lead := leader(t, members...)
 	follower := members[0]
 	if follower == lead {
@@ -414,10 +411,7 @@ func TestJoinBySnapshot(t *testing.T) {
 // whether it had learned of its removal or not, and disturbs nobody.
 func TestRemovedMemberReturns(t *testing.T) {
 	c := newTestCluster(3)
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	lead := leader(t, members...)
 	var out, stays *testMember
 	for _, m := range members {
@@ -520,10 +514,7 @@ func TestForceNewCluster(t *testing.T) {
 	c := newTestCluster(3)
 	force := false
 	c.change = func(cfg *Config) { cfg.ForceNewCluster = force }
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	lead := leader(t, members...)
 	for i := range 20 {
 		if _, err := lead.kv().Put(callContext(t), &pb.PutRequest{Key: []byte(fmt.Sprint("k", i))}); err != nil {

@@ -64,10 +64,7 @@ func TestQuotaLifeCycle(t *testing.T) {
 	var rewrites atomic.Int64
 	c.wrap = func(e engine.Engine) engine.Engine { return &spongy{Engine: e, rewrites: &rewrites} }
 	c.change = func(cfg *Config) { cfg.QuotaBytes = 2 << 20 }
-	var members []*testMember
-	for _, name := range c.names {
-		members = append(members, c.start(t, name))
-	}
+	members := c.startAll(t)
 	ctx := callContext(t)
 	leader(t, members...)
 	if _, err := pb.NewLeaseClient(members[0].conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: 9, TTL: 600}); err != nil {
@@ -147,7 +144,6 @@ func mustFreeWhenFull(ctx context.Context, t *testing.T, m *testMember, n int) {
 	}
 }
 
-// moveLeader makes another member lead, by the RPC.
 // askToLead asks the leader to make another member the leader. A machine with other work
 // may need more than one try: a transfer ends with the election timeout, and
 // another member may win.
@@ -159,7 +155,7 @@ func askToLead(ctx context.Context, t *testing.T, now, next *testMember) {
 	}
 }
 
-// moveLeader has another member lead.
+// moveLeader makes another member lead, by the RPC.
 func moveLeader(ctx context.Context, t *testing.T, members []*testMember) *testMember {
 	t.Helper()
 	next := members[0]
