@@ -3,10 +3,13 @@ package transport
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -31,6 +34,14 @@ func TestGRPCAnnounce(t *testing.T) {
 	}
 	if _, err := ask(startMember(t, 3, memberOptions{})); status.Code(err) != codes.Unimplemented {
 		t.Errorf("nothing to announce: %v", err)
+	}
+	cc := connection(t, a)
+	for _, protocol := range [][]string{nil, {"0"}, {protocolVersion, protocolVersion}} {
+		ctx := metadata.NewOutgoingContext(t.Context(), metadata.MD{keyProtocol: protocol})
+		err := cc.Invoke(ctx, announceMethod, &mem.BufferSlice{mem.SliceBuffer(nil)}, new(mem.BufferSlice))
+		if err == nil || !strings.Contains(err.Error(), ErrWrongProtocol.Error()) {
+			t.Errorf("protocol %q: %v", protocol, err)
+		}
 	}
 }
 

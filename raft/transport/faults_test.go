@@ -264,19 +264,25 @@ func TestGRPCRandomBytesOnThePort(t *testing.T) {
 	}
 }
 
-// intruder opens a stream with a good handshake of member 1 and sends raw frames.
-func intruder(t *testing.T, m *member, method string, desc *grpc.StreamDesc, from uint64) grpc.ClientStream {
+// connection is a client of a member's that sends messages as they are.
+func connection(t *testing.T, m *member) *grpc.ClientConn {
 	t.Helper()
 	cc, err := grpc.NewClient("passthrough:///"+m.address(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cc.Close() })
+	return cc
+}
+
+// intruder opens a stream with a good handshake of member 1 and sends raw frames.
+func intruder(t *testing.T, m *member, method string, desc *grpc.StreamDesc, from uint64) grpc.ClientStream {
+	t.Helper()
 	id := testIdentity
 	if from != 1 {
 		id.from = 0
 	}
-	stream, err := cc.NewStream(metadata.NewOutgoingContext(t.Context(), id.metadata()), desc, method)
+	stream, err := connection(t, m).NewStream(metadata.NewOutgoingContext(t.Context(), id.metadata()), desc, method)
 	if err != nil {
 		t.Fatal(err)
 	}

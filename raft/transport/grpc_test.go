@@ -116,6 +116,13 @@ func startMember(t testing.TB, id api.MemberID, opt memberOptions) *member {
 func (m *member) peer() Peer      { return Peer{ID: m.id, URLs: []string{m.url}} }
 func (m *member) address() string { return strings.TrimPrefix(m.url, "http://") }
 
+// hearsNobody: no stream of another member comes here.
+func (m *member) hearsNobody() bool {
+	m.GRPC.mu.Lock()
+	defer m.GRPC.mu.Unlock()
+	return len(m.GRPC.mu.inbound) == 0
+}
+
 // connect makes the members each other's peers and waits until all are up.
 func connect(t testing.TB, members ...*member) {
 	t.Helper()
@@ -342,6 +349,48 @@ func TestGRPCRemovedMember(t *testing.T) {
 	}
 	if _, err := a.GRPC.Call(t.Context(), 2, 1, nil); !errors.Is(err, ErrUnknownPeer) {
 		t.Fatalf("call to a removed member: %v", err)
+	}
+	eventually(t, "the other one is not spoken to any more", b.hearsNobody)
+}
+
+// TestGRPCPeerMoves: a peer whose addresses change is spoken to at the new ones alone.
+func TestGRPCPeerMoves(t *testing.T) {
+	a, old := pair(t)
+	moved := startMember(t, 2, memberOptions{})
+	old.SetPeers(nil)
+	moved.SetPeers([]Peer{a.peer()})
+	a.SetPeers([]Peer{moved.peer()})
+	eventually(t, "the old addresses are left", old.hearsNobody)
+	moved.await(t, 1, "up 1")
+	eventually(t, "a message", func() bool {
+		a.Send(2, []*raftpb.Message{heartbeat(1, 2, 5)})
+		return moved.count("message MsgHeartbeat from 1") > 0
+	})
+	if old.count("message") > 0 {
+		t.Errorf("heard at the old addresses:\n%s", old.recorder)
+	}
+}
+
+// TestRefusalsInTheLog: a peer that is refused again and again does not fill the log.
+func TestRefusalsInTheLog(t *testing.T) {
+	now := clock.NewFake(time.Unix(1, 0))
+	a := &GRPC{cfg: GRPCConfig{Clock: now}}
+	for i, step := range []struct {
+		after  time.Duration
+		text   string
+		logged bool
+	}{
+		{0, "one", true},
+		{0, "one", false},
+		{refusalLogEvery - 1, "one", false},
+		{1, "one", true},
+		{0, "two", true},
+		{0, "one", true},
+	} {
+		now.Advance(step.after)
+		if got := a.isNewRefusal(step.text); got != step.logged {
+			t.Errorf("step %d: %v", i, got)
+		}
 	}
 }
 

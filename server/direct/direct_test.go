@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/keelson-io/keelson/server/direct"
 	"github.com/keelson-io/keelson/server/h2test"
@@ -98,8 +99,12 @@ func does(req []byte) (body []byte, how string, err error) {
 	n, _ := strconv.Atoi(f[0])
 	body = make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(len(req))}).Read(body)
-	if f[1] == "fail" {
+	switch f[1] {
+	case "fail":
 		err = status.Error(codes.FailedPrecondition, "it's 100% bröken\n")
+	case "explain":
+		s, _ := status.New(codes.Aborted, "because").WithDetails(wrapperspb.String("of that"))
+		err = s.Err()
 	}
 	return body, f[1], err
 }
@@ -448,7 +453,8 @@ func TestLongRequest(t *testing.T) {
 		body := message(text)
 		c.Must(c.Framer.WriteData(id, false, body[:2])) // the prefix in two
 		body, used = body[2:], used+2
-		for own := int64(2); len(body) > 0; {
+		own := int64(2)
+		for len(body) > 0 {
 			const padding = 250
 			n := min(len(body), 700)
 			whole := int64(n) + padding + 1
@@ -463,6 +469,9 @@ func TestLongRequest(t *testing.T) {
 		c.Sync()
 		if !is(st, text) || !st.Cut || st.Reset != http2.ErrCodeNo { // the client has not said that this is all
 			t.Fatalf("round %d: %v", round, st)
+		}
+		if st.Granted > own {
+			t.Errorf("round %d: %d bytes were granted for %d", round, st.Granted, own)
 		}
 	}
 	if s.taken.Load() != 3 {

@@ -74,6 +74,7 @@ func asGRPC() []request {
 		{"another format", plain, append([]byte{2}, ok[1:]...), true, false},
 		{"too long", plain, []byte{0, 0, 32, 0, 1}, true, false},
 		{"failing", plain, message("0 fail 1"), true, false},
+		{"failing with details", plain, message("0 explain 1"), true, false},
 		{"two messages", plain, append(bytes.Clone(ok), ok...), true, false},
 		{"no time", with("grpc-timeout", "0S"), ok, false, false},
 		{"bad timeout", with("grpc-timeout", "5X"), ok, false, false},

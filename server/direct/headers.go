@@ -45,7 +45,6 @@ var errHeaders = errors.New("a block of headers that is too long")
 func newHeaders(ctx context.Context, most uint32) *headers {
 	h := &headers{most: most, base: ctx}
 	h.dec = hpack.NewDecoder(tableBytes, h.add)
-	h.dec.SetMaxStringLength(int(most))
 	h.enc = hpack.NewEncoder(&h.out)
 	return h
 }

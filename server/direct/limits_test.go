@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -340,8 +341,11 @@ func (s *served) draining(c *h2test.Client, path string) (drained <-chan struct{
 // TestDrain: a server that stops finishes what it has taken, and takes nothing more.
 func TestDrain(t *testing.T) {
 	s := start(t, 0, 1000)
+	idle := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	id := call(idle, taken, "5 now 1")
+	idle.Until("the answer", nil, func() bool { return idle.Streams[id].Ended })
 	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
-	id := call(c, taken, "5 wait 1")
+	id = call(c, taken, "5 wait 1")
 	o := s.find(t, c, "5 wait 1")
 	drained := s.draining(c, taken)
 	o.call.Done()
@@ -373,6 +377,26 @@ func TestMostStreams(t *testing.T) {
 	c.Until("the refusal", nil, func() bool { return c.Streams[id].Ended })
 	if c.Streams[id].Reset != http2.ErrCodeRefusedStream {
 		t.Errorf("%v", c.Streams[id])
+	}
+}
+
+// TestTooLong: a connection ends, as grpc-go's do, at a frame or a field that is longer than the server takes.
+func TestTooLong(t *testing.T) {
+	for name, send := range map[string]func(c *h2test.Client) error{
+		"frame": func(c *h2test.Client) error {
+			return c.Framer.WriteData(c.Open(false, fields(taken)...), true, make([]byte, 16<<10+1))
+		},
+		"field": func(c *h2test.Client) error {
+			block := c.Block(fields(taken, "token", strings.Repeat("~", mostHeaders+1))...)
+			return c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := h2test.Dial(t, start(t, 0, 1000).addr, 65535, 65535, 0)
+			c.Away = true // it need not be told why
+			c.Must(send(c))
+			c.Until("the end", nil, func() bool { return c.Closed })
+		})
 	}
 }
 
