@@ -1,9 +1,11 @@
 package mvcc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand"
+	"slices"
 	"testing"
 
 	"github.com/keelson-io/keelson/api"
@@ -125,6 +127,66 @@ func TestDamagedRecordIsFound(t *testing.T) {
 	}
 }
 
+// TestDamagedRows: rows that no store writes are found when one is opened.
+func TestDamagedRows(t *testing.T) {
+	disk := engine.NewMemory()
+	s := openOn(t, disk, 0)
+	x := s.Begin()
+	if err := x.LeaseGrant(1, 10); err != nil {
+		t.Fatal(err)
+	}
+	x.Put([]byte("key"), []byte("value"), 1)
+	if err := x.Compact(1); err != nil {
+		t.Fatal(err)
+	}
+	x.End()
+	s.Seal(1, 1)
+	s.Publish()
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	commit := func(op engine.Op) {
+		t.Helper()
+		if err := disk.Commit(&engine.Batch{Ops: []engine.Op{op}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := revision{main: 9}.appendTo(nil)
+	for _, row := range []engine.Op{
+		{Bucket: engine.Meta, Key: metaIndex, Value: make([]byte, 7)},
+		{Bucket: engine.Meta, Key: metaTerm, Value: make([]byte, 9)},
+		{Bucket: engine.Meta, Key: metaScheduled, Value: make([]byte, 4)},
+		{Bucket: engine.Meta, Key: metaFinished, Value: make([]byte, 18)},
+		{Bucket: engine.Meta, Key: metaTrusted, Value: make([]byte, 3)},
+		{Bucket: engine.Meta, Key: metaTrusted, Value: make([]byte, 20)},
+		{Bucket: engine.Meta, Key: metaChain, Value: make([]byte, 5)},
+		{Bucket: engine.Meta, Key: metaChain, Value: make([]byte, chainRowLen)},
+		{Bucket: engine.Lease, Key: leaseKey(1), Value: encodeLease(2, 10, 0)},
+		{Bucket: engine.Lease, Key: leaseKey(0), Value: encodeLease(0, 10, 0)},
+		{Bucket: engine.Lease, Key: []byte{1}, Value: encodeLease(1, 10, 0)},
+		{Bucket: engine.Lease, Key: leaseKey(1), Value: []byte{0x80}},
+		{Bucket: engine.Lease, Key: leaseKey(1), Value: []byte{0x08, 0x80}},
+		{Bucket: engine.Lease, Key: leaseKey(1), Value: []byte{0x20, 1}},
+		{Bucket: engine.Key, Key: []byte{1}, Value: []byte("x")},
+		{Bucket: engine.Key, Key: whole[:len(whole)-1], Value: []byte("x")},
+		{Bucket: engine.Key, Key: append(slices.Clone(whole), 'x'), Value: []byte("x")},
+		{Bucket: engine.Key, Key: append(slices.Clone(whole), 't', 't'), Value: []byte("x")},
+		{Bucket: engine.Key, Key: bytes.Replace(whole, []byte("_"), []byte("-"), 1), Value: []byte("x")},
+		{Bucket: engine.Key, Key: revision{main: -1}.appendTo(nil), Value: []byte("x")},
+		{Bucket: engine.Key, Key: revision{main: 9, sub: -1}.appendTo(nil), Value: []byte("x")},
+	} {
+		before := engine.Op{Bucket: row.Bucket, Key: row.Key, Value: s.state.Load().view.Get(row.Bucket, row.Key)}
+		commit(row)
+		if _, err := Open(Config{Clock: clock.System(), Engine: disk}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("bucket %s, key %x, value %x: opened with %v", row.Bucket, row.Key, row.Value, err)
+		}
+		commit(before)
+	}
+	if _, err := Open(Config{Clock: clock.System(), Engine: disk}); err != nil {
+		t.Errorf("with all rows as they were: %v", err)
+	}
+}
+
 func mustRead(t testing.TB, s *Store) *ReadTxn {
 	t.Helper()
 	x, err := s.Read(0)
@@ -175,6 +237,14 @@ func TestDamageUnderReaders(t *testing.T) {
 	}
 	if err := s.History(2, 5, func(*Event) bool { return true }); !errors.Is(err, ErrCorrupt) {
 		t.Fatalf("history: %v", err)
+	}
+	command{kind: "txn", ops: []commandOp{{key: "e", value: "x"}}}.applyTo(t, s, 5) // in memory, after the damage
+	if err := s.History(2, 6, func(*Event) bool { return true }); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("history with newer events: %v", err)
+	}
+	calls := 0
+	if err := s.History(2, 6, func(*Event) bool { calls++; return false }); err != nil || calls != 1 {
+		t.Fatalf("a history of which one event is wanted: %d, %v", calls, err)
 	}
 }
 

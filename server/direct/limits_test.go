@@ -341,19 +341,19 @@ func (s *served) draining(c *h2test.Client, path string) (drained <-chan struct{
 // TestDrain: a server that stops finishes what it has taken, and takes nothing more.
 func TestDrain(t *testing.T) {
 	s := start(t, 0, 1000)
-	idle := h2test.Dial(t, s.addr, 65535, 65535, 0)
-	id := call(idle, taken, "5 now 1")
-	idle.Until("the answer", nil, func() bool { return idle.Streams[id].Ended })
 	c := h2test.Dial(t, s.addr, 65535, 65535, 0)
-	id = call(c, taken, "5 wait 1")
+	id := call(c, taken, "5 wait 1")
 	o := s.find(t, c, "5 wait 1")
+	idle := h2test.Dial(t, s.addr, 65535, 65535, 0)
+	other := call(idle, taken, "5 now 1")
+	idle.Until("the answer", nil, func() bool { return idle.Streams[other].Ended })
 	drained := s.draining(c, taken)
 	o.call.Done()
 	c.Until("the answer", nil, func() bool { return c.Streams[id].Ended })
 	<-drained
 	late := h2test.Dial(t, s.addr, 65535, 65535, 0)
 	before := s.taken.Load()
-	other := call(late, taken, "5 now 1")
+	other = call(late, taken, "5 now 1")
 	late.Until("the answer", nil, func() bool { return late.Streams[other].Ended })
 	late.Conn.Close()
 	if s.taken.Load() != before {
