@@ -42,9 +42,9 @@ type core struct {
 	applied     uint64
 	confIndex   uint64 // newest membership entry handed to apply
 
-	proposals proposals // batch.go
-	election  election  // elect.go
-	read      readState // below
+	proposals proposals   // batch.go
+	election  election    // elect.go
+	reads     []readState // below, the oldest first
 
 	fx effects
 }
@@ -62,10 +62,9 @@ type coreConfig struct {
 	logger                        etcdraft.Logger
 }
 
-// readState is the one read request under way; readers that come meanwhile
-// share the next.
+// readState is a read request under way.
 type readState struct {
-	id     uint64 // 0: none
+	id     uint64 // of later ones greater
 	issued bool   // handed to raft, which may lose it
 	at     uint64 // tick of issue
 }
@@ -169,8 +168,10 @@ func (c *core) tick() {
 	c.expire()
 	c.resend()
 	c.checkLeader()
-	if c.read.issued && c.now-c.read.at >= uint64(2*c.cfg.heartbeatTicks) {
-		c.read.issued = false // the request or its answer was lost: ask again
+	for i := range c.reads {
+		if r := &c.reads[i]; r.issued && c.now-r.at >= uint64(2*c.cfg.heartbeatTicks) {
+			r.issued = false // the request or its answer was lost: ask again
+		}
 	}
 }
 
@@ -230,24 +231,28 @@ func (c *core) countLearner(m *raftpb.Message) {
 // committed here. Only then does a leader know all that was acknowledged.
 func (c *core) termCommitted() bool { return c.handedTerm == c.term }
 
-// startRead begins a read barrier; effects.reads answers it. One at a time.
-func (c *core) startRead(id uint64) {
-	if c.read.id != 0 {
-		panic("raft: two read requests at once")
+// startRead begins a read barrier; effects.reads answers it.
+func (c *core) startRead(id uint64) { c.reads = append(c.reads, readState{id: id}) }
+
+// dropReads forgets the read barriers up to id.
+func (c *core) dropReads(id uint64) {
+	n := 0
+	for n < len(c.reads) && c.reads[n].id <= id {
+		n++
 	}
-	c.read = readState{id: id}
+	c.reads = append(c.reads[:0], c.reads[n:]...)
 }
 
-// dropRead forgets the read barrier under way.
-func (c *core) dropRead() { c.read = readState{} }
-
-func (c *core) issueRead() {
-	leads := c.role == etcdraft.StateLeader
-	if c.read.id == 0 || c.read.issued || c.lead == 0 || leads && !c.termCommitted() {
+func (c *core) issueReads() {
+	if leads := c.role == etcdraft.StateLeader; c.lead == 0 || leads && !c.termCommitted() {
 		return
 	}
-	c.read.issued, c.read.at = true, c.now
-	c.rn.ReadIndex(binary.LittleEndian.AppendUint64(nil, c.read.id))
+	for i := range c.reads {
+		if r := &c.reads[i]; !r.issued {
+			r.issued, r.at = true, c.now
+			c.rn.ReadIndex(binary.LittleEndian.AppendUint64(nil, r.id))
+		}
+	}
 }
 
 // effects lets everything come out that the events so far call for. The caller
@@ -255,7 +260,7 @@ func (c *core) issueRead() {
 func (c *core) effects() *effects {
 	c.ready()
 	c.campaignAlone()
-	c.issueRead()
+	c.issueReads()
 	c.flush()
 	c.ready()
 	return &c.fx
@@ -297,8 +302,9 @@ func (c *core) readAnswered(rs etcdraft.ReadState) {
 	if len(rs.RequestCtx) != 8 {
 		return
 	}
-	if id := binary.LittleEndian.Uint64(rs.RequestCtx); id != 0 && id == c.read.id {
-		c.read = readState{}
+	id := binary.LittleEndian.Uint64(rs.RequestCtx)
+	if slices.ContainsFunc(c.reads, func(r readState) bool { return r.id == id }) {
+		c.dropReads(id) // whose readers came before these
 		c.fx.reads = append(c.fx.reads, readReady{id: id, index: rs.Index})
 	}
 }
@@ -322,7 +328,9 @@ func (c *core) softState(ss *etcdraft.SoftState) {
 	if ss.Lead != c.lead {
 		c.lead = ss.Lead
 		c.leadSince = c.now
-		c.read.issued = false
+		for i := range c.reads {
+			c.reads[i].issued = false
+		}
 		c.leaderChanged()
 	}
 	c.role = ss.RaftState

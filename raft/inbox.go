@@ -17,8 +17,9 @@ type inbox struct {
 		inboxItems
 		bytes   int  // of commands
 		stopped bool // nothing is taken any more
-		// A barrier is under way: who waits for the next one has the loop woken by its end.
-		reading bool
+		// Readers whose barriers are under way. If they are no longer few, whoever waits
+		// for the next one has the loop woken by their end.
+		reading int
 
 		// What the core held of commands when it last looked here.
 		coreCount, coreBytes int
@@ -81,11 +82,12 @@ func (b *inbox) join(born uint64, then func(error)) (*readBatch, error) {
 		return nil, ErrStopped
 	}
 	batch := b.mu.reads
-	wake := batch == nil && !b.mu.reading
+	wake := batch == nil && b.mu.reading < fewReaders
 	if batch == nil {
 		batch = &readBatch{done: make(chan struct{}), born: born}
 		b.mu.reads = batch
 	}
+	batch.readers++
 	if then != nil {
 		batch.then = append(batch.then, then)
 	}
@@ -96,11 +98,11 @@ func (b *inbox) join(born uint64, then func(error)) (*readBatch, error) {
 	return batch, nil
 }
 
-// readEnds says that no barrier is under way any more.
-func (b *inbox) readEnds() {
+// readEnds says that the barriers of so many readers are under way no more.
+func (b *inbox) readEnds(readers int) {
 	b.mu.Lock()
-	b.mu.reading = false
-	wake := b.mu.reads != nil
+	b.mu.reading -= readers
+	wake := b.mu.reads != nil && b.mu.reading < fewReaders
 	b.mu.Unlock()
 	if wake {
 		b.signal()
@@ -138,9 +140,9 @@ func (b *inbox) post(fn func()) bool {
 	return ok
 }
 
-// take swaps the contents for those of `into`, whose slices are reused. Reads
-// are left when the loop cannot begin one.
-func (b *inbox) take(into *inboxItems, core *proposals, reads bool) {
+// take swaps the contents for those of `into`, whose slices are reused. Readers are
+// left while many wait for barriers that have begun.
+func (b *inbox) take(into *inboxItems, core *proposals) {
 	clear(into.messages)
 	clear(into.commands)
 	clear(into.batches)
@@ -152,9 +154,9 @@ func (b *inbox) take(into *inboxItems, core *proposals, reads bool) {
 	into.batches, b.mu.batches = b.mu.batches, into.batches[:0]
 	into.events, b.mu.events = b.mu.events, into.events[:0]
 	into.reads = nil
-	if reads {
+	if b.mu.reads != nil && b.mu.reading < fewReaders {
 		into.reads, b.mu.reads = b.mu.reads, nil
-		b.mu.reading = into.reads != nil
+		b.mu.reading += into.reads.readers
 	}
 	b.mu.coreCount, b.mu.coreBytes = core.count+len(into.commands), core.bytes+b.mu.bytes
 	b.mu.bytes = 0

@@ -1,9 +1,28 @@
 package raft
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
-// TestReadersWakeTheLoop: readers that wait have the loop's token, or a barrier is under way
-// whose end gives it.
+// checkReads: the core works on the barriers that the node knows, and the inbox counts their readers.
+func checkReads(t testing.TB, n *Node) {
+	t.Helper()
+	var ids, known []uint64
+	readers := 0
+	for _, b := range n.reading {
+		known, readers = append(known, b.id), readers+b.readers
+	}
+	for _, r := range n.core.reads {
+		ids = append(ids, r.id)
+	}
+	if !slices.Equal(ids, known) || n.inbox.mu.reading != readers {
+		t.Fatalf("barriers %d in the core, %d in the node; %d readers, %d are counted", ids, known, readers, n.inbox.mu.reading)
+	}
+}
+
+// TestReadersWakeTheLoop: readers that wait have the loop's token, or so many barriers are
+// under way that their end gives it.
 func TestReadersWakeTheLoop(t *testing.T) {
 	b := newInbox()
 	token := func(want bool) {
@@ -19,37 +38,46 @@ func TestReadersWakeTheLoop(t *testing.T) {
 			}
 		}
 	}
-	join := func() {
-		if _, err := b.join(0, nil); err != nil {
-			t.Fatal(err)
+	join := func(readers int) {
+		for range readers {
+			if _, err := b.join(0, nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	take := func(reads, want bool) {
+	take := func(readers int) {
 		t.Helper()
 		var in inboxItems
-		if b.take(&in, &proposals{}, reads); (in.reads != nil) != want {
-			t.Fatalf("readers were taken: %v", in.reads != nil)
+		b.take(&in, &proposals{})
+		if got := in.reads; got == nil && readers > 0 || got != nil && got.readers != readers {
+			t.Fatalf("taken: %+v, not %d readers", got, readers)
 		}
 	}
-	join()
+	join(1)
 	token(true)
-	join()
+	join(1)
 	token(false)
-	take(true, true)
-	b.readEnds() // nobody waits
+	take(2)
+	b.readEnds(2) // nobody waits
 	token(false)
-	join()
+	join(fewReaders - 1)
 	token(true)
-	take(true, true)
-	join() // while one is under way
-	token(false)
-	take(false, false)
-	b.readEnds()
+	take(fewReaders - 1)
+	join(3) // beside few
 	token(true)
-	take(true, true)
-	join()
-	take(true, true) // the one that was under way was given up
-	take(true, false)
-	join()
+	take(3)
+	join(5) // beside many
+	token(false)
+	take(0)
+	b.readEnds(2) // they are still many
+	token(false)
+	take(0)
+	b.readEnds(1)
+	token(true)
+	take(5)
+	take(0)
+	b.readEnds(5 + fewReaders - 1)
+	token(false)
+	join(1)
 	token(true)
 }

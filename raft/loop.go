@@ -3,6 +3,7 @@ package raft
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -90,7 +91,7 @@ func (t *oneTimer) set(d time.Duration) {
 
 // takeIn gives the core what has come in.
 func (n *Node) takeIn(in *inboxItems) {
-	n.inbox.take(in, &n.core.proposals, n.reading == nil)
+	n.inbox.take(in, &n.core.proposals)
 	for _, m := range in.messages {
 		n.core.step(m)
 	}
@@ -103,7 +104,8 @@ func (n *Node) takeIn(in *inboxItems) {
 	}
 	if in.reads != nil {
 		n.readID++
-		n.reading = in.reads
+		in.reads.id = n.readID
+		n.reading = append(n.reading, in.reads)
 		n.core.startRead(n.readID)
 	}
 }
@@ -132,11 +134,10 @@ func (n *Node) carryOut(fx *effects) {
 		n.sendSnapshot(m)
 	}
 	for _, r := range fx.reads {
-		b := n.reading
-		n.reading = nil
-		b.index = r.index
-		n.waits.add(b)
-		n.inbox.readEnds()
+		n.readsEnd(r.id, func(b *readBatch) {
+			b.index = r.index
+			n.waits.add(b)
+		})
 	}
 	for _, f := range fx.finished {
 		f.command.finish(f.err)
@@ -194,13 +195,29 @@ func (n *Node) expireReads() {
 		return n.core.timeout(b.born)
 	}
 	n.waits.expire(expired)
-	if n.reading != nil {
-		if err := expired(n.reading); err != nil {
-			n.core.dropRead()
-			n.reading.end(err)
-			n.reading = nil
+	for len(n.reading) > 0 { // the oldest first
+		oldest := n.reading[0]
+		err := expired(oldest)
+		if err == nil {
+			return
 		}
+		n.core.dropReads(oldest.id)
+		n.readsEnd(oldest.id, func(b *readBatch) { b.end(err) })
 	}
+}
+
+// readsEnd takes the barriers up to id out.
+func (n *Node) readsEnd(id uint64, each func(*readBatch)) {
+	ended, readers := 0, 0
+	for _, b := range n.reading {
+		if b.id > id {
+			break
+		}
+		ended, readers = ended+1, readers+b.readers
+		each(b)
+	}
+	n.reading = slices.Delete(n.reading, 0, ended)
+	n.inbox.readEnds(readers)
 }
 
 // checkDisk lets a leader whose disk has stalled step aside: its followers could

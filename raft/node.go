@@ -53,7 +53,7 @@ type Node struct {
 
 	// Owned by the loop goroutine.
 	core       *core
-	reading    *readBatch // the barrier that the core works on
+	reading    []*readBatch // the barriers that the core works on, the oldest first
 	readID     uint64
 	holds      map[uint64]snapshotHold
 	retries    map[uint64]snapshotRetry
@@ -193,7 +193,7 @@ func (n *Node) end() {
 		w.finish(ErrStopped)
 	}
 	n.waits.stop(ErrStopped)
-	for _, b := range []*readBatch{n.reading, left.reads} {
+	for _, b := range append(n.reading, left.reads) {
 		if b != nil {
 			b.end(ErrStopped)
 		}

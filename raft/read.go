@@ -8,14 +8,23 @@ import (
 )
 
 // readBatch is the readers that share one barrier. err is set before done is
-// closed, and then each of then is called.
+// closed, and then each of then is called. Nobody joins once the barrier has begun.
 type readBatch struct {
-	done  chan struct{}
-	then  []func(error) // nobody adds to it once the barrier has begun
-	born  uint64        // tick of the first reader
-	index uint64        // to be applied; known once the leader has answered
-	err   error
+	done    chan struct{}
+	then    []func(error)
+	readers int
+	born    uint64 // tick of the first reader
+	id      uint64 // of the barrier, once it has begun
+	index   uint64 // to be applied; known once the leader has answered
+	err     error
 }
+
+// fewReaders is up to how many wait for barriers that have begun while one begins for whoever
+// comes. Beyond that they gather for the next one, which costs the same for any number.
+//
+// Invariant: the readers of a barrier came before its request left. So they also came before
+// that of any later barrier, and the answer to one ends all older ones, and none that is later.
+const fewReaders = 8
 
 // ReadBarrier returns when this member has applied and published everything
 // that any member had acknowledged before the call. It survives changes of

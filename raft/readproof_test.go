@@ -93,7 +93,7 @@ func TestTwoOfFive(t *testing.T) {
 		t.Fatalf("%v of term %d, applied %d", leader.role, leader.term, s.members[3].node.Status().Applied)
 	}
 	do("read 2")
-	reader := s.members[2].node.reading
+	reader := s.members[2].node.reading[0]
 	among("1", "2")
 	select {
 	case <-reader.done:

@@ -445,6 +445,7 @@ func (m *scripted) turn() {
 	appends, applies := len(m.node.append.tasks.mu.items), len(m.node.applies.mu.items)
 	t := m.node.turn(&m.in)
 	m.node.work.Wait()
+	checkReads(m.s.t, m.node)
 	if t.campaign > 0 {
 		m.s.printf("%s: will campaign in %v", m.id, t.campaign.Round(time.Millisecond))
 	}

@@ -212,6 +212,7 @@ func (m *simMember) turn() {
 	s := m.s
 	for range 2 { // the second for what the first has posted
 		t := m.node.turn(&m.in)
+		checkReads(s.t, m.node)
 		if t.campaign != 0 {
 			m.campaign++
 		}
