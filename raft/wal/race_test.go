@@ -7,6 +7,9 @@ import (
 	"sync"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -104,6 +107,11 @@ func TestEntriesLimits(t *testing.T) {
 	check(t, w.Append(&HardState{Term: 1}, entries(1, 30, 1, 2000)))
 	check(t, w.Sync())
 	check(t, w.Append(nil, entries(31, 40, 1, 2000)))
+	for _, e := range []*raftpb.Entry{entry(1, 1, 1), entry(127, 128, 127), entry(1<<40, 1<<20, 128), entry(1<<62, 3, 2000)} {
+		if want := uint64(proto.Size(e)); encodedSize(e) != want {
+			t.Fatalf("%d bytes for an entry of %d", encodedSize(e), want)
+		}
+	}
 	one := encodedSize(entry(1, 1, 2000))
 	for _, c := range []struct {
 		lo, hi api.Index
