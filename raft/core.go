@@ -236,11 +236,7 @@ func (c *core) startRead(id uint64) { c.reads = append(c.reads, readState{id: id
 
 // dropReads forgets the read barriers up to id.
 func (c *core) dropReads(id uint64) {
-	n := 0
-	for n < len(c.reads) && c.reads[n].id <= id {
-		n++
-	}
-	c.reads = append(c.reads[:0], c.reads[n:]...)
+	c.reads = slices.DeleteFunc(c.reads, func(r readState) bool { return r.id <= id })
 }
 
 func (c *core) issueReads() {

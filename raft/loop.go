@@ -208,15 +208,15 @@ func (n *Node) expireReads() {
 
 // readsEnd takes the barriers up to id out.
 func (n *Node) readsEnd(id uint64, each func(*readBatch)) {
-	ended, readers := 0, 0
-	for _, b := range n.reading {
+	readers := 0
+	n.reading = slices.DeleteFunc(n.reading, func(b *readBatch) bool {
 		if b.id > id {
-			break
+			return false
 		}
-		ended, readers = ended+1, readers+b.readers
+		readers += b.readers
 		each(b)
-	}
-	n.reading = slices.Delete(n.reading, 0, ended)
+		return true
+	})
 	n.inbox.readEnds(readers)
 }
 
