@@ -62,7 +62,8 @@ func (h *headers) add(f hpack.HeaderField) {
 	h.size += f.Size()
 }
 
-// read takes a fragment of a block.
+// read takes a fragment of a block. Its bound also holds for what the decoder keeps of a field
+// that is not whole yet.
 func (h *headers) read(fragment []byte, isLast bool) error {
 	if h.raw += len(fragment); h.raw > 2*int(h.most)+tableBytes {
 		return errHeaders

@@ -380,15 +380,22 @@ func TestMostStreams(t *testing.T) {
 	}
 }
 
-// TestTooLong: a connection ends, as grpc-go's do, at a frame or a field that is longer than the server takes.
+// TestTooLong: a connection ends, as grpc-go's do, at a frame or a field that is longer than the server takes,
+// and at a block of headers before the rest of it has come.
 func TestTooLong(t *testing.T) {
+	const most = 16 << 10 // of a frame
 	for name, send := range map[string]func(c *h2test.Client) error{
 		"frame": func(c *h2test.Client) error {
-			return c.Framer.WriteData(c.Open(false, fields(taken)...), true, make([]byte, 16<<10+1))
+			return c.Framer.WriteData(c.Open(false, fields(taken)...), true, make([]byte, most+1))
 		},
 		"field": func(c *h2test.Client) error {
 			block := c.Block(fields(taken, "token", strings.Repeat("~", mostHeaders+1))...)
 			return c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
+		},
+		"block": func(c *h2test.Client) error {
+			block := c.Block(fields(taken, "token", strings.Repeat("~", 4*most))...)
+			err := c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:most]})
+			return errors.Join(err, c.Framer.WriteContinuation(1, false, block[most:2*most]))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
