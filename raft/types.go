@@ -152,7 +152,7 @@ type Config struct {
 	// is given up; default api.RequestTimeout and two election timeouts.
 	RequestTimeout time.Duration
 	// LogRetention is about how many bytes of log are kept for slow followers;
-	// default 64 MiB. SegmentSize is the log's, default 64 MiB.
+	// default 64 MiB. SegmentSize is the log's, see wal.Options.
 	LogRetention int64
 	SegmentSize  int64
 

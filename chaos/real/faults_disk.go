@@ -37,8 +37,7 @@ var diskFaults = []*Fault{
 	{Name: "blocked-log", Row: 36, About: "nobody reads the leader's standard error", Times: 2, Args: []string{"--log-level=debug"}, Inject: blockedLog},
 }
 
-// roomy is a disk for members that keep many damaged logs, of a segment's 64 MiB
-// each.
+// roomy is a disk for members that keep many damaged logs.
 const roomy = 2 << 30
 
 // crashAtCall kills a member where its disk is between two states: while it

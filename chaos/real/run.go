@@ -190,7 +190,7 @@ func (r *Run) phases(ctx context.Context, members int) error {
 
 // diskBytes is the size of a member's disk.
 func (r *Run) diskBytes() int64 {
-	size := int64(512 << 20) // a segment takes 64 MiB, and damaged ones are kept
+	size := int64(512 << 20) // for the log, of which damaged ones are kept
 	for _, f := range r.Faults {
 		if f.DiskBytes > 0 {
 			size = f.DiskBytes

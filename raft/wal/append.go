@@ -126,12 +126,13 @@ func (w *WAL) Sync() error {
 	if len(w.mu.batch.buf) == 0 && w.mu.state == w.syncedState {
 		return nil
 	}
+	active, b := w.mu.table.active(), &w.mu.batch
 	w.mu.Lock()
-	w.mu.batch.footer(w.sequence, w.footerBody())
+	b.footer(w.sequence, w.footerBody())
+	content := b.bytes(active.older)
 	w.mu.Unlock()
 
-	active, b := w.mu.table.active(), &w.mu.batch
-	if _, err := active.file.WriteAt(b.buf, b.base); err != nil {
+	if _, err := active.file.WriteAt(content, b.base); err != nil {
 		return w.poison(err)
 	}
 	// A crash before this sync returns may leave any part of the batch, which

@@ -25,6 +25,22 @@ func (b *batch) begin(base int64, seed uint32) {
 	*b = batch{buf: b.buf[:0], base: base, seed: seed}
 }
 
+// bytes returns what is to be written. Where records of an earlier segment stand,
+// that goes on with zeros to the end of the block: of a block that is written as a
+// whole the system need not read the old content first.
+func (b *batch) bytes(older int64) []byte {
+	n := len(b.buf)
+	if b.end() < older {
+		b.buf = append(b.buf, zeros[:restOfBlock(b.end())]...)
+	}
+	p := b.buf
+	b.buf = b.buf[:n]
+	return p
+}
+
+// restOfBlock returns how many bytes a block has from off on, if off is inside one.
+func restOfBlock(off int64) int64 { return -off & (statesApart - 1) }
+
 // end returns the offset of the next record.
 func (b *batch) end() int64 { return b.base + int64(len(b.buf)) }
 

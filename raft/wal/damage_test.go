@@ -21,14 +21,24 @@ type wire struct {
 	want  string            // content
 }
 
-// buildLog fills several segments with batches of many shapes.
-func buildLog(t testing.TB) *wire {
+// Logs that buildLog makes: one whose files are all new, and one whose last two lie
+// over records of older segments.
+const (
+	newFiles  = 4
+	overOlder = 6
+)
+
+// buildLog fills segments with batches of many shapes, and releases all but four.
+func buildLog(t testing.TB, segments uint64) *wire {
 	x := &wire{fs: vfs.NewMem(1)}
 	x.w = create(t, x.fs)
 	rng := rand.New(rand.NewPCG(9, 9))
 	hs := HardState{Term: 1, Vote: 3}
 	next := api.Index(1)
-	for len(x.w.Segments()) < 4 {
+	for x.w.mu.table.active().number < segments {
+		if segs := x.w.Segments(); len(segs) == newFiles {
+			check(t, x.w.Release(segs[0].Last))
+		}
 		n := api.Index(rng.IntN(5))
 		if rng.IntN(9) == 0 {
 			hs.Term, hs.Vote = hs.Term+1, hs.Vote%3+1
@@ -40,6 +50,9 @@ func buildLog(t testing.TB) *wire {
 		check(t, x.w.Sync())
 		next += n + 1
 		hs.Commit = next - 1 - api.Index(rng.IntN(int(min(next-1-hs.Commit, 3))+1))
+	}
+	if over := x.w.mu.table.active().older > 0; over != (segments > newFiles) {
+		t.Fatalf("segment %d lies over an older one: %v", segments, over)
 	}
 	return x
 }
@@ -111,10 +124,13 @@ func (x *wire) isLive(name string, off, end, proven int64, old, p []byte) bool {
 // TestEverySectorDamaged spoils each sector of a log in many ways. Whatever was
 // proven durable is either all there or reported as damage; nothing else.
 func TestEverySectorDamaged(t *testing.T) {
-	for _, proof := range []string{"mark", "close"} {
-		t.Run(proof, func(t *testing.T) {
-			x := buildLog(t)
-			if proof == "mark" {
+	for _, kind := range []struct {
+		proof    string
+		segments uint64
+	}{{"mark", newFiles}, {"close", newFiles}, {"mark", overOlder}, {"close", overOlder}} {
+		t.Run(fmt.Sprintf("%s/%d", kind.proof, kind.segments), func(t *testing.T) {
+			x := buildLog(t, kind.segments)
+			if kind.proof == "mark" {
 				check(t, x.w.Mark())
 				check(t, x.w.mu.table.active().file.Sync()) // so that the damage hits a disk at rest
 				x.stop(t)
@@ -179,7 +195,12 @@ func (x *wire) damageEverySector(t *testing.T, proven map[string]int64) {
 // a Sync. Only the last batch, which nothing proves, may go, and only as a
 // whole; the vote in it stays all the same.
 func TestEverySectorOfUnprovenBatch(t *testing.T) {
-	x := buildLog(t)
+	for _, segments := range []uint64{newFiles, overOlder} {
+		t.Run(fmt.Sprint(segments), func(t *testing.T) { spoilUnproven(t, buildLog(t, segments)) })
+	}
+}
+
+func spoilUnproven(t *testing.T, x *wire) {
 	before := x.w.Last()
 	start := x.w.synced
 	voted := HardState{Term: 90, Vote: 2, Commit: x.w.mu.state.Commit}
@@ -203,7 +224,10 @@ func TestEverySectorOfUnprovenBatch(t *testing.T) {
 				continue
 			}
 			torn++
-			if w.Last() != before || r.TornBytes == 0 || off >= x.w.synced || off+sector <= start {
+			if w.Last() != before || off >= x.w.synced || off+sector <= start {
+				t.Fatalf("%s: %+v", what, r)
+			}
+			if r.TornBytes == 0 && x.w.mu.table.active().older == 0 {
 				t.Fatalf("%s: %+v", what, r)
 			}
 		}
@@ -216,7 +240,7 @@ func TestEverySectorOfUnprovenBatch(t *testing.T) {
 // TestDeletedSegment: each file that is missing is missed, but the oldest one,
 // whose absence is what Release leaves; Start tells then.
 func TestDeletedSegment(t *testing.T) {
-	x := buildLog(t)
+	x := buildLog(t, overOlder)
 	check(t, x.w.Close())
 	segs := x.w.mu.table.segs
 	for k, s := range segs {
@@ -239,7 +263,7 @@ func TestDeletedSegment(t *testing.T) {
 
 // TestShortenedFile cuts the newest and an older segment at many places.
 func TestShortenedFile(t *testing.T) {
-	x := buildLog(t)
+	x := buildLog(t, overOlder)
 	check(t, x.w.Close())
 	segs := x.w.mu.table.segs
 	for _, s := range []*segment{segs[1], segs[len(segs)-1]} {
@@ -259,7 +283,7 @@ func TestShortenedFile(t *testing.T) {
 
 // TestDamageAfterOpen: a reader finds what the disk lost since.
 func TestDamageAfterOpen(t *testing.T) {
-	x := buildLog(t)
+	x := buildLog(t, newFiles)
 	s := x.w.mu.table.segs[1]
 	check(t, x.fs.Damage(path(testDir, s.name()), s.offset(s.first)+headSize, []byte{0xff}))
 	if _, err := x.w.Entries(s.first, s.first+1, 1); !errors.As(err, new(*DamageError)) {
@@ -282,7 +306,7 @@ func TestCommitBeyondLast(t *testing.T) {
 
 // TestReplace: a damaged log gives way to a new one, at every crash.
 func TestReplace(t *testing.T) {
-	x := buildLog(t)
+	x := buildLog(t, newFiles)
 	check(t, x.w.Close())
 	old := x.w.mu.table.segs
 	for _, s := range old[1:3] { // one unreadable, one with a hole

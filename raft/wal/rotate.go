@@ -200,20 +200,31 @@ func (w *WAL) Release(upTo api.Index) error {
 				return err
 			}
 		}
-		if err := w.fs.Remove(path(w.dir, s.name())); err != nil {
-			return w.poison(err)
-		}
-		if err := w.fs.SyncDir(w.dir); err != nil {
-			return w.poison(err)
-		}
 		w.mu.Lock()
 		w.mu.table.dropOldest()
 		w.mu.Unlock()
-		if err := s.release(); err != nil {
+		if err := w.retire(s); err != nil {
 			return w.poison(err)
 		}
 	}
 	return nil
+}
+
+// retire takes away the file of a segment that is not in the table any more. It
+// becomes the spare, which the next segment writes over, if there is none yet, it
+// is no larger than a segment shall be, and nobody reads it: nobody new can.
+func (w *WAL) retire(s *segment) (err error) {
+	name := path(w.dir, s.name())
+	if w.spare == 0 && s.end <= w.opt.SegmentSize && s.users.Load() == 1 {
+		err = w.fs.Rename(name, path(w.dir, spareName))
+		w.spare = s.end
+	} else {
+		err = w.fs.Remove(name)
+	}
+	if err == nil {
+		err = w.fs.SyncDir(w.dir)
+	}
+	return errors.Join(err, s.release())
 }
 
 // plan says what a new segment begins with.
@@ -231,8 +242,8 @@ type plan struct {
 
 // startSegment makes the next segment and makes it the active one:
 //
-//  1. create the file under a name that does not count, preallocate it, write
-//     header and first batch, sync
+//  1. create the file under a name that does not count, or give the spare one,
+//     preallocate it, write header and first batch, sync
 //  2. rename it to its own name
 //  3. sync the directory: the commit point
 //  4. cut the preallocated rest off the segment before
@@ -297,7 +308,7 @@ func (w *WAL) nextHeader(p plan) (header, HardState) {
 			state.Term, state.Vote = p.position.Term, 0
 		}
 	}
-	h.size = w.opt.SegmentSize
+	h.older, h.size = w.spare, w.opt.SegmentSize
 	need := recordsStart + batchSize(p.entries) + p.room + batchSize(nil)
 	if need > h.size {
 		h.size = (need + statesApart - 1) &^ (statesApart - 1)
@@ -337,14 +348,14 @@ func firstBatch(h *header, p plan, state HardState) (content []byte, offsets []i
 	content = make([]byte, recordsStart, h.proven)
 	copy(content, h.encode())
 	copy(content[headerCopy:], h.encode())
-	return append(content, b.buf...), offsets
+	return append(content, b.bytes(h.older)...), offsets
 }
 
 // writeSegment takes steps 1 to 3.
 func (w *WAL) writeSegment(h header, content []byte) (vfs.File, error) {
 	final := path(w.dir, segmentName(h.number))
 	unfinished := strings.TrimSuffix(final, segmentSuffix) + newSuffix
-	file, err := w.fs.Create(unfinished)
+	file, err := w.newFile(unfinished)
 	if err != nil {
 		return nil, err
 	}
@@ -365,4 +376,17 @@ func (w *WAL) writeSegment(h header, content []byte) (vfs.File, error) {
 		return nil, err
 	}
 	return w.fs.Open(final) // so that the file knows its name
+}
+
+// newFile makes a file for a segment, of the spare if there is one: its blocks are
+// in place and have been written, so that writing them again changes no block map.
+func (w *WAL) newFile(name string) (vfs.File, error) {
+	if w.spare == 0 {
+		return w.fs.Create(name)
+	}
+	w.spare = 0
+	if err := w.fs.Rename(path(w.dir, spareName), name); err != nil {
+		return nil, err
+	}
+	return w.fs.Open(name)
 }

@@ -47,7 +47,7 @@ type scanner struct {
 	batches  []readBatch // complete, in order
 	marked   api.Index   // the highest commit index in a proof that Mark left
 	newest   HardState   // the newest term and vote in any valid copy
-	garbage  int64       // end of the last byte above accepted that is not zero
+	garbage  int64       // end of the last byte above accepted that is this segment's and not zero
 }
 
 // scan reads batches from the start up to the first that does not verify.
@@ -177,7 +177,9 @@ func (s *scanner) search(off int64) error {
 			}
 			continue
 		}
-		s.garbage = max(s.garbage, min(off+alignment, s.size))
+		if off >= s.head.older {
+			s.garbage = max(s.garbage, min(off+alignment, s.size))
+		}
 		if p := p[skip:]; len(p) >= 2 && binary.LittleEndian.Uint16(p) == magic {
 			h, body, err := s.record(off)
 			if err != nil {
@@ -185,6 +187,7 @@ func (s *scanner) search(off int64) error {
 			}
 			if body != nil {
 				s.stateOf(h, body)
+				s.garbage = max(s.garbage, off+min(h.size(), headSize))
 			}
 		}
 		off += alignment

@@ -35,8 +35,11 @@ const (
 	newSuffix = ".wal.new"
 	// damagedSuffix marks what Replace has put aside.
 	damagedSuffix = ".damaged"
+	// spareName is a released segment's file that the next one will take over;
+	// like every *.wal.new it counts for nothing, and Open removes it.
+	spareName = "spare" + newSuffix
 
-	defaultSegmentSize = 64 << 20
+	defaultSegmentSize = 16 << 20
 	minSegmentSize     = 16 << 10 // each segment spends 8 KiB on second copies
 )
 
@@ -56,7 +59,9 @@ const (
 //	72  index     uint64  the log's last position when this segment began
 //	80  term      uint64
 //	88  proven    uint64  end of the first batch, durable before the file's name
-//	96  zeros
+//	96  older     uint64  below it, records of an earlier segment may stand behind
+//	                      this one's
+//	104 zeros
 //	124 sum       uint32  CRC-32C of bytes 0–123
 type header struct {
 	reset    bool
@@ -68,6 +73,7 @@ type header struct {
 	prevEnd  int64
 	position Position
 	proven   int64
+	older    int64
 }
 
 // ErrFormat is returned for a log that a newer program wrote.
@@ -84,7 +90,7 @@ func (h header) encode() []byte {
 	}
 	for i, v := range []uint64{
 		uint64(h.id.Cluster), uint64(h.id.Member), h.number, h.salt, h.sequence, uint64(h.size),
-		uint64(h.prevEnd), uint64(h.position.Index), uint64(h.position.Term), uint64(h.proven),
+		uint64(h.prevEnd), uint64(h.position.Index), uint64(h.position.Term), uint64(h.proven), uint64(h.older),
 	} {
 		binary.LittleEndian.PutUint64(p[16+8*i:], v)
 	}
@@ -113,6 +119,7 @@ func decodeHeader(p []byte) (header, error) {
 		prevEnd:  int64(word(6)),
 		position: Position{Index: api.Index(word(7)), Term: api.Term(word(8))},
 		proven:   int64(word(9)),
+		older:    int64(word(10)),
 	}
 	if h.number == 0 || h.size < recordsStart || h.proven < recordsStart+footerSize || h.proven > h.size || h.prevEnd < 0 {
 		return header{}, errBadHeader

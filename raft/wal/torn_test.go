@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -14,14 +15,21 @@ type tornWrite struct {
 	disk          *vfs.Mem // before
 	name          string
 	off           int64
+	older         bool   // records of an older segment stand at off
+	old           []byte // what stands there
 	write         []byte // the bytes of the batch
 	before, after string
 	vote          HardState
 }
 
-func newTornWrite(t testing.TB, cut, vote bool) *tornWrite {
-	x := buildLog(t)
+func newTornWrite(t testing.TB, segments uint64, cut, vote bool) *tornWrite {
+	x := buildLog(t, segments)
 	check(t, x.w.Release(x.w.mu.state.Commit)) // a small log is tried faster
+	for restOfBlock(x.w.synced) > 500 {        // so that the batch goes beyond what was cleared ahead of it
+		hs := x.w.mu.state
+		check(t, x.w.Append(&hs, entries(x.w.Last()+1, x.w.Last()+1, hs.Term, 150)))
+		check(t, x.w.Sync())
+	}
 	check(t, x.w.Mark())
 	check(t, x.w.mu.table.active().file.Sync())
 	s := x.w.mu.table.active()
@@ -42,6 +50,14 @@ func newTornWrite(t testing.TB, cut, vote bool) *tornWrite {
 	c.write = make([]byte, x.w.synced-c.off)
 	_, err := s.file.ReadAt(c.write, c.off)
 	check(t, err)
+	c.old, c.older = make([]byte, len(c.write)), s.older > x.w.synced
+	f, err := c.disk.Open(c.name)
+	check(t, err)
+	_, err = f.ReadAt(c.old, c.off)
+	check(t, errors.Join(err, f.Close()))
+	if zero := len(bytes.Trim(c.old, "\x00")) == 0; zero == c.older {
+		t.Fatalf("there are records of an older segment: %v, zeros: %v", c.older, zero)
+	}
 	c.after, c.vote = content(x.w), hs
 	return c
 }
@@ -63,9 +79,11 @@ func (c *tornWrite) left(t testing.TB, what string, p []byte) {
 		}
 		return
 	}
-	zero := len(bytes.Trim(p, "\x00")) == 0
-	if (r.TornBytes == 0) != zero {
-		t.Fatalf("%s: torn %d bytes, nothing arrived: %v", what, r.TornBytes, zero)
+	// What lies over an older segment's records cannot always be told from them.
+	nothing, end := bytes.Equal(p, c.old), len(c.write)-footerSize
+	told := !c.older || bytes.Equal(p[end:len(c.write)], c.write[end:])
+	if torn := r.TornBytes > 0; torn == nothing && (torn || told) {
+		t.Fatalf("%s: torn %d bytes, nothing arrived: %v", what, r.TornBytes, nothing)
 	}
 	r.HardState.Term, r.HardState.Vote = c.vote.Term, c.vote.Vote // either may show
 	w.mu.state.Term, w.mu.state.Vote = 0, 0
@@ -88,16 +106,21 @@ func withoutVote(s string) string {
 // TestEveryCutPoint stops a batch's write after each byte, from the front and
 // from the back.
 func TestEveryCutPoint(t *testing.T) {
-	for _, kind := range []struct{ cut, vote bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-		c := newTornWrite(t, kind.cut, kind.vote)
+	for k := range 8 {
+		kind := struct{ older, cut, vote bool }{k&4 > 0, k&2 > 0, k&1 > 0}
+		segments := uint64(newFiles)
+		if kind.older {
+			segments = overOlder
+		}
+		c := newTornWrite(t, segments, kind.cut, kind.vote)
 		for k := 0; k <= len(c.write); k++ {
 			if kind.vote && k%7 > 0 && len(c.write)-k > 600 {
 				continue // a batch with a vote is 4 KiB longer, of zeros
 			}
-			p := make([]byte, len(c.write))
+			p := bytes.Clone(c.old)
 			copy(p, c.write[:k])
 			c.left(t, fmt.Sprintf("%+v: first %d of %d bytes", kind, k, len(p)), p)
-			clear(p)
+			copy(p, c.old)
 			copy(p[k:], c.write[k:])
 			c.left(t, fmt.Sprintf("%+v: all but the first %d of %d bytes", kind, k, len(p)), p)
 		}
@@ -107,8 +130,13 @@ func TestEveryCutPoint(t *testing.T) {
 // TestEverySectorSubset keeps random sets of sectors, and puts garbage, old
 // records of the same log among it, in place of the others.
 func TestEverySectorSubset(t *testing.T) {
+	for _, segments := range []uint64{newFiles, overOlder} {
+		t.Run(fmt.Sprint(segments), func(t *testing.T) { tearSectors(t, newTornWrite(t, segments, true, true)) })
+	}
+}
+
+func tearSectors(t *testing.T, c *tornWrite) {
 	rng := rand.New(rand.NewPCG(5, 5))
-	c := newTornWrite(t, true, true)
 	f, err := c.disk.Open(c.name)
 	check(t, err)
 	info, err := c.disk.Stat(c.name)
@@ -121,7 +149,8 @@ func TestEverySectorSubset(t *testing.T) {
 		for at := 0; at < len(p); {
 			end := min(len(p), at+sector-int(c.off+int64(at))%sector)
 			switch rng.IntN(4) {
-			case 0: // zeros: never written
+			case 0: // not written
+				copy(p[at:end], c.old[at:])
 			case 1: // a block that the file system gave back
 				for k := at; k < end; k++ {
 					p[k] = byte(rng.Uint32())

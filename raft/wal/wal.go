@@ -78,7 +78,7 @@ type Position struct {
 
 // Options tune a log. The zero value is ready for use.
 type Options struct {
-	SegmentSize int64 // bytes preallocated for a segment; 0 means 64 MiB
+	SegmentSize int64 // bytes preallocated for a segment; 0 means 16 MiB
 	// Salt should be a random number. It keeps those who can write values into
 	// the store from forging records inside them; see the package comment.
 	Salt uint64
@@ -89,7 +89,7 @@ type Recovered struct {
 	HardState   HardState
 	Start       Position // of the entry before First
 	First, Last api.Index
-	TornBytes   int64 // bytes of an unfinished write that were cut off
+	TornBytes   int64 // bytes of an unfinished write that were cut off, as far as they can be told
 }
 
 // SegmentInfo describes one file of the log.
@@ -113,6 +113,7 @@ type WAL struct {
 	syncedState HardState // as in its footer
 	proof       footer    // the last proof that was written
 	proofs      int       // how many were, in this segment
+	spare       int64     // the length of the spare file; 0: there is none
 
 	// What the owner changes under the lock and readers read under it. The
 	// owner itself reads it without.
