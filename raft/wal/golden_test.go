@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -184,8 +185,13 @@ func TestOnRealFiles(t *testing.T) {
 	for i := api.Index(1); i < 200; i++ {
 		check(t, w.Append(&HardState{Term: 1, Commit: i}, entries(i, i, 1, 700)))
 		check(t, w.Sync())
+		if i == 100 {
+			check(t, w.Release(50))
+		}
 	}
-	check(t, w.Release(50))
+	if !slices.ContainsFunc(w.mu.table.segs, func(s *segment) bool { return s.older > 0 }) {
+		t.Fatal("no segment took the released file over")
+	}
 	want := content(w)
 	check(t, w.Close())
 	info, err := os.Stat(path(dir, testDir))
