@@ -127,6 +127,37 @@ func TestTargetIsDurable(t *testing.T) {
 	}
 }
 
+// TestIdleStoreIsTrimmed: an index that was handed out lets go of what compaction gave
+// up, although nobody writes any more; what a reader holds meanwhile stays.
+func TestIdleStoreIsTrimmed(t *testing.T) {
+	s := openOn(t, engine.NewMemory(), 100)
+	for i := range 20 {
+		put(t, s, api.Index(i+1), "a", fmt.Sprint(i))
+	}
+	held := mustRead(t, s)
+	defer held.Release()
+	x := s.Begin()
+	if err := x.Compact(x.Revision()); err != nil {
+		t.Fatal(err)
+	}
+	x.End()
+	s.Seal(21, 1)
+	s.Publish()
+	mustRead(t, s).Release() // the last state has an index, too
+	for more := true; more; {
+		var err error
+		if more, err = s.CompactStep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(get(held.st.root, "a").older()); n != 19 {
+		t.Fatalf("the reader's index lists %d older revisions", n)
+	}
+	if n := len(get(s.state.Load().root, "a").older()); n != 0 {
+		t.Fatalf("readers' index still lists %d older revisions", n)
+	}
+}
+
 // TestRevisionAfterLostTombstone opens a file of an older etcd, which deleted
 // the tombstone of the very revision that it compacted.
 func TestRevisionAfterLostTombstone(t *testing.T) {
