@@ -14,7 +14,8 @@ import (
 // the store goes on working: reads use the old file, writes gather in the tail,
 // and no commit is made until the new file has taken the old one's place. The
 // copy is made in portions with rests between them, so that the disk and the
-// processor stay with those who wait for them.
+// processor stay with those who wait for them. The old file
+// goes in portions, too, once nobody reads it.
 //
 // A crash at any moment leaves one whole file or the other, of the same content;
 // what the tail held is in the log.
@@ -67,30 +68,42 @@ func (s *Store) Space() Space {
 // figures before and after. Any goroutine; it blocks neither reads nor writes.
 // When it returns an error nothing has changed.
 func (s *Store) Defragment(ctx context.Context) (before, after engine.Stats, err error) {
+	p := pacer{s: s, ctx: ctx, last: s.cfg.Clock.Now()}
+	e, before, after, err := s.rewrite(p.rest)
+	if err != nil {
+		return before, after, err
+	}
+	if err := e.Discard(p.rest); err != nil {
+		s.log.Warn("cannot give the space of the old file back in portions", "error", err)
+	}
+	return before, after, nil
+}
+
+// rewrite has the engine rewritten, and puts the new file under readers.
+func (s *Store) rewrite(rest func() error) (e engine.Engine, before, after engine.Stats, err error) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	if err := s.flushLocked(); err != nil {
-		return before, after, err
+		return nil, before, after, err
 	}
 	s.mu.Lock()
 	e, closed := s.mu.engine, s.mu.view == nil
 	s.mu.Unlock()
 	if closed {
-		return before, after, ErrClosed
+		return nil, before, after, ErrClosed
 	}
 	before = e.Stats()
 	s.defrag.active.Store(true)
 	defer s.defrag.active.Store(false)
-	p := pacer{s: s, ctx: ctx, last: s.cfg.Clock.Now()}
-	if err := e.Rewrite(p.rest); err != nil {
-		return before, before, fmt.Errorf("mvcc: defragment: %w", err)
+	if err := e.Rewrite(rest); err != nil {
+		return nil, before, before, fmt.Errorf("mvcc: defragment: %w", err)
 	}
 	if err := s.adoptRewritten(e); err != nil {
-		return before, before, err
+		return nil, before, before, err
 	}
 	after = e.Stats()
 	s.space.measure(after)
-	return before, after, nil
+	return e, before, after, nil
 }
 
 // adoptRewritten puts the new file under readers. It holds what the old one did.

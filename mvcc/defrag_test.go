@@ -255,3 +255,53 @@ func TestDefragmentEnds(t *testing.T) {
 		})
 	}
 }
+
+// discarding tells of calls of Discard.
+type discarding struct {
+	engine.Engine
+	called func()
+}
+
+func (e discarding) Discard(rest func() error) error {
+	e.called()
+	return e.Engine.Discard(rest)
+}
+
+// TestOldFileIsDiscarded: after a defragmentation nobody holds the old file, and it goes
+// portion by portion, while the store flushes again.
+func TestOldFileIsDiscarded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	called := 0
+	var s *Store
+	e := discarding{openBolt(t, path, false), func() {
+		called++
+		if !s.flushing.TryLock() {
+			t.Error("flushes wait for an old file to go")
+			return
+		}
+		s.flushing.Unlock()
+	}}
+	s, err := Open(Config{Clock: clock.System(), Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		put(t, s, api.Index(i+1), fmt.Sprint("k", i), string(make([]byte, 1<<20)))
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	mustRead(t, s).Release()
+	if _, _, err := s.Defragment(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := old.Stat(); err != nil || called != 1 || info.Size() > 16<<20 {
+		t.Fatalf("called %d times, %d bytes are left, %v", called, info.Size(), err)
+	}
+	mustCheck(t, s)
+}

@@ -132,7 +132,12 @@ type Engine interface {
 	// freed space back. Views taken before go on reading the old file.
 	// It calls rest, unless that is nil, after each portion of some megabytes; an
 	// error ends the rewrite, is returned, and nothing has changed.
+	// The old file's space is free once Discard has been called, too.
 	Rewrite(rest func() error) error
+	// Discard gives back the space of files that a Rewrite has replaced, calling
+	// rest after each portion; when that returns an error, the remainder goes at
+	// once. A file that is still read goes with its last view. Any goroutine.
+	Discard(rest func() error) error
 	// Stats reports the engine's size.
 	Stats() Stats
 	// Close waits for no one: views must be released before.

@@ -340,6 +340,71 @@ func TestRewriteKeepsAll(t *testing.T) {
 	}
 }
 
+// TestDiscard: a replaced file gets shorter portion by portion, but not while somebody
+// reads it, and nothing of it stays when the rests end early or the engine is closed.
+func TestDiscard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	b := openBolt(t, path)
+	fill := &Batch{}
+	for i := range 50 {
+		fill.Put(Key, fmt.Appendf(nil, "%02d", i), bytes.Repeat([]byte{byte(i)}, 1<<20))
+	}
+	if err := b.Commit(fill); err != nil {
+		t.Fatal(err)
+	}
+	var old *os.File // the file that is being replaced
+	size := func() int64 {
+		info, err := old.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	rewrite := func() int64 {
+		var err error
+		if old, err = os.Open(path); err == nil {
+			t.Cleanup(func() { old.Close() })
+			err = b.Rewrite(nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return size()
+	}
+
+	whole, portions := rewrite(), int64(0)
+	err := b.Discard(func() error {
+		if portions++; size() != whole-portions*discardPortion {
+			t.Errorf("%d bytes of %d after %d portions", size(), whole, portions)
+		}
+		return nil
+	})
+	if err != nil || portions < 3 || size() > discardPortion {
+		t.Fatalf("%d portions of %d bytes, %d are left, %v", portions, whole, size(), err)
+	}
+
+	v, err := b.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := dump(v)
+	whole = rewrite()
+	if err := b.Discard(nil); err != nil || size() != whole || dump(v) != want {
+		t.Fatalf("the file that is read has %d bytes of %d, %v", size(), whole, err)
+	}
+	v.Release()
+
+	whole, portions = rewrite(), 0
+	enough := func() error { portions++; return errors.New("enough") }
+	if err := b.Discard(enough); err != nil || portions != 1 || size() != whole-discardPortion {
+		t.Fatalf("%d portions, %d bytes of %d, %v", portions, size(), whole, err)
+	}
+	rewrite()
+	if err := b.Close(); err != nil || len(b.mu.replaced) > 0 {
+		t.Fatal("after Close a replaced file is open", err)
+	}
+}
+
 // TestRewriteThatEnds ends rewrites after each of their portions: nothing has
 // changed, nothing is left behind, and the engine goes on.
 func TestRewriteThatEnds(t *testing.T) {

@@ -166,6 +166,9 @@ func (m *Memory) Rewrite(rest func() error) error {
 	return rest()
 }
 
+// Discard has nothing to do either.
+func (m *Memory) Discard(func() error) error { return nil }
+
 // Stats reports the bytes of keys and values.
 func (m *Memory) Stats() Stats {
 	m.mu.Lock()
