@@ -26,6 +26,8 @@ const (
 	trimSlice = 128
 	// trimStep is how many keys one step trims before it lets others flush.
 	trimStep = 64 * trimSlice
+	// trimRun is about how many records one step looks for, and puts in order.
+	trimRun = 32 << 10
 	// maxDoomed bounds the list of records to be deleted: 24 bytes each.
 	maxDoomed = 1 << 20
 )
@@ -35,10 +37,51 @@ type compaction struct {
 	active bool
 	hash   *hashScan // what it covers is hashed first, or nil
 	target api.Revision
-	work   []string   // keys yet to be looked at
-	doomed []revision // records yet to be deleted
-	sorted bool
+	work   []string // keys yet to be looked at
+	doomed doomed
+	listed bool // what is doomed is deleted before more keys are looked at
 	began  time.Time
+}
+
+// doomed lists records yet to be deleted, in runs that rise: in one order, all together,
+// they take a tenth of a second for a million, in which nobody else has that processor.
+type doomed struct {
+	runs [][]revision // none is empty
+	n    int          // of all
+}
+
+// add puts the records in order and keeps them.
+func (d *doomed) add(run []revision) {
+	if len(run) == 0 {
+		return
+	}
+	slices.SortFunc(run, func(a, b revision) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1 // no two are equal
+	})
+	d.runs = append(d.runs, run)
+	d.n += len(run)
+}
+
+// take takes the first n records out.
+func (d *doomed) take(n int) []revision {
+	first := make([]revision, 0, n)
+	for range n {
+		k := 0
+		for i := 1; i < len(d.runs); i++ {
+			if d.runs[i][0].before(d.runs[k][0]) {
+				k = i
+			}
+		}
+		first = append(first, d.runs[k][0])
+		if d.runs[k] = d.runs[k][1:]; len(d.runs[k]) == 0 {
+			d.runs = slices.Delete(d.runs, k, k+1)
+		}
+	}
+	d.n -= n
+	return first
 }
 
 // reclaimed says how far compaction has come.
@@ -86,7 +129,7 @@ func (s *Store) CompactStep() (more bool, err error) {
 		return true, nil
 	}
 	begin := s.cfg.Clock.Now()
-	if !c.sorted {
+	if !c.listed {
 		more = s.trimSome(c)
 		s.compacted(CompactionStep{}, begin)
 		if more {
@@ -94,9 +137,9 @@ func (s *Store) CompactStep() (more bool, err error) {
 		}
 		begin = s.cfg.Clock.Now()
 	}
-	n := len(c.doomed)
+	n := c.doomed.n
 	more, err = s.deleteSome(c)
-	s.compacted(CompactionStep{Deletes: true, Deleted: n - len(c.doomed), Done: !c.active}, begin)
+	s.compacted(CompactionStep{Deletes: true, Deleted: n - c.doomed.n, Done: !c.active}, begin)
 	return more, err
 }
 
@@ -129,26 +172,22 @@ func (s *Store) startCompaction(c *compaction) error {
 
 // trimSome trims some of the keys and reports whether to go on with that.
 func (s *Store) trimSome(c *compaction) bool {
-	for n := 0; n < trimStep && len(c.work) > 0 && len(c.doomed) < maxDoomed; n += trimSlice {
+	var run []revision
+	for n := 0; n < trimStep && len(run) < trimRun && len(c.work) > 0; n += trimSlice {
 		k := min(trimSlice, len(c.work))
 		s.mu.Lock()
 		for _, key := range c.work[:k] {
-			c.doomed = s.mu.trim(key, c.target, c.doomed)
+			run = s.mu.trim(key, c.target, run)
 		}
 		s.mu.Unlock()
 		c.work = c.work[k:]
 	}
-	if len(c.work) > 0 && len(c.doomed) < maxDoomed {
+	c.doomed.add(run)
+	if len(c.work) > 0 && c.doomed.n < maxDoomed {
 		return true
 	}
 	s.exposeTrimmed()
-	slices.SortFunc(c.doomed, func(a, b revision) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1 // no two are equal
-	})
-	c.sorted = true
+	c.listed = true
 	return false
 }
 
@@ -201,10 +240,10 @@ func (s *Store) exposeTrimmed() {
 // deleteSome deletes a batch of the doomed records. With the last one the
 // compaction is noted as finished.
 func (s *Store) deleteSome(c *compaction) (more bool, err error) {
-	n := min(s.cfg.CompactionBatch, len(c.doomed))
-	last := n == len(c.doomed) && len(c.work) == 0
+	n := min(s.cfg.CompactionBatch, c.doomed.n)
+	last := n == c.doomed.n && len(c.work) == 0
 	var batch engine.Batch
-	for _, rev := range c.doomed[:n] {
+	for _, rev := range c.doomed.take(n) {
 		batch.Delete(engine.Key, rev.appendTo(make([]byte, 0, tombstoneKeyLen)))
 	}
 	if last {
@@ -217,10 +256,7 @@ func (s *Store) deleteSome(c *compaction) (more bool, err error) {
 	if err := s.commitLocked(&batch, next); err != nil {
 		return false, err
 	}
-	c.doomed = c.doomed[n:]
-	if len(c.doomed) == 0 {
-		c.doomed, c.sorted = nil, false
-	}
+	c.listed = c.doomed.n > 0
 	if last {
 		c.active = false
 		close(s.reclaimed.Swap(&reclaimed{c.target, make(chan struct{})}).further)

@@ -66,9 +66,9 @@ func (s *Store) adopt(e engine.Engine, l *loaded) {
 	s.leases.mu.Lock()
 	s.leases.mu.leases = l.leases
 	s.leases.mu.Unlock()
-	s.flushing.compaction = compaction{
-		active: len(l.doomed) > 0 || l.compact() > l.finished,
-		target: l.compact(), doomed: l.doomed, sorted: true,
+	s.flushing.compaction = compaction{active: len(l.doomed) > 0 || l.compact() > l.finished, target: l.compact(), listed: true}
+	for run := range slices.Chunk(l.doomed, trimRun) {
+		s.flushing.compaction.doomed.add(run)
 	}
 	s.reclaimed.Store(&reclaimed{l.finished, make(chan struct{})})
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,6 +125,37 @@ func TestTargetIsDurable(t *testing.T) {
 			t.Fatalf("at %d: %+v, %v, %v", at, it, ok, err)
 		}
 		x.Release()
+	}
+}
+
+// TestDoomed takes records of several runs out in one order, whatever the portions.
+func TestDoomed(t *testing.T) {
+	rng := rand.New(rand.NewSource(7))
+	for range 200 {
+		var d doomed
+		var want []revision
+		for _, i := range rng.Perm(rng.Intn(300)) {
+			want = append(want, revision{main: api.Revision(i / 2), sub: int32(i % 2)})
+		}
+		for rest := want; len(rest) > 0; {
+			n := 1 + rng.Intn(len(rest))
+			d.add(slices.Clone(rest[:n]))
+			rest = rest[n:]
+		}
+		d.add(nil)
+		slices.SortFunc(want, func(a, b revision) int {
+			return cmp.Or(cmp.Compare(a.main, b.main), cmp.Compare(a.sub, b.sub))
+		})
+		var got []revision
+		for d.n > 0 {
+			got = append(got, d.take(1+rng.Intn(d.n))...)
+			if len(got)+d.n != len(want) {
+				t.Fatalf("%d records taken, %d left, of %d", len(got), d.n, len(want))
+			}
+		}
+		if !slices.Equal(got, want) || len(d.runs) > 0 {
+			t.Fatalf("out came %v of %v", got, want)
+		}
 	}
 }
 
