@@ -28,7 +28,7 @@ const (
 	trimStep = 64 * trimSlice
 	// trimRun is about how many records one step looks for, and puts in order.
 	trimRun = 32 << 10
-	// maxDoomed bounds the list of records to be deleted: 24 bytes each.
+	// maxDoomed bounds the list of records to be deleted: 16 bytes each.
 	maxDoomed = 1 << 20
 )
 
