@@ -27,7 +27,7 @@ const (
 	// trimStep is how many keys one step trims before it lets others flush.
 	trimStep = 64 * trimSlice
 	// trimRun is about how many records one step looks for, and puts in order.
-	trimRun = 32 << 10
+	trimRun = 8 << 10
 	// maxDoomed bounds the list of records to be deleted: 16 bytes each.
 	maxDoomed = 1 << 20
 )

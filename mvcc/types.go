@@ -67,7 +67,7 @@ type CompactionStep struct {
 const (
 	DefaultTailBytes       = 16 << 20
 	DefaultFlushInterval   = time.Second
-	DefaultCompactionBatch = 4000
+	DefaultCompactionBatch = 2000
 )
 
 // Item describes one live key at one revision, without its value. Key is

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keelson-io/keelson/api"
 	"github.com/keelson-io/keelson/clock"
+	"github.com/keelson-io/keelson/mvcc"
 	"github.com/keelson-io/keelson/mvcc/engine"
 	"github.com/keelson-io/keelson/raft/vfs"
 )
@@ -131,7 +132,6 @@ const (
 	maxElectionTimeout      = 50 * time.Second
 	minTicksPerElection     = 5
 	dirSuffix               = ".kvd" // the default data directory is name + suffix
-	defaultCompactionBatch  = 4000
 	defaultProgressInterval = 10 * time.Minute
 )
 
@@ -166,7 +166,7 @@ func DefaultConfig() Config {
 		WarnUnaryDuration:     300 * time.Millisecond,
 		WarnApplyDuration:     100 * time.Millisecond,
 		PaceHeavyClients:      true,
-		CompactionBatch:       defaultCompactionBatch,
+		CompactionBatch:       mvcc.DefaultCompactionBatch,
 		Maintenance:           defaultMaintenance(),
 		Audit:                 Audit{Reads: 100},
 		EnableGRPCGateway:     true,

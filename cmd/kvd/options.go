@@ -91,7 +91,7 @@ var workingOptions = []option{
 		func(s *settings) *time.Duration { return &s.server.KeepaliveTimeout }),
 	duration("Limits", "watch-progress-notify-interval", "10m0s", "Duration of periodical watch progress notification.",
 		func(s *settings) *time.Duration { return &s.server.WatchProgressInterval }),
-	number("Limits", "compaction-batch-limit", "4000", "Maximum revisions deleted in each compaction batch.", math.MaxInt32,
+	number("Limits", "compaction-batch-limit", "2000", "Maximum revisions deleted in each compaction batch.", math.MaxInt32,
 		func(s *settings, n uint64) { s.server.CompactionBatch = int(n) }),
 
 	{group: "Limits", name: "pace-heavy-clients", def: "true", bool: true,
