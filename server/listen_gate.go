@@ -165,6 +165,9 @@ func (g *gate) Run() error {
 		conn, err := g.Listener.Accept()
 		if isPassing(err) {
 			// Too many open files: other connections must end first.
+			if !errors.Is(err, syscall.ECONNABORTED) {
+				g.sayFull(err)
+			}
 			<-g.places
 			<-g.clock.NewTimer(acceptPause).C()
 			continue
@@ -190,8 +193,13 @@ func isPassing(err error) bool {
 func (g *gate) makeRoom() bool {
 	select {
 	case g.places <- struct{}{}:
-	case <-g.ctx.Done():
-		return false
+	default:
+		g.sayFull(errFull)
+		select {
+		case g.places <- struct{}{}:
+		case <-g.ctx.Done():
+			return false
+		}
 	}
 	for {
 		patience, full := g.crowded()

@@ -79,7 +79,8 @@ func TestStalledHandshakes(t *testing.T) {
 // TestConnectionsAreBounded: when all places are taken the next connection
 // waits, unaccepted, until one ends.
 func TestConnectionsAreBounded(t *testing.T) {
-	_, f := serveFront(t, newStubNode(healthyStatus), func(*Config) {})
+	var log logBuffer
+	_, f := serveFront(t, newStubNode(healthyStatus), func(cfg *Config) { cfg.Logger = log.logger() })
 	g := f.sockets.client[0]
 	for range cap(g.places) - 1 { // the gate itself holds one, for who comes next
 		select {
@@ -121,6 +122,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Fatalf("a connection too many is served: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
+	eventually(t, "a line says so", func() bool { return log.count("cannot accept connections until others end") == 1 })
 	first.Close()
 	if err := <-answered; err != nil {
 		t.Errorf("after a place was left: %v", err)

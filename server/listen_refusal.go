@@ -88,6 +88,15 @@ func (g *gate) refuse(conn net.Conn, err error) {
 	}
 }
 
+var errFull = errors.New("as many are open as this process may have files for")
+
+// sayFull writes, once in a while, that nobody is let in, and why.
+func (g *gate) sayFull(why error) {
+	if _, due := g.refusals.due(why.Error(), g.clock.Now()); due {
+		g.log.Warn("cannot accept connections until others end", "listener", g.name, "address", g.Addr().String(), "most", cap(g.places), "error", why)
+	}
+}
+
 func passedBy(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -171,8 +171,17 @@ func (w *seatLoad) check(t *testing.T, at *seat) {
 	if w.n.Load() == 0 {
 		t.Error("nothing was acknowledged")
 	}
+	resp, err := pb.NewKVClient(dial(t, at.client)).Range(limited(t), &pb.RangeRequest{Key: []byte("w"), RangeEnd: []byte("x"), KeysOnly: true},
+		grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	revisions := map[string]int64{}
+	for _, kv := range resp.Kvs {
+		revisions[string(kv.Key)] = kv.ModRevision
+	}
 	w.keys.Range(func(key, rev any) bool {
-		if _, mod := get(t, at.client, key.(string)); mod != rev {
+		if mod := revisions[key.(string)]; mod != rev {
 			t.Errorf("%s: revision %d, was acknowledged at %d", key, mod, rev)
 			return false
 		}
