@@ -116,17 +116,17 @@ func (a *app) gather(ctx context.Context, endpoints []string) ([]endpointStatus,
 		return err
 	})
 	var out []endpointStatus
-	var failed error
 	for i, err := range errs {
 		if err == nil {
 			out = append(out, all[i])
 			continue
 		}
-		err = classify("ask for the status", err, endpoints[i])
-		fmt.Fprintf(a.errs, "kvctl: %v\n", err)
-		failed = checkFailed("status", fmt.Errorf("%d of %d endpoints answer", len(out), len(endpoints)), "see above for each that does not")
+		fmt.Fprintf(a.errs, "kvctl: %v\n", classify("ask for the status", err, endpoints[i]))
 	}
-	return out, failed
+	if len(out) < len(endpoints) {
+		return out, checkFailed("status", fmt.Errorf("%d of %d endpoints answer", len(out), len(endpoints)), "see above for each that does not")
+	}
+	return out, nil
 }
 
 func (a *app) statuses(ctx context.Context, endpoints []string) error {

@@ -47,7 +47,7 @@ func (a *app) report(command string, err error) int {
 	}
 	var f *failure
 	if !errors.As(err, &f) {
-		f = &failure{code: exitUsage, did: strings.TrimPrefix(command, "kvctl "), err: err}
+		f = &failure{code: exitUsage, did: strings.TrimSpace(strings.TrimPrefix(command, "kvctl")), err: err}
 	}
 	if f.code == exitUsage && f.next == "" {
 		f.next = fmt.Sprintf("`%s --help` shows what it takes", command)
