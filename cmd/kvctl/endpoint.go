@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -106,27 +107,34 @@ func (s endpointStatus) row() []string {
 	}
 }
 
-// gather asks all endpoints for their status. What does not answer is told on
-// standard error, and fails the command in the end.
+// gather asks all endpoints for their status; see answered.
 func (a *app) gather(ctx context.Context, endpoints []string) ([]endpointStatus, error) {
 	all := make([]endpointStatus, len(endpoints))
-	errs := a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) (err error) {
+	return answered(a, "ask for the status", endpoints, all, a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) (err error) {
 		all[i].Endpoint = r.endpoint
 		all[i].Status, err = r.admin().Status(ctx, &pb.StatusRequest{})
 		return err
-	})
-	var out []endpointStatus
+	}))
+}
+
+// answered keeps what those endpoints said that have answered. Which have not is told on
+// standard error, and fails the command in the end: an error does not mean an empty list.
+func answered[T any](a *app, did string, endpoints []string, all []T, errs []error) (list []T, failed error) {
 	for i, err := range errs {
 		if err == nil {
-			out = append(out, all[i])
+			list = append(list, all[i])
 			continue
 		}
-		fmt.Fprintf(a.errs, "kvctl: %v\n", classify("ask for the status", err, endpoints[i]))
+		if failed != nil {
+			fmt.Fprintf(a.errs, "kvctl: %v\n", failed)
+		}
+		failed = classify(did, err, endpoints[i])
 	}
-	if len(out) < len(endpoints) {
-		return out, checkFailed("status", fmt.Errorf("%d of %d endpoints answer", len(out), len(endpoints)), "see above for each that does not")
+	if failed == nil || len(list) == 0 {
+		return list, failed
 	}
-	return out, nil
+	fmt.Fprintf(a.errs, "kvctl: %v\n", failed)
+	return list, checkFailed(did, fmt.Errorf("%d of %d endpoints answer", len(list), len(endpoints)), "see above for each that does not")
 }
 
 func (a *app) statuses(ctx context.Context, endpoints []string) error {
@@ -135,10 +143,7 @@ func (a *app) statuses(ctx context.Context, endpoints []string) error {
 	for _, s := range list {
 		r.rows = append(r.rows, s.row())
 	}
-	if err := a.show(r); err != nil {
-		return err
-	}
-	return failed
+	return errors.Join(a.show(r), failed)
 }
 
 // endpointHealth is one line, in the JSON of etcdctl.
@@ -225,24 +230,21 @@ type endpointHash struct {
 }
 
 func (a *app) hashes(ctx context.Context, endpoints []string, rev int64) error {
-	list := make([]endpointHash, len(endpoints))
-	errs := a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) (err error) {
-		list[i].Endpoint = r.endpoint
-		list[i].HashKV, err = r.admin().HashKV(ctx, &pb.HashKVRequest{Revision: rev})
+	all := make([]endpointHash, len(endpoints))
+	list, failed := answered(a, "hash the history", endpoints, all, a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) (err error) {
+		all[i].Endpoint = r.endpoint
+		all[i].HashKV, err = r.admin().HashKV(ctx, &pb.HashKVRequest{Revision: rev})
 		return err
-	})
+	}))
 	r := result{value: list, head: []string{"ENDPOINT", "HASH", "REVISION", "COMPACTED"}}
-	for i, err := range errs {
-		if err != nil {
-			return classify("hash the history", err, endpoints[i])
-		}
-		h := list[i].HashKV
-		r.rows = append(r.rows, []string{endpoints[i], fmt.Sprint(h.Hash), fmt.Sprint(h.HashRevision), fmt.Sprint(h.CompactRevision)})
+	for _, e := range list {
+		h := e.HashKV
+		r.rows = append(r.rows, []string{e.Endpoint, fmt.Sprint(h.Hash), fmt.Sprint(h.HashRevision), fmt.Sprint(h.CompactRevision)})
 	}
 	r.simple = func(w io.Writer) {
 		for _, row := range r.rows {
 			fmt.Fprintln(w, strings.Join(row[:3], ", "))
 		}
 	}
-	return a.show(r)
+	return errors.Join(a.show(r), failed)
 }

@@ -58,14 +58,10 @@ var topHead = []string{"NAME", "REQ/S", "READS/S", "WRITES/S", "WATCHES/S", "BYT
 
 // top adds the endpoints' reports up: each member sees its own clients only.
 func (a *app) top(ctx context.Context, endpoints []string, kind string, n int) error {
-	reports := make([]server.TopReport, len(endpoints))
-	for i, err := range a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) error {
-		return a.fetchTop(ctx, r, &reports[i])
-	}) {
-		if err != nil {
-			return classify("ask what is hot", err, endpoints[i])
-		}
-	}
+	all := make([]server.TopReport, len(endpoints))
+	reports, failed := answered(a, "ask what is hot", endpoints, all, a.each(ctx, endpoints, func(ctx context.Context, i int, r *remote) error {
+		return a.fetchTop(ctx, r, &all[i])
+	}))
 	sum := map[string]*topRow{}
 	total := 0.0
 	for i := range reports {
@@ -89,7 +85,7 @@ func (a *app) top(ctx context.Context, endpoints []string, kind string, n int) e
 	for _, row := range rows[:min(n, len(rows))] {
 		r.rows = append(r.rows, row.cells(total))
 	}
-	return a.show(r)
+	return errors.Join(a.show(r), failed)
 }
 
 // topRow is what several members together are asked about one thing, a second.
