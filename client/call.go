@@ -104,20 +104,21 @@ func (t *trial) bound(ctx context.Context) context.Context {
 const maxRefreshes = 3
 
 func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.ClientConn) error, answer any) error {
-	var failure error
+	var failure error    // of this round's, what says the most
+	var teller *endpoint // where it was
 	for {
 		if t.ctx.Err() != nil {
-			return t.failed(ErrClosed, false)
+			return t.failed(t.last, ErrClosed, false)
 		}
 		if t.exhausted() {
-			return t.failed(failure, false)
+			return t.failed(teller, failure, false)
 		}
 		e, err := t.next(ctx)
 		if err != nil {
-			return t.failed(ended(err, failure), false)
+			return t.failed(teller, ended(err, failure), false)
 		}
 		if e == nil {
-			return t.failed(errNoEndpoint(t.at), false)
+			return t.failed(nil, errNoEndpoint(t.at), false)
 		}
 		t.last = e
 		token, sent, err := t.attempt(ctx, e, attempt)
@@ -130,15 +131,17 @@ func (t *trial) run(ctx context.Context, attempt func(context.Context, *grpc.Cli
 			}
 			return nil
 		}
-		failure = err
+		if len(t.tried) == 0 || isRefusal(err) || !isRefusal(failure) {
+			failure, teller = err, e
+		}
 		ctx = t.bound(ctx)
 		unknown := t.effect != reads && sent && mayHaveActed(err)
 		switch {
 		case ctx.Err() != nil:
-			return t.failed(ended(ctx.Err(), err), unknown)
+			return t.failed(e, ended(ctx.Err(), err), unknown)
 		case t.refreshes(err, token):
 		case !t.effect.canRetry(err, sent):
-			return t.failed(err, unknown)
+			return t.failed(e, err, unknown)
 		default:
 			t.tried = append(t.tried, e)
 			t.pool.look()
@@ -277,10 +280,10 @@ func (t *trial) refreshes(err error, token string) bool {
 	return true
 }
 
-func (t *trial) failed(err error, unknown bool) error {
+func (t *trial) failed(at *endpoint, err error, unknown bool) error {
 	e := &Error{Op: t.method, Err: err, Unknown: unknown}
-	if t.last != nil {
-		e.Endpoint = t.last.name
+	if at != nil {
+		e.Endpoint = at.name
 	}
 	return e
 }

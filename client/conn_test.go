@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -77,5 +79,36 @@ func TestRounds(t *testing.T) {
 	}
 	if n := seen.attempts(); n != 3 {
 		t.Errorf("%d attempts in three rounds", n)
+	}
+}
+
+// leaderless is a member that refuses all puts for want of a leader.
+type leaderless struct{ pb.UnimplementedKVServer }
+
+func (leaderless) Put(context.Context, *pb.PutRequest) (*pb.PutResponse, error) {
+	return nil, status.Error(api.ErrNoLeader.Code, api.ErrNoLeader.Error())
+}
+
+// TestRefusalIsTold: what a member says tells more than that the others cannot be reached,
+// whichever was asked last.
+func TestRefusalIsTold(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	pb.RegisterKVServer(s, leaderless{})
+	go s.Serve(l)
+	t.Cleanup(s.Stop)
+	addr := l.Addr().String()
+	for _, list := range [][]string{{addr, freeAddr(), freeAddr()}, {freeAddr(), addr, freeAddr()}, {freeAddr(), freeAddr(), addr}} {
+		c := open(t, client.Config{Endpoints: list, Rounds: 2, Timeout: time.Hour})
+		for range 5 {
+			_, err := c.Put(context.Background(), "k", nil)
+			var e *client.Error
+			if !errors.Is(err, api.ErrNoLeader) || !errors.As(err, &e) || e.Endpoint != addr {
+				t.Errorf("%v of %v: %v", addr, list, err)
+			}
+		}
 	}
 }

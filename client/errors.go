@@ -39,7 +39,7 @@ var (
 // Error is how a call failed.
 type Error struct {
 	Op       string // the gRPC method, as in "/etcdserverpb.KV/Put"
-	Endpoint string // where the last attempt went; empty when there was none
+	Endpoint string // where that came from; empty when no endpoint was asked
 	Err      error  // an *api.Error, the context's error, or a gRPC status
 	// Unknown: a server may have acted on it. errors.Is(err, ErrUnknownOutcome)
 	// tells the same. It is never set for reads.
@@ -113,6 +113,13 @@ func fromWire(err error) error {
 	return err
 }
 
+// isRefusal reports that a member has said err: that tells more than that another one
+// cannot be reached.
+func isRefusal(err error) bool {
+	_, is := err.(*api.Error)
+	return is
+}
+
 // canRetry reports whether the same request may be sent again after err. sent:
 // the failed attempt may have reached a server.
 //
@@ -166,7 +173,7 @@ func ended(reason, last error) error {
 	if last == nil {
 		return reason
 	}
-	return fmt.Errorf("%w; the last attempt failed with: %s", reason, said(last))
+	return fmt.Errorf("%w; the last attempts failed with: %s", reason, said(last))
 }
 
 // said is an error's text, without gRPC's frame around that of a status.

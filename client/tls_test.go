@@ -41,8 +41,8 @@ func TestTLS(t *testing.T) {
 		{m.addr, good, ""},
 		{"https://" + m.addr, good, ""},
 		{"https://" + m.addr, nil, "certificate signed by unknown authority"},
-		{"https://" + m.addr, &tls.Config{RootCAs: roots}, "the last attempt failed"}, // by an alert, or by a connection that was closed under the request
-		{"http://" + m.addr, good, "error reading"},                                   // plain text to a listener of TLS
+		{"https://" + m.addr, &tls.Config{RootCAs: roots}, "the last attempts failed"}, // by an alert, or by a connection that was closed under the request
+		{"http://" + m.addr, good, "error reading"},                                    // plain text to a listener of TLS
 	} {
 		c := open(t, client.Config{Endpoints: []string{tc.endpoint}, TLS: tc.tls})
 		ctx, cancel := context.WithTimeout(testContext(t), time.Second)

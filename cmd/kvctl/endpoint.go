@@ -50,8 +50,12 @@ func (a *app) whole(ctx context.Context, all bool) ([]string, error) {
 		return a.endpoints, nil
 	}
 	list, err := a.members(ctx, false)
-	if err != nil {
-		return nil, err
+	if err != nil { // without a leader a member still knows what it knew
+		var old error
+		if list, old = a.members(ctx, true); old != nil {
+			return nil, err
+		}
+		fmt.Fprintf(a.errs, "kvctl: %v; these are the members that one of them knows of\n", err)
 	}
 	var out []string
 	for _, m := range list.Members {

@@ -32,7 +32,7 @@ func TestEveryErrorSaysWhatToDo(t *testing.T) {
 		{api.ErrNoSpace, exitRefused, "space exceeded"},
 		{refused, exitUnreachable, ": dial tcp 127.0.0.1:9: connect: connection refused"},
 		{status.Error(codes.Unavailable, `connection error: desc = "transport: authentication handshake failed: tls: bad"`), exitDenied, ": authentication handshake failed: tls: bad"},
-		{fmt.Errorf("%w; the last attempt failed with: no", context.DeadlineExceeded), exitTimeout, "deadline exceeded"},
+		{fmt.Errorf("%w; the last attempts failed with: no", context.DeadlineExceeded), exitTimeout, "deadline exceeded"},
 		{status.Error(codes.Internal, "odd"), exitRefused, "odd"},
 	} {
 		err := classify("try", &client.Error{Op: pb.KV_Put_FullMethodName, Endpoint: "10.0.0.1:2379", Err: tc.err}, "10.0.0.1:2379")

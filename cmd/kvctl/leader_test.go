@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -51,5 +52,30 @@ func TestMoveLeaderAgain(t *testing.T) {
 				t.Errorf("exit code %d, want %d; asked %d times: %s", got, want, leader.asked, said.String())
 			}
 		})
+	}
+}
+
+// TestWithoutQuorum: while most members are away, each that is there shows what it
+// knows, and changes are refused with its words, not with those of a dead endpoint.
+func TestWithoutQuorum(t *testing.T) {
+	members, all := endpoints(t, plan(t, 3, t.TempDir()))
+	members[0].stop(t)
+	members[1].stop(t)
+	left := members[2].endpoint()
+	var o outcome
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		if o = kvctl(t, "", "--endpoints", all, "endpoint", "status", "--cluster"); strings.Contains(o.out, "etcdserver: no leader") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the last member never says that it has no leader: exit %d\n%s%s", o.code, o.out, o.errs)
+		}
+	}
+	if o.code != exitCheck || !strings.Contains(o.out, left) || !strings.Contains(o.errs, "members that one of them knows of") || !strings.Contains(o.errs, "1 of 3 endpoints answer") {
+		t.Errorf("exit %d\n%s%s", o.code, o.out, o.errs)
+	}
+	o = kvctl(t, "", "--endpoints", all, "put", "a", "1")
+	if o.code != exitUnreachable || !strings.Contains(o.errs, left+": etcdserver: no leader") {
+		t.Errorf("a put: exit %d\n%s", o.code, o.errs)
 	}
 }
