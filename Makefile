@@ -85,7 +85,7 @@ chaos: ## break clusters of real processes for CHAOS (1h), with pairs of faults 
 planted: ## prove that the simulator sees the bugs of package planted
 	$(GO) run ./cmd/chaos planted -results docs/results/planted.json
 
-failcalls: ## fail every call of the file system that a member makes, one after the other; an hour of a core
+failcalls: ## fail every call of the file system that a member makes, one after the other; ten minutes to an hour of a core
 	$(GO) run ./cmd/chaos failcalls -results docs/results/calls.json
 
 cover: ## count the blocks of raft, log and store that their tests and the simulator's reach

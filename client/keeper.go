@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -93,11 +92,8 @@ func (k *keeper) lose(one *kept, why error) {
 func (k *keeper) run() {
 	for {
 		t := trial{core: k.core, request: requestOf(pb.Lease_LeaseKeepAlive_FullMethodName, nil)}
-		err := t.keep(k.core.ctx, k.serve)
-		if errors.Is(err, ErrClosed) || k.core.ctx.Err() != nil {
-			break
-		}
-		// A refusal: the leases may still be renewed when rights are back in time.
+		t.keep(k.core.ctx, k.serve)
+		// After a refusal the leases may still be renewed, when rights are back in time.
 		if k.core.sleep(k.core.ctx, lastPause) != nil {
 			break
 		}

@@ -56,6 +56,26 @@ func testFailover(t *testing.T, open func(client.Config) *client.Client) {
 	}
 }
 
+// TestHomeMoves: an endpoint that breaks is left once, not with each call.
+func TestHomeMoves(t *testing.T) {
+	m := startMember(t)
+	a, b := newProxy(t, m.addr), newProxy(t, m.addr)
+	seen := &recorder{}
+	c := open(t, client.Config{Endpoints: []string{a.addr(), b.addr()}, Observer: seen})
+	for _, p := range []*proxy{a, b} { // one of them is home
+		p.down()
+		for range 10 {
+			if _, err := c.Get(testContext(t), "k"); err != nil && !errors.Is(err, client.ErrNotFound) {
+				t.Fatal(err)
+			}
+		}
+		p.up()
+	}
+	if n := seen.count(client.NoticeFailover); n < 1 || n > 2 {
+		t.Errorf("%d failovers, when each endpoint broke once", n)
+	}
+}
+
 // TestFrozenEndpoint: one endpoint that accepts and never answers costs a read
 // half its time, and the next reads nothing.
 func TestFrozenEndpoint(t *testing.T) { bothWays(t, testFrozenEndpoint) }
