@@ -302,7 +302,7 @@ func startOn(t *testing.T, l net.Listener, tear int, streams uint32, more ...grp
 
 func (s *served) listen(l net.Listener, streams uint32) *direct.Listener {
 	return &direct.Listener{Listener: l, Options: &direct.Options{
-		Methods: []string{"/t.S/None", taken}, MaxRequest: mostRequest, MaxHeaders: mostHeaders, MaxStreams: streams, PingMin: pingMin,
+		Methods: []string{taken, "/t.S/None"}, MaxRequest: mostRequest, MaxHeaders: mostHeaders, MaxStreams: streams, PingMin: pingMin,
 		Now:     func() time.Time { return time.Unix(s.now.Load(), 0) },
 		Context: func(net.Conn) context.Context { return context.Background() },
 		Begin:   s.begin,

@@ -73,6 +73,7 @@ func asGRPC() []request {
 		{"compressed", plain, append([]byte{1}, ok[1:]...), true, false},
 		{"another format", plain, append([]byte{2}, ok[1:]...), true, false},
 		{"too long", plain, []byte{0, 0, 32, 0, 1}, true, false},
+		{"as long as may be, cut short", plain, []byte{0, 0, 32, 0, 0}, true, false},
 		{"failing", plain, message("0 fail 1"), true, false},
 		{"failing with details", plain, message("0 explain 1"), true, false},
 		{"two messages", plain, append(bytes.Clone(ok), ok...), true, false},
