@@ -474,6 +474,9 @@ func TestLongRequest(t *testing.T) {
 			t.Errorf("round %d: %d bytes were granted for %d", round, st.Granted, own)
 		}
 	}
+	if c.Granted > used {
+		t.Errorf("%d bytes of the connection's window were granted for %d", c.Granted, used)
+	}
 	if s.taken.Load() != 3 {
 		t.Errorf("%d calls were taken", s.taken.Load())
 	}
