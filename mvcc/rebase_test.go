@@ -26,12 +26,26 @@ func rebased(t *testing.T, by Rebase) (*engine.Memory, api.Revision) {
 	return disk, rev
 }
 
+// vouched reports whether the file says which of its records have checksums.
+func vouched(t *testing.T, disk engine.Engine) bool {
+	t.Helper()
+	view, err := disk.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Release()
+	return view.Get(engine.Meta, metaTrusted) != nil
+}
+
 // TestRebase: the state stays, and stands where the new log begins; what else is to
 // change comes with the same commit.
 func TestRebase(t *testing.T) {
 	var more engine.Batch
 	more.Put(engine.Members, []byte("1"), []byte("one"))
 	disk, rev := rebased(t, Rebase{Index: 3, Term: 1, Ops: more.Ops})
+	if !vouched(t, disk) {
+		t.Error("nothing says that there are checksums")
+	}
 	s := openOn(t, disk, 0)
 	index, term := s.Applied()
 	if rev != 3 || s.Revision() != 3 || s.CompactRevision() > 0 || index != 3 || term != 1 || s.Stats().Keys != 2 {
@@ -79,6 +93,9 @@ func TestRebaseForeign(t *testing.T) {
 	}
 	if rev, err := (Rebase{Index: 2, Term: 1}).Apply(disk); err != nil || rev != 5 {
 		t.Fatalf("revision %d, %v", rev, err)
+	}
+	if vouched(t, disk) {
+		t.Error("checksums are said to be where there are none")
 	}
 	s := openOn(t, disk, 0)
 	if index, _ := s.Applied(); index != 2 || s.Stats().Keys != 3 {
