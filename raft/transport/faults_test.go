@@ -130,7 +130,13 @@ func TestGRPCSlowPeerDoesNotBlockHeartbeats(t *testing.T) {
 	released := sync.OnceFunc(func() { close(release) })
 	defer released()
 	entry := make([]byte, 1<<20)
-	offered := uint64(0)
+	a.Send(2, []*raftpb.Message{appendMessage(1, 2, 1, entry)})
+	a.Send(3, []*raftpb.Message{appendMessage(1, 3, 1)}) // whom it does not know
+	a.await(t, 1, "unreachable 3")
+	if a.count("unreachable 2") > 0 {
+		t.Error("Raft was told of lost messages before any was")
+	}
+	offered := uint64(1)
 	for a.Stats()[0].Bulk.Dropped == 0 {
 		offered++
 		if offered > 500 {
