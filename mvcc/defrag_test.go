@@ -297,8 +297,12 @@ func TestOldFileIsDiscarded(t *testing.T) {
 	}
 	defer old.Close()
 	mustRead(t, s).Release()
-	if _, _, err := s.Defragment(t.Context()); err != nil {
+	_, after, err := s.Defragment(t.Context())
+	if err != nil {
 		t.Fatal(err)
+	}
+	if now := s.Space(); now.Allocated != after.Allocated || now.InUse != after.InUse {
+		t.Errorf("the space is %+v, after a rewrite to %+v", now, after)
 	}
 	if info, err := old.Stat(); err != nil || called != 1 || info.Size() > 16<<20 {
 		t.Fatalf("called %d times, %d bytes are left, %v", called, info.Size(), err)
