@@ -316,10 +316,10 @@ func (s *solo) serve(t testing.TB) {
 func dialServer(t testing.TB, g *grpc.Server, under func(net.Listener) net.Listener) *grpc.ClientConn {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
-	done := make(chan struct{})
+	below, done := under(listener), make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := g.Serve(under(listener)); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // some tests are over before it begins
+		if err := g.Serve(below); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // some tests are over before it begins
 			t.Errorf("serve: %v", err)
 		}
 	}()
