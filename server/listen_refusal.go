@@ -88,7 +88,7 @@ func (g *gate) refuse(conn net.Conn, err error) {
 	}
 }
 
-var errFull = errors.New("as many are open as this process may have files for")
+var errFull = errors.New("as many are open as this listener may have; a client's may have more when the process may open more files")
 
 // sayFull writes, once in a while, that nobody is let in, and why.
 func (g *gate) sayFull(why error) {
